@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The module and its device.
+ */
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include "duet.h"
+
+/* A word of a node has a bit for each page, an xarray value a generation. */
+static_assert(BITS_PER_LONG == 64);
+
+struct duet duet = {
+	.lock = __MUTEX_INITIALIZER(duet.lock),
+	.tasks = LIST_HEAD_INIT(duet.tasks),
+	.filesystems = LIST_HEAD_INIT(duet.filesystems),
+};
+
+static const struct file_operations duet_fops = {
+	.owner = THIS_MODULE,
+	.open = nonseekable_open,
+	.unlocked_ioctl = duet_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+};
+
+static struct miscdevice duet_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "duet",
+	.fops = &duet_fops,
+	.groups = duet_groups,
+};
+
+static int __init duet_init(void)
+{
+	int err;
+
+	err = duet_watch_init();
+	if (err)
+		return err;
+	duet_hooks_init();
+	err = misc_register(&duet_device);
+	if (err)
+		duet_watch_exit();
+	return err;
+}
+
+static void __exit duet_exit(void)
+{
+	/* No descriptor is open any more, so no task is left. */
+	misc_deregister(&duet_device);
+	duet_stop();
+	duet_watch_exit();
+	/* The entries' and nodes' callbacks are code of this module. */
+	rcu_barrier();
+	WARN(atomic_long_read(&duet.nr_nodes) || atomic_long_read(&duet.nr_files),
+	     "duet: %ld nodes, %ld files leaked\n",
+	     atomic_long_read(&duet.nr_nodes), atomic_long_read(&duet.nr_files));
+}
+
+module_init(duet_init);
+module_exit(duet_exit);
+
+MODULE_AUTHOR("The Duet developers");
+MODULE_DESCRIPTION("Tells programs what the page cache holds and does");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("0.1.0");

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * From a uuid to the inode and to the file's path.
+ *
+ * While the inode is in memory the entry of the file leads to it. Afterwards,
+ * or when no dentry is left, the file system finds it by a file handle, which
+ * we put together as its encode_fh() would, with the directory that the name
+ * was seen in: so the name is found by reading one directory, and nothing
+ * ever walks all inodes.
+ */
+#include <linux/dcache.h>
+#include <linux/exportfs.h>
+#include <linux/hash.h>
+#include <linux/magic.h>
+#include <linux/mm.h>
+#include <linux/mount.h>
+#include <linux/namei.h>
+#include "duet.h"
+
+/*
+ * The directories of files whose entries are gone: a lossy table of fixed
+ * size, by inode number. A collision costs one path.
+ */
+#define DUET_ORIGIN_BITS	14
+
+struct duet_remembered {
+	const struct duet_fs *fs;
+	u64 ino;
+	u32 gen;
+	struct duet_origin origin;
+};
+
+static struct duet_remembered *duet_remembered;
+static DEFINE_SPINLOCK(duet_remembered_lock);
+
+int duet_path_start(void)
+{
+	duet_remembered = kvcalloc(1U << DUET_ORIGIN_BITS,
+				   sizeof(*duet_remembered), GFP_KERNEL);
+	return duet_remembered ? 0 : -ENOMEM;
+}
+
+void duet_path_stop(void)
+{
+	kvfree(duet_remembered);
+}
+
+/* When an entry dies, in process context; interrupts do not come here. */
+void duet_remember_origin(const struct duet_file *file)
+{
+	struct duet_remembered *slot;
+
+	if (!file->origin.ino)
+		return;
+	slot = &duet_remembered[hash_64(file->key.ino, DUET_ORIGIN_BITS)];
+	spin_lock(&duet_remembered_lock);
+	slot->fs = file->key.fs;
+	slot->ino = file->key.ino;
+	slot->gen = file->gen;
+	slot->origin = file->origin;
+	spin_unlock(&duet_remembered_lock);
+}
+
+static bool duet_recall_origin(const struct duet_task *task, u64 ino, u32 gen,
+			       struct duet_origin *origin)
+{
+	struct duet_remembered *slot;
+	bool found;
+
+	slot = &duet_remembered[hash_64(ino, DUET_ORIGIN_BITS)];
+	spin_lock(&duet_remembered_lock);
+	found = slot->fs == task->fs && slot->ino == ino && slot->gen == gen;
+	if (found)
+		*origin = slot->origin;
+	spin_unlock(&duet_remembered_lock);
+	return found;
+}
+
+/* A file handle as ext4 and f2fs, or XFS, encode it. */
+struct duet_handle {
+	int type;
+	int len;		/* in 32-bit words */
+	union {
+		struct fid fid;
+		struct {
+			u64 ino;
+			u32 gen;
+			u64 parent_ino;
+			u32 parent_gen;
+		} __packed xfs;
+	};
+};
+
+#define DUET_XFS_64BIT	0x80	/* XFS_FILEID_TYPE_64FLAG */
+
+/* Returns false where we do not know how to make one. */
+static bool duet_handle_make(struct duet_handle *handle, unsigned long magic,
+			     u64 ino, u32 gen, const struct duet_origin *origin)
+{
+	memset(handle, 0, sizeof(*handle));
+	handle->type = origin ? FILEID_INO32_GEN_PARENT : FILEID_INO32_GEN;
+	switch (magic) {
+	case EXT4_SUPER_MAGIC:
+	case F2FS_SUPER_MAGIC:
+		handle->len = origin ? 4 : 2;
+		handle->fid.i32.ino = ino;
+		handle->fid.i32.gen = gen;
+		if (origin) {
+			handle->fid.i32.parent_ino = origin->ino;
+			handle->fid.i32.parent_gen = origin->gen;
+		}
+		return true;
+	case XFS_SUPER_MAGIC:
+		handle->type |= DUET_XFS_64BIT;
+		handle->len = origin ? 6 : 3;
+		handle->xfs.ino = ino;
+		handle->xfs.gen = gen;
+		if (origin) {
+			handle->xfs.parent_ino = origin->ino;
+			handle->xfs.parent_gen = origin->gen;
+		}
+		return true;
+	}
+	return false;
+}
+
+/*
+ * The inode that a task's uuid names, with references to it and to its
+ * superblock; NULL when there is none. May read the inode from disk.
+ */
+struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
+			    struct super_block **sb)
+{
+	struct inode *inode = NULL;
+	struct duet_handle handle;
+	struct duet_file *file;
+	struct dentry *dentry;
+
+	rcu_read_lock();
+	file = duet_file_by_ino(task, ino, gen);
+	if (file && !duet_file_hold(file))
+		file = NULL;
+	rcu_read_unlock();
+	if (file) {
+		inode = duet_file_inode(file, sb);
+		duet_file_release(file);
+		if (inode)
+			return inode;
+	}
+
+	*sb = duet_fs_pin(task->fs);
+	if (!*sb)
+		return NULL;
+	if (duet_handle_make(&handle, (*sb)->s_magic, ino, gen, NULL)) {
+		dentry = (*sb)->s_export_op->fh_to_dentry(*sb, &handle.fid,
+							  handle.len,
+							  handle.type);
+		if (!IS_ERR_OR_NULL(dentry)) {
+			inode = igrab(d_inode(dentry));
+			dput(dentry);
+		}
+	}
+	if (inode && inode->i_generation == gen && S_ISREG(inode->i_mode))
+		return inode;
+	iput(inode);
+	deactivate_super(*sb);
+	return NULL;
+}
+
+/* A name of the inode below the task's directory, with a reference. */
+static struct dentry *duet_name_below(const struct duet_task *task,
+				      struct inode *inode)
+{
+	struct dentry *alias, *found = NULL;
+
+	read_seqlock_excl(&rename_lock);
+	spin_lock(&inode->i_lock);
+	hlist_for_each_entry(alias, &inode->i_dentry, d_u.d_alias) {
+		if (!duet_below(alias, task->root))
+			continue;
+		spin_lock(&alias->d_lock);
+		if (!d_unhashed(alias))
+			found = dget_dlock(alias);
+		spin_unlock(&alias->d_lock);
+		if (found)
+			break;
+	}
+	spin_unlock(&inode->i_lock);
+	read_sequnlock_excl(&rename_lock);
+	return found;
+}
+
+/*
+ * Writes the path of a dentry to the end of buf, as the registering process
+ * would say it. Names do not change while rename_lock is held.
+ */
+static char *duet_path_render(const struct duet_task *task,
+			      const struct dentry *dentry, char *buf,
+			      size_t size)
+{
+	size_t prefix = strlen(task->prefix);
+	char *pos = buf + size - 1;
+	bool inside = false;
+
+	*pos = '\0';
+	read_seqlock_excl(&rename_lock);
+	for (;; dentry = dentry->d_parent) {
+		const struct inode *inode = READ_ONCE(dentry->d_inode);
+		unsigned int len = dentry->d_name.len;
+
+		inside |= inode == task->root;
+		if (inode == task->top || IS_ROOT(dentry))
+			break;
+		if (pos - buf < len + 1 + prefix) {
+			read_sequnlock_excl(&rename_lock);
+			return ERR_PTR(-ENAMETOOLONG);
+		}
+		pos -= len;
+		memcpy(pos, dentry->d_name.name, len);
+		*--pos = '/';
+	}
+	read_sequnlock_excl(&rename_lock);
+	if (!inside)
+		return ERR_PTR(-ENOENT);
+	pos -= prefix;
+	return memcpy(pos, task->prefix, prefix);
+}
+
+static int duet_acceptable(void *arg, struct dentry *dentry)
+{
+	const struct duet_task *task = arg;
+	unsigned int seq;
+	bool below;
+
+	do {
+		seq = read_seqbegin(&rename_lock);
+		rcu_read_lock();
+		below = duet_below(dentry, task->root);
+		rcu_read_unlock();
+	} while (read_seqretry(&rename_lock, seq));
+	return below;
+}
+
+/* The name, found again through its directory. */
+static struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen)
+{
+	const char *where = *task->prefix ? task->prefix : "/";
+	struct duet_handle handle;
+	struct duet_origin origin;
+	struct duet_file *file;
+	struct dentry *dentry;
+	struct path path;
+	bool known;
+
+	rcu_read_lock();
+	file = duet_file_by_ino(task, ino, gen);
+	if (file)
+		origin = file->origin;
+	known = file && origin.ino;
+	rcu_read_unlock();
+	if (!known && !duet_recall_origin(task, ino, gen, &origin))
+		return NULL;
+	/* The mount is looked up anew: a task does not keep it busy. */
+	if (kern_path(where, LOOKUP_DIRECTORY, &path))
+		return NULL;
+	dentry = NULL;
+	if (path.mnt->mnt_sb == READ_ONCE(task->fs->sb) &&
+	    duet_handle_make(&handle, path.mnt->mnt_sb->s_magic, ino, gen,
+			     &origin))
+		dentry = exportfs_decode_fh(path.mnt, &handle.fid, handle.len,
+					    handle.type, duet_acceptable, task);
+	path_put(&path);
+	if (IS_ERR_OR_NULL(dentry))
+		return NULL;
+	if (d_inode(dentry)->i_generation == gen)
+		return dentry;
+	dput(dentry);
+	return NULL;
+}
+
+/*
+ * A name of the inode below the task's directory, with a reference, or NULL.
+ * Where no dentry is left it is read from the directory again.
+ */
+struct dentry *duet_name_of(struct duet_task *task, struct inode *inode,
+			    u32 gen)
+{
+	struct dentry *dentry = duet_name_below(task, inode);
+
+	if (!dentry && inode->i_nlink)
+		dentry = duet_name_again(task, inode->i_ino, gen);
+	return dentry;
+}
+
+/*
+ * The path of the file that a task's uuid names, at the end of buf, or an
+ * error: ENOENT when no name of it lies below the task's directory.
+ */
+char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
+		   size_t size)
+{
+	struct super_block *sb;
+	struct dentry *dentry;
+	struct inode *inode;
+	char *path;
+
+	inode = duet_inode_of(task, ino, gen, &sb);
+	if (!inode)
+		return ERR_PTR(-ENOENT);
+	dentry = duet_name_of(task, inode, gen);
+	path = dentry ? duet_path_render(task, dentry, buf, size) :
+			ERR_PTR(-ENOENT);
+	dput(dentry);
+	iput(inode);
+	deactivate_super(sb);
+	return path;
+}
