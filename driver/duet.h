@@ -282,12 +282,13 @@ void duet_page_event(struct folio *folio, struct address_space *mapping,
 		     u32 event);
 void duet_inode_evicted(struct inode *inode);
 struct duet_file *duet_file_by_inode(const struct inode *inode);
+bool duet_has_file(const struct inode *inode);
 struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen);
 struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
 			      struct duet_file **spare, unsigned int how);
 #define DUET_DECIDE_FRESH	0x1	/* no page of it was cached before */
-#define DUET_DECIDE_LEAVE	0x2	/* believe it when no name is inside */
-#define DUET_DECIDE_UNNAMED	0x4	/* even when no name is known at all */
+#define DUET_DECIDE_LEAVE	0x2	/* though it may have names not seen now */
+#define DUET_DECIDE_UNNAMED	0x4	/* though no name is known at all */
 #define DUET_DECIDE_OPENED	0x8	/* only if something may be unknown */
 struct duet_file *duet_file_alloc(gfp_t gfp);
 void duet_file_free(struct duet_file *file);
@@ -350,6 +351,7 @@ void duet_path_stop(void);
 void duet_remember_origin(const struct duet_file *file);
 char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 		   size_t size);
+struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen);
 struct dentry *duet_name_of(struct duet_task *task, struct inode *inode,
 			    u32 gen);
 struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,

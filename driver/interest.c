@@ -189,7 +189,20 @@ struct duet_file *duet_file_by_inode(const struct inode *inode)
 	return rhashtable_lookup(&duet.by_inode, &inode, duet_by_inode_params);
 }
 
-/* What is left of a file whose inode was evicted, and has come back. */
+bool duet_has_file(const struct inode *inode)
+{
+	bool found;
+
+	rcu_read_lock();
+	found = duet_file_by_inode(inode);
+	rcu_read_unlock();
+	return found;
+}
+
+/*
+ * What is left of a file whose inode was evicted, and has come back. Returned
+ * with a hold, as by duet_file_make().
+ */
 static struct duet_file *duet_file_reborn(struct duet_fs *fs,
 					  struct inode *inode,
 					  const struct duet_map *map)
@@ -212,12 +225,12 @@ static struct duet_file *duet_file_reborn(struct duet_fs *fs,
 				mine = true;
 		if (!mine)
 			continue;
-		/* duet_file_put() must not be interrupted half-way, see there. */
 		spin_lock_irqsave(&file->lock, flags);
 		mine = !file->dead && !file->inode;
 		if (mine) {
 			file->inode = inode;
 			file->key_inode = inode;
+			file->holds++;
 		}
 		spin_unlock_irqrestore(&file->lock, flags);
 		if (!mine)
@@ -229,16 +242,22 @@ static struct duet_file *duet_file_reborn(struct duet_fs *fs,
 		spin_lock_irqsave(&file->lock, flags);
 		file->inode = NULL;
 		spin_unlock_irqrestore(&file->lock, flags);
+		duet_file_release(file);
 	}
 	return NULL;
 }
 
-/* Makes the entry of a file, or finds the one that another CPU just made. */
+/*
+ * Makes the entry of a file. It comes with a hold: a task that lets go must
+ * not take it away before it is in both hashes and somebody wants it. NULL
+ * without memory, or when another CPU was faster.
+ */
 static struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
 					const struct duet_map *map,
 					struct duet_file **spare)
 {
-	struct duet_file *file, *old;
+	struct duet_file *file;
+	int err;
 
 	file = duet_file_reborn(fs, inode, map);
 	if (file)
@@ -260,18 +279,18 @@ static struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
 	file->gen = inode->i_generation;
 	file->epoch = atomic_read(&duet.epoch) - 1;
 
+	file->holds = 1;
+
 	/* by_ino first: whoever finds it by its inode finds it whole. */
-	if (rhltable_insert(&duet.by_ino, &file->by_ino, duet_by_ino_params))
-		goto fail;
-	old = rhashtable_lookup_get_insert_fast(&duet.by_inode,
-						&file->by_inode,
-						duet_by_inode_params);
-	if (!old)
+	err = rhltable_insert(&duet.by_ino, &file->by_ino, duet_by_ino_params);
+	if (err)
+		goto free;
+	err = rhashtable_lookup_insert_fast(&duet.by_inode, &file->by_inode,
+					    duet_by_inode_params);
+	if (!err)
 		return file;
 	rhltable_remove(&duet.by_ino, &file->by_ino, duet_by_ino_params);
-	duet_file_free(file);
-	return IS_ERR(old) ? NULL : old;
-fail:
+free:
 	duet_file_free(file);
 	return NULL;
 }
@@ -290,8 +309,8 @@ bool duet_file_hold(struct duet_file *file)
 	return !dead;
 }
 
-/* Gives up holds of the file; the last one takes it away when it is unused. */
-static void duet_file_put(struct duet_file *file, unsigned int holds)
+/* Gives up a hold of the file; the last one takes it away when it is unused. */
+void duet_file_release(struct duet_file *file)
 {
 	unsigned long flags;
 	struct inode *inode;
@@ -303,7 +322,7 @@ static void duet_file_put(struct duet_file *file, unsigned int holds)
 	 */
 	preempt_disable();
 	spin_lock_irqsave(&file->lock, flags);
-	file->holds -= holds;
+	file->holds--;
 	inode = file->inode;
 	dead = !file->dead && !file->holds && list_empty(&file->nodes) &&
 	       (!inode || bitmap_empty(file->active.words, duet.max_tasks));
@@ -320,11 +339,6 @@ static void duet_file_put(struct duet_file *file, unsigned int holds)
 		duet_file_free(file);
 	}
 	preempt_enable();
-}
-
-void duet_file_release(struct duet_file *file)
-{
-	duet_file_put(file, 1);
 }
 
 /* The entry that this task's uuid means. RCU. */
@@ -431,7 +445,8 @@ static void duet_file_join(struct duet_file *file, struct duet_task *task,
 	__set_bit(task->slot, file->active.words);
 	if (task->states && !file->nr_state++ && file->nr_nodes)
 		file->stale = true;
-	if (how & DUET_DECIDE_FRESH && !(want->flags & DUET_WANT_LEFT))
+	if (how & DUET_DECIDE_FRESH && !file->stale &&
+	    !(want->flags & DUET_WANT_LEFT))
 		return;
 	want->flags &= ~DUET_WANT_LEFT;
 	want->flags |= DUET_WANT_SYNC;
@@ -465,8 +480,8 @@ static void duet_file_leave(struct duet_file *file, struct duet_task *task)
 struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
 			      struct duet_file **spare, unsigned int how)
 {
+	struct duet_file *file, *made = NULL;
 	struct duet_origin origin = {};
-	struct duet_file *file;
 	unsigned int epoch, i;
 	unsigned long flags;
 	struct duet_map map;
@@ -491,11 +506,16 @@ again:
 	}
 	if (!file) {
 		if (bitmap_empty(map.words, duet.max_tasks)) {
-			if (known)
+			/* Another name may be inside, and be used next. */
+			if (known && inode->i_nlink < 2)
 				duet_nobody_set(inode, epoch);
 			goto check;
 		}
 		file = duet_file_make(fs, inode, &map, spare);
+		if (!file)
+			file = duet_file_by_inode(inode);
+		else
+			made = file;
 		if (!file) {
 			atomic_long_inc(&duet.nr_dropped);
 			duet_for_each_slot(i, &map) {
@@ -528,7 +548,9 @@ again:
 		if (task && task->fs == fs)
 			duet_file_join(file, task, how);
 	}
-	if (how & DUET_DECIDE_LEAVE && (known || how & DUET_DECIDE_UNNAMED)) {
+	/* A name outside says nothing while another may be inside. */
+	if ((known && (inode->i_nlink < 2 || how & DUET_DECIDE_LEAVE)) ||
+	    how & DUET_DECIDE_UNNAMED) {
 		duet_for_each_slot(i, &file->active) {
 			struct duet_task *task = rcu_dereference(duet.task[i]);
 
@@ -538,7 +560,8 @@ again:
 	}
 	if (origin.ino)
 		file->origin = origin;
-	file->epoch = epoch;
+	/* With no name known, the next event or open decides again. */
+	file->epoch = known ? epoch : epoch - 1;
 	spin_unlock_irqrestore(&file->lock, flags);
 
 check:
@@ -546,6 +569,8 @@ check:
 	smp_mb();
 	if (atomic_read(&fs->moves) != moves)
 		goto again;
+	if (made)
+		duet_file_release(made);
 	return file;
 }
 

@@ -241,8 +241,11 @@ static int duet_acceptable(void *arg, struct dentry *dentry)
 	return below;
 }
 
-/* The name, found again through its directory. */
-static struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen)
+/*
+ * Reads a name from its directory again, so that there is a dentry of it.
+ * Returned only if it is below the task's directory; it may have moved.
+ */
+struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen)
 {
 	const char *where = *task->prefix ? task->prefix : "/";
 	struct duet_handle handle;

@@ -269,16 +269,26 @@ void duet_sync_file(struct duet_file *file, struct duet_task *task)
 static void duet_scan_inode(struct duet_task *task, struct inode *inode,
 			    struct duet_file **spare)
 {
-	/* A name outside says nothing while another may be inside. */
-	unsigned int how = inode->i_nlink < 2 ? DUET_DECIDE_LEAVE : 0;
 	struct duet_file *file;
-	bool sync;
+	bool sync, named;
+
+	/*
+	 * A file that we know by a name whose dentry is gone: look the name up
+	 * again, where it was, to see where that is now.
+	 */
+	rcu_read_lock();
+	file = duet_file_by_inode(inode);
+	named = !file || (inode->i_nlink == 1 &&
+			  !hlist_empty(&inode->i_dentry));
+	rcu_read_unlock();
+	if (!named)
+		dput(duet_name_again(task, inode->i_ino, inode->i_generation));
 
 	/* Allocated here, where waiting is allowed. */
 	if (!*spare)
 		*spare = duet_file_alloc(GFP_KERNEL);
 	rcu_read_lock();
-	file = duet_decide(task->fs, inode, spare, how);
+	file = duet_decide(task->fs, inode, spare, DUET_DECIDE_LEAVE);
 	sync = file && (test_bit(task->slot, file->active.words) ||
 			READ_ONCE(file->want[task->slot].flags)) &&
 	       duet_file_hold(file);
@@ -290,8 +300,8 @@ static void duet_scan_inode(struct duet_task *task, struct inode *inode,
 }
 
 /*
- * Looks at every inode of the file system that has pages: is it of interest
- * to the task, and what of it is cached. The list's lock is let go at every
+ * Looks at every inode of the file system that has pages, or was of interest
+ * until now: is it, to the task, and what of it is cached. The list's lock is let go at every
  * inode that is looked at, and at least every DUET_SCAN_STEP.
  */
 #define DUET_SCAN_STEP	256
@@ -312,7 +322,8 @@ int duet_scan(struct duet_task *task)
 
 	spin_lock(&sb->s_inode_list_lock);
 	list_for_each_entry(inode, &sb->s_inodes, i_sb_list) {
-		bool look = S_ISREG(inode->i_mode) && inode->i_mapping->nrpages;
+		bool look = S_ISREG(inode->i_mode) &&
+			    (inode->i_mapping->nrpages || duet_has_file(inode));
 
 		if (!look && ++skipped < DUET_SCAN_STEP)
 			continue;

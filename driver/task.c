@@ -548,7 +548,8 @@ int duet_task_check(struct duet_task *task, u64 ino, u32 gen)
 		goto out;
 	rcu_read_lock();
 	file = duet_file_by_ino(task, ino, gen);
-	if (file && test_bit(task->slot, file->active.words))
+	if (file && READ_ONCE(file->inode) &&
+	    test_bit(task->slot, file->active.words))
 		ret = 0;
 	rcu_read_unlock();
 	if (!ret)
@@ -764,6 +765,8 @@ int duet_register(const char *name, u32 regmask, const char *where)
 	err = duet_check_mask(regmask);
 	if (err)
 		return err;
+	if (!*where)
+		return -ENOENT;
 	err = kern_path(where, LOOKUP_FOLLOW | LOOKUP_DIRECTORY, &path);
 	if (err)
 		return err;

@@ -108,6 +108,10 @@ static int duet_sb_event(struct fsnotify_group *group, u32 mask,
 		return 0;
 	}
 
+	/* An attribute that changes is the number of links, or no matter. */
+	if (mask & FS_ATTRIB && !duet_has_file(inode))
+		return 0;
+
 	/* Verdicts that are being made now look again. */
 	atomic_inc(&fs->moves);
 	smp_mb__after_atomic();
@@ -117,7 +121,8 @@ static int duet_sb_event(struct fsnotify_group *group, u32 mask,
 		duet_file_moved(fs, inode, DUET_DECIDE_LEAVE);
 	else if (mask & FS_CREATE && data_type == FSNOTIFY_EVENT_INODE)
 		duet_file_moved(fs, inode, 0);		/* link() */
-	else if (mask & FS_DELETE && inode->i_nlink)
+	else if (mask & (FS_DELETE | FS_ATTRIB) && inode->i_nlink)
+		/* unlink(), or another file was renamed over this name */
 		duet_file_moved(fs, inode,
 				DUET_DECIDE_LEAVE | DUET_DECIDE_UNNAMED);
 	return 0;
@@ -291,7 +296,7 @@ struct duet_fs *duet_fs_get(struct super_block *sb)
 	if (sb->s_magic == BTRFS_SUPER_MAGIC)
 		fs->subvol_ino = DUET_BTRFS_SUBVOL_INO;
 	fsnotify_init_mark(&fs->mark, duet_sb_group);
-	fs->mark.mask = FS_RENAME | FS_CREATE | FS_DELETE | FS_OPEN;
+	fs->mark.mask = FS_RENAME | FS_CREATE | FS_DELETE | FS_ATTRIB | FS_OPEN;
 	err = duet_add_sb_mark(&fs->mark, sb);
 	if (err) {
 		fsnotify_put_mark(&fs->mark);
