@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lab's own tests, on the host. Each boot takes some seconds, so each checks several things."""
+
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+LAB = str(HERE / "lab")
+
+sys.path.insert(0, str(HERE))
+
+from duetlab import packages, series  # noqa: E402
+from duetlab.console import Console  # noqa: E402
+
+
+def lab(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [LAB, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@pytest.mark.parametrize("kernel", [known.name for known in series.all_series()])
+def test_status_streams_share_and_disk(kernel: str, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("from the host")
+    script = (
+        "cat /share/in; echo 'to the host' >/share/out; echo oops, said COMMAND >&2;"
+        "uname -r >&2; stat -f -c %T /mnt/duet >&2; test -t 0 || printf ' no tty'; exit 3"
+    )
+    done = lab(
+        *("run", "-q", "--no-load", "--kernel", kernel, "--share", str(tmp_path)),
+        *("--", "sh", "-c", script),
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == "from the host no tty"
+    said, release, kind = done.stderr.splitlines()
+    assert said == "oops, said COMMAND"
+    assert release.startswith(f"{kernel}.")
+    assert kind == "ext2/ext3"
+    assert (tmp_path / "out").read_text() == "to the host\n"
+
+
+def test_output_is_exact_and_complete() -> None:
+    script = (
+        "import os, sys; print(sorted(k for k in os.environ if k.startswith('LAB_T')));"
+        "sys.stdout.flush();"
+        "os.write(1, bytes(range(256)) * 4096); os.write(2, b'\\r\\n\\0' * 9); print('end')"
+    )
+    done = subprocess.run(
+        [LAB, "run", "-q", "--no-load", "--env", "LAB_T1=a b", "--", "python3", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "LAB_T2": "not passed"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stdout == b"['LAB_T1']\n" + bytes(range(256)) * 4096 + b"end\n"
+    assert done.stderr == b"\r\n\0" * 9
+
+
+def test_kernel_warning_counts_although_command_succeeds() -> None:
+    words = "WARNING: CPU: 0 PID: 1 at nowhere.c:1"
+    done = lab("run", "-q", "--no-load", "--", "sh", "-c", f"echo '{words}' >/dev/kmsg")
+    assert done.returncode == 70
+    assert words in done.stderr
+    assert done.stdout == ""
+
+
+def test_panic_counts_and_is_shown() -> None:
+    done = lab("run", "-q", "--no-load", "--", "sh", "-c", "echo c >/proc/sysrq-trigger; sleep 60")
+    assert done.returncode == 70
+    assert "Kernel panic - not syncing: sysrq triggered crash" in done.stderr
+    assert "sysrq_handle_crash" in done.stderr
+
+
+def test_timeout_kills_the_machine() -> None:
+    begin = time.monotonic()
+    done = lab("run", "-q", "--no-load", "--timeout", "8", "--", "sleep", "1000")
+    assert done.returncode == 124
+    assert "--timeout" in done.stderr
+    assert time.monotonic() - begin < 40
+
+
+def test_terminal() -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (31, 97))
+    script = "stty size; read line; echo got $line; exit 5"
+    with subprocess.Popen(
+        [LAB, "run", "-q", "--no-load", "--timeout", "60", "--", "sh", "-c", script],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(theirs)
+        seen, typed = b"", False
+        with contextlib.suppress(OSError):  # what a terminal says when the other side is gone
+            while data := os.read(ours, 4096):
+                seen += data
+                if not typed and b"31 97\r\n" in seen:
+                    os.write(ours, b"keys\r")
+                    typed = True
+        assert process.wait() == 5, seen
+    os.close(ours)
+    assert typed
+    assert b"got keys\r\n" in seen
+
+
+def test_bad_options() -> None:
+    done = lab("run", "--kernel", "0.99", "--", "true")
+    assert done.returncode == 2
+    assert "0.99" in done.stderr
+    for known in series.all_series():
+        assert known.name in done.stderr
+    assert lab("run", "--no-such-option", "--", "true").returncode == 2
+    done = lab("run", "--icount", "--smp", "2", "--", "true")
+    assert done.returncode == 2
+    assert "--smp" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "trouble"),
+    [
+        ("BUG: unable to handle page fault for address: ffff", True),
+        ("------------[ cut here ]------------", False),
+        ("refcount_t: underflow; use-after-free.", True),
+        ("INFO: task duet:12 blocked for more than 60 seconds.", True),
+        ("rcu: INFO: rcu_preempt self-detected stall on CPU", True),
+        ("rcu: INFO: rcu_preempt detected stalls on CPUs/tasks: { 0-...D } 3 jiffies", True),
+        ("WARNING: possible circular locking dependency detected", True),
+        ("kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)", True),
+        ("clocksource: Marking clocksource tsc as unstable", False),
+        ("duet: module verification failed: signature and/or required key missing", False),
+    ],
+)
+def test_what_is_trouble(line: str, trouble: bool) -> None:
+    console = Console(show=False)
+    console.feed(f"[    1.0] {line}\r\n".encode())
+    assert bool(console.trouble) == trouble
+
+
+def test_no_mirror_in_the_tree() -> None:
+    hosts = {
+        match[1]
+        for uri in packages.mirrors().values()
+        if (match := re.match(r"\w+://(?:[^/@]*@)?([^/:]+)", uri))
+    }
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=HERE.parent.parent,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git repository")
+    assert hosts
+    for name in os.fsdecode(listed.stdout).split("\0"):
+        path = HERE.parent.parent / name
+        if path.is_file():
+            text = path.read_text(errors="replace")
+            assert not [host for host in hosts if host in text], path
