@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Duet: be told which pages of which files the page cache holds, and what happens to them.
+
+Example::
+
+    from pyduet import Device, Mask
+
+    with Device() as device, device.register("/home", Mask.EXISTS | Mask.MODIFIED) as task:
+        for item in task.events(timeout=10):
+            print(task.path_of(item.file), item.index, item.pages, item.state)
+"""
+
+from pyduet.device import DEFAULT_DEVICE, Device
+from pyduet.errors import (
+    AlreadyError,
+    DuetError,
+    NotDirectoryError,
+    NotLoadedError,
+    OffError,
+    PathNotFoundError,
+    PermissionDeniedError,
+    TaskGoneError,
+    TooManyTasksError,
+    UnsupportedFilesystemError,
+)
+from pyduet.events import FileId, Item, Mask, State
+from pyduet.mincore import cached_pages
+from pyduet.task import Task, TaskInfo
+from pyduet.tracker import Tracker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_DEVICE",
+    "AlreadyError",
+    "Device",
+    "DuetError",
+    "FileId",
+    "Item",
+    "Mask",
+    "NotDirectoryError",
+    "NotLoadedError",
+    "OffError",
+    "PathNotFoundError",
+    "PermissionDeniedError",
+    "State",
+    "Task",
+    "TaskGoneError",
+    "TaskInfo",
+    "TooManyTasksError",
+    "Tracker",
+    "UnsupportedFilesystemError",
+    "__version__",
+    "cached_pages",
+]

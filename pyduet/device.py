@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The control device: switch Duet on and off, list tasks, register one."""
+
+import ctypes
+import itertools
+import os
+from types import TracebackType
+from typing import Self
+
+from pyduet import abi
+from pyduet.call import call
+from pyduet.errors import Operation, error_for
+from pyduet.events import Mask
+from pyduet.task import Task, TaskInfo, list_tasks
+
+DEFAULT_DEVICE = "/dev/duet"
+
+
+class Device:
+    """An open ``/dev/duet``; a context manager that closes it.
+
+    Owns one descriptor, which is close-on-exec. Tasks that it registered live
+    on when it is closed. Using a closed one raises :class:`ValueError`.
+
+    Thread-safety: the calls may be made from several threads; ``close()`` only
+    when no other thread is in a call.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] = DEFAULT_DEVICE) -> None:
+        """Open the device.
+
+        Args:
+            path: the device node.
+
+        Raises:
+            NotLoadedError: the kernel module is not loaded.
+            PermissionDeniedError: the caller may not open the device.
+
+        """
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise error_for(error.errno or 0, Operation.OPEN, os.fspath(path)) from error
+
+    def __enter__(self) -> Self:
+        """Return the device itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the device."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def fileno(self) -> int:
+        """Return the descriptor; raises ValueError when closed."""
+        if self._fd < 0:
+            raise ValueError("the device is closed")
+        return self._fd
+
+    def start(self, max_tasks: int = 0) -> None:
+        """Switch Duet on; needs CAP_SYS_ADMIN.
+
+        Args:
+            max_tasks: how many tasks may be registered at a time, up to 255;
+                0 is the driver's default, 8.
+
+        Raises:
+            AlreadyError: Duet is on.
+            PermissionDeniedError: without CAP_SYS_ADMIN.
+            ValueError: ``max_tasks`` is not within 0 to 255.
+
+        """
+        if not 0 <= max_tasks <= abi.MAX_TASKS:
+            raise ValueError(f"max_tasks is {max_tasks}; 0 to {abi.MAX_TASKS} are possible")
+        subject = f"{max_tasks or abi.DEFAULT_TASKS} tasks"
+        self._status(Operation.START, abi.Status.START, subject, maxtasks=max_tasks)
+
+    def stop(self) -> None:
+        """Switch Duet off, which ends every task of every process; needs CAP_SYS_ADMIN.
+
+        Raises:
+            AlreadyError: Duet is off.
+            PermissionDeniedError: without CAP_SYS_ADMIN.
+
+        """
+        self._status(Operation.STOP, abi.Status.STOP)
+
+    def is_on(self) -> bool:
+        """Return whether Duet is switched on."""
+        return self._status(Operation.REPORT, abi.Status.REPORT) == 1
+
+    def tasks(self) -> list[TaskInfo]:
+        """Return the registered tasks of all processes."""
+        return list_tasks(self.fileno())
+
+    def register(
+        self, path: str | os.PathLike[str], mask: Mask, *, name: str | None = None
+    ) -> Task:
+        """Register a task on a directory and everything below it.
+
+        Its first items tell what is cached already, as far as the mask asks.
+
+        Args:
+            path: the directory.
+            mask: what to be told; see :class:`Mask` for what excludes what.
+            name: for people, up to 254 bytes; ``Task.id`` is found by it, so
+                it is best unique. Without one it is made of the process id.
+
+        Raises:
+            OffError: Duet is off.
+            TooManyTasksError: no task is free.
+            PathNotFoundError, NotDirectoryError: of ``path``.
+            UnsupportedFilesystemError: Duet does not watch this file system.
+            PermissionDeniedError: no read permission on the directory.
+            DuetError: a bad mask, a name or path that is too long.
+            ValueError: a NUL in the name or the path.
+
+        """
+        name = f"pyduet-{os.getpid()}-{next(_SERIAL)}" if name is None else name
+        raw_name, raw_path = os.fsencode(name), os.fsencode(path)
+        if b"\0" in raw_name + raw_path:
+            raise ValueError("a NUL in the task's name or path")
+        request = abi.InitArgs(
+            size=ctypes.sizeof(abi.InitArgs),
+            regmask=mask | abi.Page.FD_NONBLOCK,
+            # Cut to the field, an overlong one has no NUL: the driver refuses it.
+            name=raw_name[: abi.NAME_LEN],
+            path=raw_path[: abi.PATH_LEN],
+        )
+        subject = os.fsdecode(path)
+        control = os.dup(self.fileno())
+        try:
+            fd = call(control, abi.IOC_INIT, request, Operation.REGISTER, subject)
+        except BaseException:
+            os.close(control)
+            raise
+        return Task(fd, control, name=name, path=subject)
+
+    def _status(
+        self, operation: Operation, flag: abi.Status, subject: str = "", *, maxtasks: int = 0
+    ) -> int:
+        request = abi.StatusArgs(size=ctypes.sizeof(abi.StatusArgs), flags=flag, maxtasks=maxtasks)
+        return call(self.fileno(), abi.IOC_STATUS, request, operation, subject)
+
+
+_SERIAL = itertools.count(1)

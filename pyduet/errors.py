@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What can go wrong, as exceptions that say what happened, to what, and what to do.
+
+All of them are :class:`OSError` with ``errno`` set as the kernel gave it.
+The table at the end is the driver's errno contract, in one place.
+"""
+
+import enum
+import errno
+import os
+
+
+class DuetError(OSError):
+    """A call to Duet failed; ``str()`` is one complete sentence with the remedy."""
+
+    def __str__(self) -> str:
+        """Return the message alone, without the errno in front."""
+        return str(self.strerror)
+
+
+class NotLoadedError(DuetError):
+    """There is no Duet device: the kernel module is not loaded."""
+
+
+class PermissionDeniedError(DuetError, PermissionError):
+    """The caller may not do this."""
+
+
+class OffError(DuetError):
+    """Duet is switched off, or was switched off under a task."""
+
+
+class AlreadyError(DuetError):
+    """Duet is already in the state that was asked for."""
+
+
+class TooManyTasksError(DuetError):
+    """As many tasks are registered as Duet was started for."""
+
+
+class PathNotFoundError(DuetError, FileNotFoundError):
+    """The directory to watch does not exist, or a file has no path any more."""
+
+
+class NotDirectoryError(DuetError, NotADirectoryError):
+    """A task watches a directory, and this is none."""
+
+
+class UnsupportedFilesystemError(DuetError):
+    """Duet does not watch this kind of file system."""
+
+
+class TaskGoneError(DuetError):
+    """The task, or the file system that it watched, is gone."""
+
+
+class Operation(enum.Enum):
+    """What was being done when a call failed, in words that follow "cannot"."""
+
+    OPEN = "open {subject}"
+    START = "start Duet for {subject}"
+    STOP = "stop Duet"
+    REPORT = "ask whether Duet is on"
+    LIST = "list the tasks"
+    REGISTER = "watch {subject}"
+    READ = "read the events of {subject}"
+    BMAP = "reach the done mark of {subject}"
+    PATH = "find the path of {subject}"
+
+
+_LOAD = "load it: modprobe duet"
+_SWITCH_ON = "switch it on: duet start"
+
+_ANY = None
+
+#: (errno, operation or any): the class and the sentence to fill {action} and {subject} in.
+_TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
+    (errno.ENOENT, Operation.OPEN): (NotLoadedError, f"{{subject}} does not exist; {_LOAD}"),
+    (errno.ENXIO, Operation.OPEN): (NotLoadedError, f"{{subject}} has no driver; {_LOAD}"),
+    (errno.ENODEV, Operation.OPEN): (NotLoadedError, f"{{subject}} has no driver; {_LOAD}"),
+    (errno.EACCES, Operation.OPEN): (
+        PermissionDeniedError,
+        "not permitted to open {subject}; be root or in the device's group",
+    ),
+    (errno.EPERM, _ANY): (
+        PermissionDeniedError,
+        "not permitted to {action}; it needs root (CAP_SYS_ADMIN)",
+    ),
+    (errno.EALREADY, Operation.START): (
+        AlreadyError,
+        "Duet is already on; to start it with other limits: duet stop, then duet start",
+    ),
+    (errno.EALREADY, Operation.STOP): (AlreadyError, "Duet is already off; nothing to stop"),
+    (errno.EINVAL, Operation.START): (
+        DuetError,
+        "cannot start Duet for {subject}; at most 255 are possible",
+    ),
+    (errno.ESHUTDOWN, Operation.REGISTER): (
+        OffError,
+        f"cannot watch {{subject}}: Duet is off; {_SWITCH_ON}",
+    ),
+    (errno.ESHUTDOWN, _ANY): (
+        OffError,
+        f"cannot {{action}}: Duet was switched off; {_SWITCH_ON}, then register again",
+    ),
+    (errno.EUSERS, Operation.REGISTER): (
+        TooManyTasksError,
+        "cannot watch {subject}: as many tasks run as Duet was started for; "
+        "end one, or restart Duet for more: duet stop, then duet start -n MAX",
+    ),
+    (errno.ENAMETOOLONG, Operation.REGISTER): (
+        DuetError,
+        "cannot watch {subject}: its path or the task's name is too long; "
+        "4095 and 254 bytes are possible",
+    ),
+    (errno.EINVAL, Operation.REGISTER): (
+        DuetError,
+        "cannot watch {subject}: the driver refuses the mask; "
+        "EXISTS excludes ADDED and REMOVED, MODIFIED excludes DIRTY and FLUSHED",
+    ),
+    (errno.ENOTDIR, Operation.REGISTER): (
+        NotDirectoryError,
+        "cannot watch {subject}: it is not a directory; watch the one that holds it",
+    ),
+    (errno.ENOENT, Operation.REGISTER): (
+        PathNotFoundError,
+        "cannot watch {subject}: it does not exist; check the path",
+    ),
+    (errno.EOPNOTSUPP, Operation.REGISTER): (
+        UnsupportedFilesystemError,
+        "cannot watch {subject}: Duet does not support its file system; "
+        "choose a directory on a supported one",
+    ),
+    (errno.EACCES, Operation.REGISTER): (
+        PermissionDeniedError,
+        "not permitted to watch {subject}; it takes read permission on the directory",
+    ),
+    (errno.ENOMEM, _ANY): (
+        DuetError,
+        "cannot {action}: the kernel is out of memory; free some and try again",
+    ),
+    (errno.EMFILE, _ANY): (
+        DuetError,
+        "cannot {action}: too many open files; close some or raise ulimit -n",
+    ),
+    (errno.ENODEV, Operation.READ): (
+        TaskGoneError,
+        "cannot read the events of {subject}: its file system was unmounted; "
+        "mount it and register again",
+    ),
+    (errno.ESRCH, _ANY): (
+        TaskGoneError,
+        "cannot {action}: its task is no longer registered; register again",
+    ),
+    (errno.ENOENT, Operation.PATH): (
+        PathNotFoundError,
+        "cannot find the path of {subject}: it was deleted or left the watched directory; skip it",
+    ),
+    (errno.ENOTTY, _ANY): (
+        DuetError,
+        "cannot {action}: the device does not know the call; "
+        "check that it is Duet's, of this version",
+    ),
+}
+
+
+def error_for(number: int, operation: Operation, subject: str) -> DuetError:
+    """Return the exception for a failed call; the caller raises it.
+
+    Args:
+        number: the errno that the kernel gave.
+        operation: what was being done.
+        subject: to what: a path, a file, a count of tasks.
+
+    """
+    known = _TABLE.get((number, operation)) or _TABLE.get((number, _ANY))
+    kind, sentence = known or (
+        DuetError,
+        "cannot {action}: " + os.strerror(number) + "; see the kernel log: dmesg",
+    )
+    action = operation.value.format(subject=subject)
+    return kind(number, sentence.format(action=action, subject=subject))

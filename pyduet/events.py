@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a task is told: masks, states, files and items."""
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pyduet import abi
+from pyduet.abi import Page
+
+
+class Mask(enum.IntFlag):
+    """What a task asks for when it registers; or them together.
+
+    The first four are event-based: every event since the last read, or-ed per
+    page. ``MODIFIED`` and ``EXISTS`` are state-based: what changed, net, since
+    the task was last told; opposite events cancel. ``EXISTS`` excludes
+    ``ADDED`` and ``REMOVED``, ``MODIFIED`` excludes ``DIRTY`` and ``FLUSHED``.
+    """
+
+    ADDED = Page.ADDED
+    REMOVED = Page.REMOVED
+    DIRTY = Page.DIRTY
+    FLUSHED = Page.FLUSHED
+    MODIFIED = Page.MODIFIED
+    EXISTS = Page.EXISTS
+
+
+class State(enum.IntFlag):
+    """What an item says about its pages.
+
+    To an event-based task: these events happened. To a state-based one:
+    ``ADDED`` is cached now, ``REMOVED`` no longer is, ``DIRTY`` is dirty now,
+    ``FLUSHED`` no longer is.
+    """
+
+    ADDED = Page.ADDED
+    REMOVED = Page.REMOVED
+    DIRTY = Page.DIRTY
+    FLUSHED = Page.FLUSHED
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the bits that are set, in lower case."""
+        return [str(bit.name).lower() for bit in State if bit in self]
+
+
+class FileId(NamedTuple):
+    """A file as its task knows it (``struct duet_uuid``); hashable."""
+
+    #: Inode number, ``st_ino``.
+    ino: int
+    #: Inode generation: tells a reused inode number from the old one.
+    generation: int
+    #: Id of the task that was told of the file.
+    task: int
+
+    def __str__(self) -> str:
+        """Return the file in the words of messages."""
+        return f"inode {self.ino} (generation {self.generation})"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The same news about one page or several consecutive ones of a file.
+
+    Attributes:
+        file: the file.
+        index: the first page, in units of the page size.
+        pages: how many pages, at least 1.
+        state: what is said about them.
+
+    """
+
+    file: FileId
+    index: int
+    pages: int
+    state: State
+
+    @property
+    def end(self) -> int:
+        """Index of the page after the last one."""
+        return self.index + self.pages
+
+
+#: Every state there can be, made once: building flags is slow in the stream.
+_STATES = [State(bits) for bits in range(1 << len(State))]
+
+
+def decode(data: bytes | memoryview) -> Iterator[Item]:
+    """Yield what one read of a task's descriptor returned.
+
+    Neighbours in the stream are merged when they say the same of consecutive
+    pages of one file; the order stays.
+
+    Args:
+        data: whole items of ``abi.ITEM.size`` bytes.
+
+    Raises:
+        ValueError: ``data`` holds a part of an item, or an unknown state.
+
+    """
+    if len(data) % abi.ITEM.size:
+        raise ValueError(f"{len(data)} bytes are no whole number of items")
+    ino = generation = task = first = end = state = -1
+    for item in abi.ITEM.iter_unpack(data):
+        if item == (ino, generation, task, end, state):
+            end += 1
+            continue
+        if end > first:
+            yield _item(ino, generation, task, first, end, state)
+        ino, generation, task, first, state = item
+        end = first + 1
+    if end > first:
+        yield _item(ino, generation, task, first, end, state)
+
+
+def _item(ino: int, generation: int, task: int, first: int, end: int, state: int) -> Item:
+    if state >= len(_STATES):
+        raise ValueError(f"unknown state {state:#x} of page {first} of inode {ino}")
+    return Item(FileId(ino, generation, task), first, end - first, _STATES[state])

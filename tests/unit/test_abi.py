@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The library's numbers against the C header, as a compiler sees it; every name, both ways."""
+
+import ctypes
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pyduet import abi
+
+HEADER = Path(__file__).parents[2] / "driver" / "uapi" / "duet.h"
+
+STRUCTURES: dict[str, type[ctypes.Structure]] = {
+    "duet_uuid": abi.Uuid,
+    "duet_item": abi.Item,
+    "duet_task_attrs": abi.TaskAttrs,
+    "duet_ioctl_status_args": abi.StatusArgs,
+    "duet_ioctl_init_args": abi.InitArgs,
+    "duet_ioctl_bmap_args": abi.BmapArgs,
+    "duet_ioctl_gpath_args": abi.GpathArgs,
+}
+
+# What programs were built with: the published numbers, and not what the header says.
+PUBLISHED_CALLS = {
+    "IOC_STATUS": 0xC00CDE01,
+    "IOC_INIT": 0xD108DE02,
+    "IOC_BMAP": 0xC018DE03,
+    "IOC_GPATH": 0xD018DE04,
+}
+PUBLISHED_OFFSETS = {
+    "duet_uuid": {"ino": 0, "gen": 8, "tid": 12},
+    "duet_item": {"uuid": 0, "idx": 16, "state": 24},
+    "duet_task_attrs": {"id": 0, "fd": 4, "name": 8, "regmask": 264, "path": 268},
+    "duet_ioctl_status_args": {"size": 0, "flags": 4, "maxtasks": 8, "id": 8, "numtasks": 8},
+    "duet_ioctl_init_args": {"size": 0, "name": 4, "regmask": 260, "path": 264},
+    "duet_ioctl_bmap_args": {"size": 0, "flags": 4, "uuid": 8},
+    "duet_ioctl_gpath_args": {"size": 0, "uuid": 8, "path": 24},
+}
+
+Layout = dict[str, tuple[int, int]]
+
+
+def header_constants() -> set[str]:
+    """Names of the header's numbers, without DUET_."""
+    defines = re.findall(r"^#define\s+DUET_(\w+)[ \t]+\S", HEADER.read_text(), re.MULTILINE)
+    return set(defines)
+
+
+def header_fields() -> dict[str, list[str]]:
+    """Structure: its fields, those of unions in it included."""
+    text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
+    found = {}
+    for name, body in re.findall(r"^struct (\w+) \{(.*?)^\};", text, re.DOTALL | re.MULTILINE):
+        found[name] = re.findall(r"(\w+)(?:\[\w+\])?;", body)
+    return found
+
+
+def python_constants() -> dict[str, int]:
+    """Name without DUET_: value, as the library has it."""
+    values = {
+        name: value
+        for name, value in vars(abi).items()
+        if name.isupper() and isinstance(value, int)
+    }
+    for prefix, kind in (("PAGE", abi.Page), ("STATUS", abi.Status), ("BMAP", abi.Bmap)):
+        values |= {f"{prefix}_{bit.name}": bit.value for bit in kind}
+    values["FD_NONBLOCK"] = values.pop("PAGE_FD_NONBLOCK")
+    return values
+
+
+def python_layout(kind: type[ctypes.Structure]) -> Layout:
+    """Field: offset and size, as the library has it."""
+    layout: Layout = {}
+    for name, sort in ((field[0], field[1]) for field in kind._fields_):
+        if name in getattr(kind, "_anonymous_", ()):
+            base = getattr(kind, name).offset
+            layout |= {f: (base + o, s) for f, (o, s) in python_layout(sort).items()}
+        else:
+            layout[name] = (getattr(kind, name).offset, getattr(kind, name).size)
+    return layout
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """What the machine's C compiler makes of the header: expression to value."""
+    expressions = [f"DUET_{name}" for name in header_constants()]
+    for structure, fields in header_fields().items():
+        expressions.append(f"sizeof(struct {structure})")
+        for field in fields:
+            expressions.append(f"offsetof(struct {structure}, {field})")
+            expressions.append(f"sizeof(((struct {structure} *)0)->{field})")
+    directory = tmp_path_factory.mktemp("abi")
+    source = directory / "abi.c"
+    prints = "\n".join(
+        f'printf("%s\\t%llu\\n", "{text}", (unsigned long long)({text}));' for text in expressions
+    )
+    source.write_text(
+        "#include <stddef.h>\n#include <stdio.h>\n"
+        f'#include "{HEADER}"\nint main(void) {{ {prints} return 0; }}\n'
+    )
+    program = directory / "abi"
+    subprocess.run(
+        ["cc", "-Wall", "-Wpedantic", "-Wpadded", "-Werror", "-o", program, source], check=True
+    )
+    output = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    return {text: int(value) for text, value in (line.split("\t") for line in output.splitlines())}
+
+
+def test_the_header_was_understood() -> None:
+    assert len(header_constants()) > 20
+    assert sum(map(len, header_fields().values())) > 30
+
+
+def test_every_number_is_the_same(compiled: dict[str, int]) -> None:
+    in_c = {name: compiled[f"DUET_{name}"] for name in header_constants()}
+    assert python_constants() == in_c
+
+
+def test_every_structure_is_there() -> None:
+    assert set(header_fields()) == set(STRUCTURES)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_every_field_is_the_same(name: str, compiled: dict[str, int]) -> None:
+    in_c = {
+        field: (
+            compiled[f"offsetof(struct {name}, {field})"],
+            compiled[f"sizeof(((struct {name} *)0)->{field})"],
+        )
+        for field in header_fields()[name]
+    }
+    assert python_layout(STRUCTURES[name]) == in_c
+    assert ctypes.sizeof(STRUCTURES[name]) == compiled[f"sizeof(struct {name})"]
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_no_byte_is_without_a_name(name: str) -> None:
+    """Unnamed padding would differ between 32 and 64 bits, and could leak."""
+    covered: set[int] = set()
+    for offset, size in python_layout(STRUCTURES[name]).values():
+        covered.update(range(offset, offset + size))
+    assert covered == set(range(ctypes.sizeof(STRUCTURES[name])))
+
+
+def test_32_bit_programs_see_the_same_layout() -> None:
+    """Checked by the compiler alone: neither 32-bit headers of libc nor libraries are needed."""
+    checks = []
+    for name, kind in STRUCTURES.items():
+        checks.append(f'_Static_assert(sizeof(struct {name}) == {ctypes.sizeof(kind)}, "");')
+        for field, (offset, _) in python_layout(kind).items():
+            checks.append(
+                f'_Static_assert(__builtin_offsetof(struct {name}, {field}) == {offset}, "");'
+            )
+    source = f'#include "{HEADER}"\n' + "\n".join(checks)
+    command = ["cc", "-m32", "-ffreestanding", "-fsyntax-only", "-xc", "-"]
+    if subprocess.run(command, input="", text=True, check=False).returncode:
+        pytest.skip("this compiler knows no -m32")
+    machine = subprocess.run(
+        ["cc", "-print-multiarch"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    command.insert(1, f"-I/usr/include/{machine}")
+    done = subprocess.run(command, input=source, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_calls_are_the_published_ones() -> None:
+    assert {name: getattr(abi, name) for name in PUBLISHED_CALLS} == PUBLISHED_CALLS
+
+
+@pytest.mark.parametrize("name", PUBLISHED_OFFSETS)
+def test_the_offsets_are_the_published_ones(name: str) -> None:
+    layout = python_layout(STRUCTURES[name])
+    published = PUBLISHED_OFFSETS[name]
+    assert {field: layout[field][0] for field in published} == published
+
+
+def test_the_fast_decoder_agrees_with_the_structure() -> None:
+    item = abi.Item(
+        uuid=abi.Uuid(ino=2**63 + 1, gen=2**31 + 2, tid=250), idx=2**62 + 3, state=0x8009
+    )
+    assert abi.ITEM.unpack(bytes(item)) == (2**63 + 1, 2**31 + 2, 250, 2**62 + 3, 0x8009)
+
+
+def test_the_task_list_has_its_tasks_behind_the_head() -> None:
+    assert abi.TaskList.tasks.offset == ctypes.sizeof(abi.StatusArgs)
+    assert abi.TaskList.tasks.size == abi.MAX_TASKS * ctypes.sizeof(abi.TaskAttrs)

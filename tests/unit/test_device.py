@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the objects do where there is no driver. That there is one is tested in the lab."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pyduet import Device, DuetError, FileId, Mask, NotLoadedError, PermissionDeniedError
+from pyduet.task import Task
+
+NO_DRIVER = "/dev/null"
+
+
+def test_no_device(tmp_path: Path) -> None:
+    with pytest.raises(NotLoadedError, match="modprobe duet") as caught:
+        Device(tmp_path / "duet")
+    assert caught.value.errno == errno.ENOENT
+    assert str(tmp_path / "duet") in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
+def test_not_permitted(tmp_path: Path) -> None:
+    node = tmp_path / "duet"
+    node.touch(0)
+    with pytest.raises(PermissionDeniedError, match="group"):
+        Device(node)
+
+
+def test_something_else_than_duet() -> None:
+    with Device(NO_DRIVER) as device, pytest.raises(DuetError) as caught:
+        device.is_on()
+    assert caught.value.errno == errno.ENOTTY
+
+
+def test_a_failed_registration_leaves_no_descriptor() -> None:
+    with Device(NO_DRIVER) as device:
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(DuetError):
+            device.register("/", Mask.EXISTS)
+        assert os.listdir("/proc/self/fd") == before
+
+
+def test_the_descriptor_is_close_on_exec() -> None:
+    with Device(NO_DRIVER) as device:
+        assert not os.get_inheritable(device.fileno())
+
+
+def test_a_closed_device_says_so() -> None:
+    with Device(NO_DRIVER) as device:
+        pass
+    device.close()
+    for use in (device.is_on, device.tasks, device.fileno, device.stop, device.start):
+        with pytest.raises(ValueError, match="the device is closed"):
+            use()
+
+
+@pytest.mark.parametrize("count", [-1, 256, 1 << 16])
+def test_start_refuses_what_does_not_fit(count: int) -> None:
+    with Device(NO_DRIVER) as device, pytest.raises(ValueError, match="0 to 255"):
+        device.start(count)
+
+
+@pytest.mark.parametrize(("path", "name"), [("/\0", None), ("/", "a\0b")])
+def test_a_nul_is_refused(path: str, name: str | None) -> None:
+    with Device(NO_DRIVER) as device, pytest.raises(ValueError, match="NUL"):
+        device.register(path, Mask.EXISTS, name=name)
+
+
+def task_without_driver() -> Task:
+    """A task whose descriptors know no call of Duet, for what comes before any call."""
+    return Task(
+        os.open(NO_DRIVER, os.O_RDONLY), os.open(NO_DRIVER, os.O_RDONLY), name="n", path="/p"
+    )
+
+
+def test_a_closed_task_says_so_and_lets_its_descriptors_go() -> None:
+    before = os.listdir("/proc/self/fd")
+    with task_without_driver() as task:
+        assert len(os.listdir("/proc/self/fd")) == len(before) + 2
+    task.close()
+    assert os.listdir("/proc/self/fd") == before
+    file = FileId(1, 1, 1)
+    for use in (
+        task.fileno,
+        task.read,
+        task.wait,
+        lambda: task.id,
+        lambda: list(task.events()),
+        lambda: task.path_of(file),
+        lambda: task.mark_done(file),
+        lambda: task.unmark(file),
+        lambda: task.is_done(file),
+    ):
+        with pytest.raises(ValueError, match="the task on /p is closed"):
+            use()
+
+
+def test_read_refuses_no_room() -> None:
+    with task_without_driver() as task, pytest.raises(ValueError, match="at least 1"):
+        task.read(0)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the driver's errnos become."""
+
+import errno
+
+import pytest
+
+import pyduet
+from pyduet.errors import Operation, error_for
+
+Op = Operation
+
+
+@pytest.mark.parametrize(
+    ("number", "operation", "kind", "words"),
+    [
+        (errno.ENOENT, Op.OPEN, pyduet.NotLoadedError, "modprobe duet"),
+        (errno.ENXIO, Op.OPEN, pyduet.NotLoadedError, "modprobe duet"),
+        (errno.EACCES, Op.OPEN, pyduet.PermissionDeniedError, "group"),
+        (errno.EPERM, Op.START, pyduet.PermissionDeniedError, "CAP_SYS_ADMIN"),
+        (errno.EPERM, Op.STOP, pyduet.PermissionDeniedError, "CAP_SYS_ADMIN"),
+        (errno.EPERM, Op.BMAP, pyduet.PermissionDeniedError, "CAP_SYS_ADMIN"),
+        (errno.EALREADY, Op.START, pyduet.AlreadyError, "already on"),
+        (errno.EALREADY, Op.STOP, pyduet.AlreadyError, "already off"),
+        (errno.EINVAL, Op.START, pyduet.DuetError, "at most 255"),
+        (errno.ESHUTDOWN, Op.REGISTER, pyduet.OffError, "duet start"),
+        (errno.ESHUTDOWN, Op.READ, pyduet.OffError, "switched off"),
+        (errno.EUSERS, Op.REGISTER, pyduet.TooManyTasksError, "duet start -n"),
+        (errno.ENAMETOOLONG, Op.REGISTER, pyduet.DuetError, "too long"),
+        (errno.EINVAL, Op.REGISTER, pyduet.DuetError, "mask"),
+        (errno.ENOTDIR, Op.REGISTER, pyduet.NotDirectoryError, "not a directory"),
+        (errno.ENOENT, Op.REGISTER, pyduet.PathNotFoundError, "does not exist"),
+        (errno.EOPNOTSUPP, Op.REGISTER, pyduet.UnsupportedFilesystemError, "file system"),
+        (errno.EACCES, Op.REGISTER, pyduet.PermissionDeniedError, "read permission"),
+        (errno.ENOMEM, Op.REGISTER, pyduet.DuetError, "memory"),
+        (errno.ENODEV, Op.READ, pyduet.TaskGoneError, "unmounted"),
+        (errno.ESRCH, Op.BMAP, pyduet.TaskGoneError, "register again"),
+        (errno.ESRCH, Op.PATH, pyduet.TaskGoneError, "register again"),
+        (errno.ENOENT, Op.PATH, pyduet.PathNotFoundError, "deleted"),
+        (errno.ENOTTY, Op.REPORT, pyduet.DuetError, "version"),
+        (errno.EIO, Op.READ, pyduet.DuetError, "Input/output error"),
+    ],
+)
+def test_each_errno(number: int, operation: Op, kind: type[Exception], words: str) -> None:
+    error = error_for(number, operation, "/srv/a {b}: c")
+    assert type(error) is kind
+    assert error.errno == number
+    assert words in str(error)
+    assert "{action}" not in str(error)
+    if "{subject}" in operation.value and number != errno.EALREADY:
+        assert "/srv/a {b}: c" in str(error)
+
+
+def test_the_builtin_kinds_catch_them() -> None:
+    with pytest.raises(PermissionError):
+        raise error_for(errno.EPERM, Op.STOP, "")
+    with pytest.raises(NotADirectoryError):
+        raise error_for(errno.ENOTDIR, Op.REGISTER, "/x")
+    with pytest.raises(FileNotFoundError):
+        raise error_for(errno.ENOENT, Op.PATH, "/x")
+
+
+@pytest.mark.parametrize("operation", Op)
+def test_every_message_is_one_line_that_ends_with_a_remedy(operation: Op) -> None:
+    for number in errno.errorcode:
+        text = str(error_for(number, operation, "/srv"))
+        assert "\n" not in text
+        assert ";" in text, f"no remedy: {text}"

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Decoding and merging, and adding items up."""
+
+import itertools
+import random
+
+import pytest
+
+from pyduet import FileId, Item, State, Tracker, abi
+from pyduet.events import decode
+
+ONE = FileId(11, 1, 1)
+OTHERS = [FileId(12, 1, 1), FileId(11, 2, 1), FileId(11, 1, 2)]
+Raw = tuple[FileId, int, State]
+
+
+def encoded(raw: list[Raw]) -> bytes:
+    return b"".join(abi.ITEM.pack(*file, index, state) for file, index, state in raw)
+
+
+def expanded(items: list[Item]) -> list[Raw]:
+    return [(item.file, page, item.state) for item in items for page in range(item.index, item.end)]
+
+
+def test_nothing_is_no_item() -> None:
+    assert list(decode(b"")) == []
+
+
+def test_consecutive_pages_are_one_item() -> None:
+    raw = [(ONE, index, State.ADDED) for index in range(5, 9)]
+    assert list(decode(encoded(raw))) == [Item(ONE, 5, 4, State.ADDED)]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_file_is_another_item(other: FileId) -> None:
+    raw = [(ONE, 5, State.ADDED), (other, 6, State.ADDED)]
+    assert len(list(decode(encoded(raw)))) == 2
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        (ONE, 6, State.REMOVED),  # says something else
+        (ONE, 7, State.ADDED),  # a gap
+        (ONE, 5, State.ADDED),  # the same page again
+        (ONE, 4, State.ADDED),  # backwards
+    ],
+)
+def test_what_does_not_follow_is_another_item(second: Raw) -> None:
+    raw = [(ONE, 5, State.ADDED), second]
+    assert expanded(list(decode(encoded(raw)))) == raw
+    assert len(list(decode(encoded(raw)))) == 2
+
+
+def test_page_0_of_inode_0_is_an_item() -> None:
+    file = FileId(0, 0, 0)
+    assert list(decode(encoded([(file, 0, State(0))]))) == [Item(file, 0, 1, State(0))]
+
+
+def test_the_largest_numbers() -> None:
+    file = FileId(2**64 - 1, 2**32 - 1, 255)
+    raw = [(file, 2**64 - 1, State.FLUSHED)]
+    assert list(decode(encoded(raw))) == [Item(file, 2**64 - 1, 1, State.FLUSHED)]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_merging_loses_nothing_and_is_complete(seed: int) -> None:
+    dice = random.Random(seed)
+    raw: list[Raw] = []
+    for _ in range(dice.randrange(60)):
+        file = dice.choice([ONE, *OTHERS])
+        first = dice.randrange(12)
+        state = State(dice.randrange(16))
+        raw += [(file, first + page, state) for page in range(dice.randrange(1, 6))]
+    items = list(decode(encoded(raw)))
+    assert expanded(items) == raw
+    for before, after in itertools.pairwise(items):
+        follows = (before.file, before.end, before.state) == (after.file, after.index, after.state)
+        assert not follows, "two neighbours could have been one"
+
+
+def test_a_part_of_an_item_is_refused() -> None:
+    with pytest.raises(ValueError, match="no whole number"):
+        list(decode(encoded([(ONE, 1, State.ADDED)])[:-1]))
+
+
+def test_an_unknown_state_is_refused() -> None:
+    data = abi.ITEM.pack(11, 1, 1, 0, 0x10)
+    with pytest.raises(ValueError, match="unknown state 0x10 of page 0 of inode 11"):
+        list(decode(data))
+
+
+def test_items_are_frozen() -> None:
+    item = Item(ONE, 0, 1, State.ADDED)
+    with pytest.raises(AttributeError):
+        item.pages = 2  # type: ignore[misc]
+
+
+def test_names_of_a_state() -> None:
+    assert (State.ADDED | State.DIRTY).names == ["added", "dirty"]
+    assert State(0).names == []
+
+
+def test_tracker_follows_a_file_through_its_life() -> None:
+    tracker = Tracker()
+    tracker.apply([Item(ONE, 0, 4, State.ADDED)])
+    assert tracker.cached(ONE) == {0, 1, 2, 3}
+    assert tracker.dirty(ONE) == set()
+    tracker.apply([Item(ONE, 2, 3, State.ADDED | State.DIRTY)])
+    assert tracker.cached(ONE) == {0, 1, 2, 3, 4}
+    assert tracker.dirty(ONE) == {2, 3, 4}
+    tracker.apply([Item(ONE, 2, 2, State.FLUSHED)])
+    assert tracker.dirty(ONE) == {4}
+    assert tracker.cached(ONE) == {0, 1, 2, 3, 4}
+    tracker.apply([Item(ONE, 3, 2, State.REMOVED)])
+    assert tracker.cached(ONE) == {0, 1, 2}
+    assert tracker.dirty(ONE) == set(), "what is not cached is not dirty"
+    tracker.apply([Item(ONE, 0, 10, State.REMOVED)])
+    assert tracker.files() == []
+
+
+def test_tracker_tells_generations_apart() -> None:
+    tracker = Tracker()
+    tracker.apply([Item(ONE, 0, 1, State.ADDED), Item(OTHERS[1], 7, 1, State.ADDED)])
+    tracker.apply([Item(ONE, 0, 1, State.REMOVED)])
+    assert tracker.files() == [OTHERS[1]]
+
+
+def test_tracker_takes_a_page_far_out() -> None:
+    tracker = Tracker()
+    tracker.apply([Item(ONE, 2**51, 1, State.ADDED)])
+    assert tracker.cached(ONE) == {2**51}
+
+
+def test_tracker_forgets_what_it_never_knew() -> None:
+    tracker = Tracker()
+    tracker.apply([Item(ONE, 0, 2, State.REMOVED | State.FLUSHED)])
+    assert tracker.files() == []
+    assert tracker.cached(ONE) == set()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tracker_agrees_with_page_by_page(seed: int) -> None:
+    dice = random.Random(seed)
+    tracker, cached, dirty = Tracker(), set(), set()
+    for _ in range(200):
+        first, pages = dice.randrange(40), dice.randrange(1, 8)
+        state = dice.choice(
+            [
+                State.ADDED,
+                State.ADDED | State.DIRTY,
+                State.DIRTY,
+                State.FLUSHED,
+                State.REMOVED,
+                State.REMOVED | State.FLUSHED,
+            ]
+        )
+        tracker.apply([Item(ONE, first, pages, state)])
+        for page in range(first, first + pages):
+            if State.ADDED in state:
+                cached.add(page)
+            if State.DIRTY in state:
+                dirty.add(page)
+            if State.REMOVED in state:
+                cached.discard(page)
+                dirty.discard(page)
+            if State.FLUSHED in state:
+                dirty.discard(page)
+        assert tracker.cached(ONE) == cached
+        assert tracker.dirty(ONE) == dirty
