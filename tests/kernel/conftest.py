@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the driver's tests share. They run in the lab, as root, against the real module."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from truth import Watch, drop_caches
+
+from pyduet import Device, Mask
+
+MOUNT = Path("/mnt/duet")
+SYSFS = Path("/sys/class/misc/duet")
+STATES = Mask.EXISTS | Mask.MODIFIED
+EVENTS = Mask.ADDED | Mask.REMOVED | Mask.DIRTY | Mask.FLUSHED
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to run where there is no lab around us."""
+    if "DUET_LAB" not in os.environ:
+        pytest.exit(
+            "these tests run in the lab: tests/vm/lab run -- python -m pytest tests/kernel", 2
+        )
+
+
+def counter(name: str) -> int:
+    """Return a number that the module shows in sysfs."""
+    return int((SYSFS / name).read_text())
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    """Duet switched on for 8 tasks; off and without a leak afterwards."""
+    with Device() as device:
+        if device.is_on():
+            device.stop()
+        device.start()
+        yield device
+    with Device() as device:
+        if device.is_on():
+            device.stop()
+        assert [counter(name) for name in ("tasks", "files", "nodes", "bytes")] == [0, 0, 0, 0]
+        assert {hook.read_text() for hook in (SYSFS / "hooks").iterdir()} == {"detached\n"}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Return an empty directory with `tree`, to be watched, and `out` beside it."""
+    place = MOUNT / "place"
+    shutil.rmtree(place, ignore_errors=True)
+    for name in ("tree", "out"):
+        (place / name).mkdir(parents=True)
+    drop_caches()
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def watch(device: Device) -> Iterator[Callable[..., Watch]]:
+    """Return a function that registers a task on a directory; it ends with the test."""
+    watches: list[Watch] = []
+
+    def register(path: Path, mask: Mask = STATES) -> Watch:
+        watches.append(Watch(device.register(path, mask)))
+        return watches[-1]
+
+    yield register
+    for one in watches:
+        one.task.close()
+
+
+@pytest.fixture
+def compile_c(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that compiles a C program and returns its path."""
+
+    def build(source: str) -> Path:
+        program = tmp_path / "program"
+        subprocess.run(
+            ["cc", "-O0", "-Wall", "-Werror", "-x", "c", "-", "-o", program, "-lpthread"],
+            input=source,
+            text=True,
+            check=True,
+        )
+        return program
+
+    return build
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    """Return whether a condition comes true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Done marks: by file, exact, and remembered when the inode is not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import EVENTS, STATES
+from truth import Watch, drop_caches, fill, identity
+
+from pyduet import FileId, Mask, State
+
+Register = Callable[..., Watch]
+
+
+@pytest.mark.parametrize("mask", [EVENTS, STATES])
+def test_done_file_is_silent_and_its_neighbours_are_not(
+    watch: Register, place: Path, mask: Mask
+) -> None:
+    """Pitfall: a done bit covered 4096 inode numbers: neighbours fell silent."""
+    paths = [fill(place / f"tree/f{i}", 1) for i in range(20)]
+    drop_caches()
+    one = watch(place / "tree", mask)
+    done = one.file_id(paths[7])
+    assert not one.task.is_done(done)
+    one.task.mark_done(done)
+    assert [one.task.is_done(one.file_id(path)) for path in paths] == [
+        path == paths[7] for path in paths
+    ]
+    for path in paths:
+        path.read_bytes()
+    told = {item.file[:2] for item in one.read()}
+    assert told == {identity(path) for path in paths if path != paths[7]}
+
+
+def test_done_drops_what_is_pending(watch: Register, place: Path) -> None:
+    """Nothing of a done file comes, not even what happened before."""
+    path = fill(place / "tree/file", 3)
+    one = watch(place / "tree")
+    assert one.task.wait(0)
+    one.task.mark_done(one.file_id(path))
+    assert not one.task.wait(0)
+    assert one.read() == []
+
+
+def test_done_outlives_the_inode(watch: Register, place: Path) -> None:
+    """A mark holds after the inode was evicted and read again."""
+    path = fill(place / "tree/file", 3)
+    one = watch(place / "tree")
+    one.read()
+    file = one.file_id(path)
+    one.task.mark_done(file)
+    drop_caches()
+    path.read_bytes()
+    assert one.read() == []
+    assert one.task.is_done(file)
+
+
+def test_unmark_starts_anew(watch: Register, place: Path) -> None:
+    """After a reset the task is told what is cached now, and goes on being told."""
+    path = fill(place / "tree/file", 3)
+    one = watch(place / "tree")
+    one.read()
+    file = one.file_id(path)
+    one.task.mark_done(file)
+    fill(path, 2)
+    assert one.read() == []
+    one.task.unmark(file)
+    assert not one.task.is_done(file)
+    assert one.news(path) == {0: State.ADDED, 1: State.ADDED}
+    drop_caches()
+    assert one.news(path) == {0: State.REMOVED, 1: State.REMOVED}
+
+
+def test_generation_must_match(watch: Register, place: Path) -> None:
+    """Pitfall: inode reuse. A mark for another generation marks nothing of this file."""
+    path = fill(place / "tree/file", 1)
+    drop_caches()
+    one = watch(place / "tree")
+    ino, generation, task = one.file_id(path)
+    one.task.mark_done(FileId(ino, generation ^ 1, task))
+    assert not one.task.is_done(FileId(ino, generation, task))
+    path.read_bytes()
+    assert one.news(path) == {0: State.ADDED}
+
+
+def test_marks_are_each_tasks_own(watch: Register, place: Path) -> None:
+    """One task's mark silences no other task."""
+    path = fill(place / "tree/file", 1)
+    drop_caches()
+    first, second = watch(place / "tree"), watch(place / "tree")
+    first.task.mark_done(first.file_id(path))
+    path.read_bytes()
+    assert first.read() == []
+    assert second.news(path) == {0: State.ADDED}
+
+
+def test_of_no_interest_counts_as_done(watch: Register, place: Path) -> None:
+    """CHECK says 1 for a file outside, or one that does not exist."""
+    outside = fill(place / "out/file", 1)
+    inside = fill(place / "tree/file", 1)
+    one = watch(place / "tree")
+    assert one.task.is_done(one.file_id(outside))
+    assert not one.task.is_done(one.file_id(inside))
+    drop_caches()
+    assert not one.task.is_done(FileId(*identity(inside), one.task.id))
+    file = one.file_id(inside)
+    inside.unlink()
+    drop_caches()
+    assert one.task.is_done(file)

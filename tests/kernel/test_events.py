@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Each event, each state: which page of which file, and nothing else."""
+
+import itertools
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import EVENTS, STATES
+from truth import PAGE, Watch, drop_caches, fill, identity
+
+from pyduet import Mask, State
+
+Register = Callable[..., Watch]
+
+ADDED, REMOVED, DIRTY, FLUSHED = State.ADDED, State.REMOVED, State.DIRTY, State.FLUSHED
+
+
+def write_at(path: Path, page: int, pages: int = 1) -> None:
+    """Write whole pages in the middle of a file, without a sync."""
+    fd = os.open(path, os.O_WRONLY)
+    os.pwrite(fd, b"w" * PAGE * pages, page * PAGE)
+    os.close(fd)
+
+
+def sync_file(path: Path) -> None:
+    """Write a file's dirty pages back."""
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def evict(path: Path) -> None:
+    """Drop a file's clean pages from the page cache."""
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def read_page(path: Path, page: int) -> None:
+    """Read one page; no readahead."""
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    os.pread(fd, PAGE, page * PAGE)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("mask", [Mask.ADDED, Mask.EXISTS])
+def test_added(watch: Register, place: Path, mask: Mask) -> None:
+    """Pitfall: EXISTS tasks received nothing at all."""
+    path = fill(place / "tree/file", 20)
+    drop_caches()
+    one = watch(place / "tree", mask)
+    assert one.read() == []
+    read_page(path, 7)
+    read_page(path, 19)
+    assert one.news(path) == {7: ADDED, 19: ADDED}
+
+
+@pytest.mark.parametrize("mask", [Mask.REMOVED, Mask.EXISTS])
+def test_removed(watch: Register, place: Path, mask: Mask) -> None:
+    """A page that is dropped from the cache is reported by its index."""
+    path = fill(place / "tree/file", 20)
+    drop_caches()
+    read_page(path, 7)
+    one = watch(place / "tree", mask)
+    one.read()
+    evict(path)
+    assert one.news(path) == {7: REMOVED}
+
+
+@pytest.mark.parametrize("mask", [Mask.DIRTY, Mask.MODIFIED])
+def test_dirty(watch: Register, place: Path, mask: Mask) -> None:
+    """Pitfall: a DIRTY task was accepted and stayed silent; another bit was sent."""
+    path = fill(place / "tree/file", 20)
+    one = watch(place / "tree", mask)
+    assert one.read() == []
+    write_at(path, 5, 2)
+    assert one.news(path) == {5: DIRTY, 6: DIRTY}
+
+
+@pytest.mark.parametrize("mask", [Mask.FLUSHED, Mask.MODIFIED])
+def test_flushed(watch: Register, place: Path, mask: Mask) -> None:
+    """Write-back of a dirty page is reported; that of no other page is."""
+    path = fill(place / "tree/file", 20)
+    write_at(path, 5, 2)
+    one = watch(place / "tree", mask)
+    one.read()
+    sync_file(path)
+    assert one.news(path) == {5: FLUSHED, 6: FLUSHED}
+
+
+def test_mmap_write(watch: Register, place: Path) -> None:
+    """A write through a mapping dirties its page, msync flushes it."""
+    path = fill(place / "tree/file", 8)
+    one = watch(place / "tree")
+    one.read()
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        view[3 * PAGE] = 1
+        assert one.news(path) == {3: DIRTY}
+        view.flush()
+        assert one.news(path) == {3: FLUSHED}
+
+
+def test_truncated_dirty_page(watch: Register, place: Path) -> None:
+    """A dirty page that is cut off is neither cached nor dirty any more, and was not flushed."""
+    path = fill(place / "tree/file", 8)
+    states, events = watch(place / "tree"), watch(place / "tree", EVENTS)
+    states.read(), events.read()
+    write_at(path, 6, 2)
+    assert states.news(path) == events.news(path) == {6: DIRTY, 7: DIRTY}
+    os.truncate(path, 6 * PAGE)
+    assert states.news(path) == {6: REMOVED | FLUSHED, 7: REMOVED | FLUSHED}
+    assert events.news(path) == {6: REMOVED, 7: REMOVED}
+
+
+def test_events_are_ored_between_reads(watch: Register, place: Path) -> None:
+    """An event-based task gets each event since the last read, once, whatever the order."""
+    path = fill(place / "tree/file", 4)
+    drop_caches()
+    one = watch(place / "tree", EVENTS)
+    one.read()
+    read_page(path, 1)
+    write_at(path, 1)
+    sync_file(path)
+    evict(path)
+    assert one.news(path) == {1: ADDED | DIRTY | FLUSHED | REMOVED}
+    assert one.read() == []
+
+
+def test_opposite_states_cancel(watch: Register, place: Path) -> None:
+    """Pitfall: cancelled events left poll() saying readable and read() empty."""
+    path = fill(place / "tree/file", 4)
+    drop_caches()
+    one = watch(place / "tree")
+    one.read()
+    read_page(path, 1)
+    evict(path)
+    assert not one.task.wait(0)
+    assert one.read() == []
+    read_page(path, 1)
+    assert one.task.wait(0)
+    assert one.news(path) == {1: ADDED}
+    write_at(path, 1)
+    sync_file(path)
+    assert not one.task.wait(0)
+    assert one.read() == []
+
+
+def test_every_mask_gets_just_its_events(watch: Register, place: Path, device: object) -> None:
+    """Pitfall: items with state 0, for events the task never asked for."""
+    path = fill(place / "tree/file", 4)
+    drop_caches()
+    every = [ADDED, REMOVED, DIRTY, FLUSHED]
+    masks = [Mask(sum(chosen)) for n in range(1, 5) for chosen in itertools.combinations(every, n)]
+    for part in (masks[:8], masks[8:]):
+        watches = [(mask, watch(place / "tree", mask)) for mask in part]
+        for _, one in watches:
+            one.read()
+        read_page(path, 2)
+        write_at(path, 2)
+        sync_file(path)
+        evict(path)
+        for mask, one in watches:
+            assert one.news(path) == {2: State(mask)}, mask
+            one.task.close()
+
+
+@pytest.mark.parametrize("mask", [Mask.EXISTS | Mask.DIRTY, Mask.ADDED | Mask.MODIFIED])
+def test_mixed_masks(watch: Register, place: Path, mask: Mask) -> None:
+    """A mask may be state-based for one pair and event-based for the other."""
+    path = fill(place / "tree/file", 4)
+    drop_caches()
+    one = watch(place / "tree", mask)
+    one.read()
+    read_page(path, 2)
+    write_at(path, 2)
+    assert one.news(path) == {2: ADDED | DIRTY}
+    sync_file(path)
+    evict(path)
+    gone = {Mask.EXISTS | Mask.DIRTY: {2: REMOVED}, Mask.ADDED | Mask.MODIFIED: {2: FLUSHED}}
+    assert one.news(path) == gone[mask]
+
+
+def test_registration_tells_what_is_cached(watch: Register, place: Path) -> None:
+    """A new task's first read returns what is cached, dirty pages marked, as its mask asks."""
+    path = fill(place / "tree/file", 70)
+    drop_caches()
+    read_page(path, 3)
+    read_page(path, 69)
+    write_at(path, 66)
+    expected = {3: ADDED, 66: ADDED | DIRTY, 69: ADDED}
+    assert watch(place / "tree").news(path) == expected
+    assert watch(place / "tree", EVENTS).news(path) == expected
+    assert watch(place / "tree", Mask.DIRTY).news(path) == {66: DIRTY}
+    assert watch(place / "tree", Mask.FLUSHED).news(path) == {}
+
+
+def test_scan_keeps_other_tasks_events(watch: Register, place: Path) -> None:
+    """Pitfall: the registration scan took over a node: another task's event was lost."""
+    path = fill(place / "tree/file", 4)
+    drop_caches()
+    first = watch(place / "tree", EVENTS)
+    read_page(path, 1)
+    second = watch(place / "tree", EVENTS)
+    assert second.news(path) == {1: ADDED}
+    second.task.close()
+    assert first.news(path) == {1: ADDED}
+
+
+def test_many_tasks(watch: Register, place: Path) -> None:
+    """Pitfall: the 8th task wrote past its node's array. Each of 8 gets everything."""
+    path = fill(place / "tree/file", 4)
+    drop_caches()
+    watches = [watch(place / "tree", EVENTS) for _ in range(8)]
+    assert [one.task.id for one in watches] == list(range(1, 9))
+    read_page(path, 3)
+    assert [one.news(path) for one in watches] == [{3: ADDED}] * 8
+
+
+def test_hot_page_starves_nobody(watch: Register, place: Path) -> None:
+    """Pitfall: a hot page came back on every fetch and starved the rest."""
+    hot = fill(place / "tree/hot", 1)
+    others = [fill(place / f"tree/cold{i}", 1) for i in range(4)]
+    drop_caches()
+    one = watch(place / "tree", EVENTS)
+    seen = set()
+    for path in [hot, *others]:
+        read_page(path, 0)
+    for _ in range(5):
+        seen |= {item.file[:2] for item in one.task.read(1)}
+        evict(hot)
+        read_page(hot, 0)
+    assert seen == {identity(path) for path in [hot, *others]}
+
+
+def test_one_files_items_come_together_in_page_order(watch: Register, place: Path) -> None:
+    """Reads of one page at a time still go file by file, in page order."""
+    paths = [fill(place / f"tree/{name}", 200) for name in "ab"]
+    drop_caches()
+    one = watch(place / "tree")
+    one.read()
+    for page in (190, 3, 70, 2):
+        for path in paths:
+            read_page(path, page)
+    items = [item for _ in range(8) for item in one.task.read(1)]
+    assert [(item.file[:2], item.index) for item in items] == [
+        (identity(path), page) for path in paths for page in (2, 3, 70, 190)
+    ]
+    assert one.read() == []
+
+
+def test_only_regular_files(watch: Register, place: Path) -> None:
+    """Directories, their blocks and the file system's own inodes are no files."""
+    one = watch(place / "tree")
+    for i in range(50):
+        (place / f"tree/dir{i}").mkdir()
+    (place / "tree/link").symlink_to("x" * 200)
+    drop_caches()
+    assert one.read() == []
+
+
+def test_other_directories_are_silent(watch: Register, place: Path) -> None:
+    """Pitfall: /data/a matched /data/ab, since strings were compared."""
+    (place / "tree2").mkdir()
+    one = watch(place / "tree")
+    for name in ("tree2/file", "out/file", "file"):
+        fill(place / name, 3)
+    assert one.read() == []
+
+
+def test_seen_from_a_chroot(watch: Register, place: Path) -> None:
+    """Pitfall: the path test ran in the context of whoever caused the event."""
+    path = fill(place / "tree/file", 3)
+    drop_caches()
+    one = watch(place / "tree")
+    pid = os.fork()
+    if not pid:
+        os.chroot(place / "tree")
+        os.chdir("/")
+        read_page(Path("/file"), 1)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert one.news(path) == {1: ADDED}
+
+
+def test_two_state_masks_see_one_truth(watch: Register, place: Path) -> None:
+    """A task that comes later is told the state, not the history."""
+    path = fill(place / "tree/file", 4)
+    drop_caches()
+    first = watch(place / "tree", STATES)
+    read_page(path, 0)
+    read_page(path, 2)
+    evict(path)
+    read_page(path, 1)
+    assert watch(place / "tree", STATES).news(path) == {1: ADDED}
+    assert first.news(path) == {1: ADDED}

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How tasks begin, wait and end: descriptors, signals, stop, unmount."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import EVENTS, STATES, SYSFS, counter, eventually
+from truth import Watch, drop_caches, fill
+
+from pyduet import Device, DuetError, Mask, OffError, State, TaskGoneError, TooManyTasksError, abi
+
+Register = Callable[..., Watch]
+
+
+@contextlib.contextmanager
+def blocking(watch: Watch) -> Iterator[int]:
+    """Make a task's descriptor block, as published programs use it."""
+    os.set_blocking(watch.task.fileno(), True)
+    yield watch.task.fileno()
+    os.set_blocking(watch.task.fileno(), False)
+
+
+def read_errno(fd: int, size: int = 4096) -> int:
+    """Return the error that a read ends with, 0 for none."""
+    try:
+        os.read(fd, size)
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def test_task_limit(device: Device, place: Path) -> None:
+    """Pitfall: no task limit, and a 16-bit limit cut to 8 bits."""
+    device.stop()
+    for wrong in (256, 257, 65535):
+        request = abi.StatusArgs(size=12, flags=abi.Status.START, maxtasks=wrong)
+        with pytest.raises(OSError, match="Invalid argument"):
+            fcntl.ioctl(device.fileno(), abi.IOC_STATUS, request)
+        assert not device.is_on()
+    device.start(255)
+    tasks = [device.register(place / "tree", Mask.EXISTS) for _ in range(255)]
+    assert [task.id for task in device.tasks()] == list(range(1, 256))
+    with pytest.raises(TooManyTasksError):
+        device.register(place / "tree", Mask.EXISTS)
+    path = fill(place / "tree/file", 1)
+    for task in (tasks[0], tasks[63], tasks[64], tasks[254]):
+        assert Watch(task).news(path) == {0: State.ADDED}
+    for task in tasks:
+        task.close()
+    assert device.tasks() == []
+
+
+def test_identities_are_reused_but_descriptors_keep_theirs(watch: Register, place: Path) -> None:
+    """Pitfall: an old descriptor read somebody else's task after stop and start."""
+    with Device() as device:
+        old = watch(place / "tree")
+        device.stop()
+        device.start()
+        new = watch(place / "tree")
+        assert new.task.id == 1
+        fill(place / "tree/file", 1)
+        with pytest.raises(OffError):
+            old.task.read()
+        assert new.read() != []
+        old.task.close()
+        fill(place / "tree/other", 1)
+        assert new.read() != []
+
+
+def test_stop_wakes_blocked_readers_and_pollers(watch: Register, place: Path) -> None:
+    """Pitfall: a blocked reader hung STOP. Now it is told, and so is who polls."""
+    one, two = watch(place / "tree"), watch(place / "tree")
+    results: list[int] = []
+
+    def poll() -> None:
+        poller = select.poll()
+        poller.register(two.task.fileno(), select.POLLIN)
+        results.append(poller.poll(30000)[0][1] & select.POLLHUP)
+
+    with blocking(one) as fd:
+        threads = [
+            threading.Thread(target=lambda: results.append(read_errno(fd))),
+            threading.Thread(target=poll),
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        start = time.monotonic()
+        with Device() as device:
+            device.stop()
+        for thread in threads:
+            thread.join(30)
+        assert time.monotonic() - start < 20
+    assert sorted(results) == sorted([errno.ESHUTDOWN, select.POLLHUP])
+
+
+def test_blocking_read_returns_as_soon_as_there_is_one_item(watch: Register, place: Path) -> None:
+    """A read sleeps until something happens, and then returns what it has."""
+    path = fill(place / "tree/file", 1)
+    drop_caches()
+    one = watch(place / "tree")
+    one.read()
+    with blocking(one) as fd:
+        threading.Timer(1, path.read_bytes).start()
+        start = time.monotonic()
+        assert len(os.read(fd, 100 * abi.ITEM.size)) == abi.ITEM.size
+        assert time.monotonic() - start > 0.5
+
+
+def test_signal_ends_a_blocking_read(watch: Register, place: Path) -> None:
+    """EINTR, without an item lost."""
+    one = watch(place / "tree")
+    with blocking(one) as fd:
+        pid = os.fork()
+        if not pid:
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(7))
+            signal.alarm(1)
+            os.read(fd, 4096)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def test_read_sizes(watch: Register, place: Path) -> None:
+    """Pitfall: a buffer smaller than an item blocked for ever instead of EINVAL."""
+    path = fill(place / "tree/file", 5)
+    one = watch(place / "tree")
+    fd = one.task.fileno()
+    with blocking(one):
+        assert read_errno(fd, abi.ITEM.size - 1) == errno.EINVAL
+        assert read_errno(fd, 0) == errno.EINVAL
+    assert len(os.read(fd, 2 * abi.ITEM.size + 31)) == 2 * abi.ITEM.size
+    assert one.news(path) == dict.fromkeys([2, 3, 4], State.ADDED)
+    assert read_errno(fd) == errno.EAGAIN
+
+
+def test_fault_loses_no_item(
+    watch: Register, place: Path, compile_c: Callable[[str], Path]
+) -> None:
+    """Pitfall: an item was lost when copy_to_user failed."""
+    path = fill(place / "tree/file", 3)
+    one = watch(place / "tree")
+    program = compile_c(
+        "#include <unistd.h>\n#include <errno.h>\n"
+        "int main(int argc, char **argv) { char *nowhere = (char *)(argc * 16L);\n"
+        "return read(0, nowhere, 4096) == -1 && errno == EFAULT ? 0 : 1; }"
+    )
+    subprocess.run([program], stdin=one.task.fileno(), check=True)
+    assert one.task.wait(0)
+    assert one.news(path) == dict.fromkeys(range(3), State.ADDED)
+
+
+def test_poll_leaks_nothing(watch: Register, place: Path) -> None:
+    """Pitfall: every poll() leaked a task reference, and close() hung for ever after."""
+    one = watch(place / "tree")
+    for _ in range(1000):
+        one.task.wait(0)
+    start = time.monotonic()
+    one.task.close()
+    assert time.monotonic() - start < 10
+    assert counter("tasks") == 0
+
+
+def test_no_free_descriptor(device: Device, place: Path) -> None:
+    """Pitfall: double free when no descriptor is free (EMFILE). Nothing is left behind."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(device.fileno()))
+        request = abi.InitArgs(size=4360, regmask=abi.Page.EXISTS, name=b"x", path=b"/mnt/duet")
+        with pytest.raises(OSError, match="Too many open files"):
+            fcntl.ioctl(device.fileno(), abi.IOC_INIT, request)
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert device.tasks() == []
+    assert counter("tasks") == 0
+
+
+def test_killed_process_takes_its_task_along(device: Device, place: Path) -> None:
+    """SIGKILL closes the descriptor, and with it everything of the task goes."""
+    fill(place / "tree/file", 100)
+    pid = os.fork()
+    if not pid:
+        device.register(place / "tree", STATES)
+        signal.pause()
+    assert eventually(lambda: counter("tasks") == 1 and counter("nodes") > 0)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert eventually(lambda: counter("tasks") == counter("nodes") == counter("files") == 0)
+
+
+def test_descriptor_lives_in_whoever_holds_it(watch: Register, place: Path) -> None:
+    """A forked child's descriptor keeps the task after the parent closed its own."""
+    path = fill(place / "tree/file", 2)
+    one = watch(place / "tree")
+    copy = os.dup(one.task.fileno())
+    one.task.close()
+    assert counter("tasks") == 1
+    assert len(os.read(copy, 4096)) == 2 * abi.ITEM.size
+    path.unlink()
+    assert len(os.read(copy, 4096)) == 2 * abi.ITEM.size
+    os.close(copy)
+    assert counter("tasks") == 0
+
+
+def test_module_in_use_cannot_be_removed(watch: Register, place: Path, device: Device) -> None:
+    """Pitfall: no owner on the file operations: rmmod freed the code of open descriptors."""
+    one = watch(place / "tree")
+    device.close()
+    assert subprocess.run(["rmmod", "duet"], capture_output=True, check=False).returncode != 0
+    assert one.read() == []
+    one.task.close()
+
+
+def test_start_and_stop_in_a_loop_under_load(device: Device, place: Path) -> None:
+    """Pitfall: a failed start or stop left the status stuck; races must leave nothing behind."""
+    pid = os.fork()
+    if not pid:
+        while True:
+            fill(place / "tree/file", 20)
+            (place / "tree/file").rename(place / "out/file")
+            (place / "out/file").unlink()
+    try:
+        for i in range(15):
+            tasks = [device.register(place / "tree", mask) for mask in (STATES, EVENTS)]
+            tasks[0].read()
+            if i % 2:
+                tasks.pop().close()
+            device.stop()
+            assert not device.is_on()
+            device.start(2 + i)
+            for task in tasks:
+                task.close()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_unmount_is_not_blocked_and_is_told(device: Device, place: Path) -> None:
+    """Pitfall: the registered path pinned its mount for ever."""
+    image = place / "image"
+    mounted = place / "out"
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["modprobe", "loop"], check=True)
+    subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
+    (mounted / "tree").mkdir()
+    path = fill(mounted / "tree/file", 3)
+    watch = Watch(device.register(mounted / "tree", STATES))
+    file = watch.file_id(path)
+    assert len(watch.news(path)) == 3
+    subprocess.run(["umount", mounted], check=True)
+    assert watch.task.wait(10)
+    assert watch.task.read() != []
+    with pytest.raises(TaskGoneError):
+        watch.task.read()
+    with pytest.raises(DuetError):
+        watch.task.path_of(file)
+    # The file system is really gone: its device is free, it can be made anew.
+    assert eventually(
+        lambda: str(image) not in subprocess.check_output(["losetup", "-a"], text=True)
+    )
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    watch.task.close()
+
+
+def test_removed_directory(watch: Register, place: Path) -> None:
+    """A watched directory that is removed leaves a task without files, not a broken one."""
+    (place / "tree/dir").mkdir()
+    path = fill(place / "tree/dir/file", 2)
+    one = watch(place / "tree/dir")
+    assert len(one.news(path)) == 2
+    path.unlink()
+    (place / "tree/dir").rmdir()
+    assert {item.state for item in one.read()} == {State.REMOVED}
+    (place / "tree/dir").mkdir()
+    fill(place / "tree/dir/file", 2)
+    assert one.read() == []
+
+
+def test_hooks_are_attached_only_while_wanted(device: Device, place: Path) -> None:
+    """Probes are attached while a task wants their event, and ftrace agrees."""
+
+    def attached() -> set[str]:
+        hooks = (SYSFS / "hooks").iterdir()
+        return {hook.name for hook in hooks if hook.read_text() == "attached\n"}
+
+    def traced(name: str) -> bool:
+        return f"{name} (" in Path("/sys/kernel/tracing/enabled_functions").read_text()
+
+    assert attached() == set()
+    assert not traced("folio_clear_dirty_for_io")
+    needs = {
+        Mask.ADDED: {"added"},
+        Mask.REMOVED: {"added", "removed"},
+        Mask.DIRTY: {"added", "dirtied"},
+        Mask.FLUSHED: {"added", "flushed"},
+        Mask.EXISTS: {"added", "removed"},
+        Mask.MODIFIED: {"added", "removed", "dirtied", "flushed"},
+    }
+    for mask, hooks in needs.items():
+        with device.register(place / "tree", mask):
+            assert attached() == hooks | {"evicted"}, mask
+            assert traced("folio_clear_dirty_for_io") == ("flushed" in hooks)
+        assert attached() == set()
+    device.stop()
+    assert attached() == set()
