@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# What there is to do here. On a fresh Debian 12 with git, make and Python, each target installs
+# what it needs and says so.
+
+SHELL := /bin/bash -eo pipefail
+.NOTPARALLEL:
+
+PYTHON3 ?= python3
+VENV := .venv
+LAB := tests/vm/lab
+TREE := build/tree
+# For the unit tests: the C compiler they hold the library against.
+OWN_PACKAGES := gcc git libc6-dev
+
+.PHONY: help
+help:  ## This text
+	@echo "usage: make TARGET"
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+.PHONY: run
+run: setup $(TREE)  ## The first demo: real programs on a file system in a VM, and what Duet tells
+	$(LAB) run --disk-from $(TREE) --fs ext4 --smp 2 --env NO_COLOR -- \
+		python examples/first_light.py /mnt/duet
+
+.PHONY: test
+test: setup lint unit lab-test kernel-test  ## Everything below, in this order
+
+.PHONY: lint
+lint: setup  ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+.PHONY: unit
+unit: setup  ## The tests that need no Duet
+	$(VENV)/bin/pytest tests/unit
+
+.PHONY: lab-test
+lab-test: setup  ## The tests of the lab itself; they boot machines
+	$(VENV)/bin/pytest tests/vm/test_lab.py
+
+.PHONY: kernel-test
+kernel-test: setup  ## On each kernel of the lab: a strict build, then tests/kernel in a VM
+	@for series in $$($(LAB) kernels); do \
+		(set -x; $(LAB) build --check --kernel $$series); \
+		(set -x; $(LAB) run --kernel $$series --fs ext4 --smp 2 -- python -m pytest tests/kernel); \
+	done
+
+.PHONY: setup
+setup: packages $(VENV)/.stamp  ## Debian packages, and .venv with what pyproject.toml lists
+
+.PHONY: clean
+clean:  ## Remove what was made here (the lab's cache stays)
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find pyduet examples tests -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: packages
+packages:
+	@command -v dpkg-query >/dev/null || { \
+		echo "make: this is no Debian; install the like of tests/vm/apt-packages.txt," \
+			"and run the commands of this Makefile by hand" >&2; exit 1; }; \
+	wanted="$(OWN_PACKAGES) $$(sed 's/#.*//' tests/vm/apt-packages.txt | tr '\n' ' ')"; \
+	$(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null || wanted="$$wanted python3-venv"; \
+	installed=" $$(dpkg-query -W -f='$${db:Status-Status} $${Package}\n' | \
+		sed -n 's/^installed //p' | tr '\n' ' ') "; \
+	missing=; \
+	for package in $$wanted; do \
+		case "$$installed $$missing " in *" $$package "*) ;; *) missing="$$missing $$package";; esac; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	root=; \
+	if [ "$$(id -u)" != 0 ]; then \
+		command -v sudo >/dev/null || { \
+			echo "make: as root, please: apt-get install --no-install-recommends$$missing" >&2; \
+			exit 1; }; \
+		root=sudo; \
+	fi; \
+	echo "Installing Debian packages:$$missing"; \
+	$$root apt-get update -q; \
+	$$root env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -q -y --no-install-recommends $$missing
+
+$(VENV)/.stamp: pyproject.toml | packages
+	@echo "Installing into $(VENV): pyduet, and what pyproject.toml lists for it and its tests"
+	$(PYTHON3) -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(TREE): examples/sample_tree.py | packages
+	$(PYTHON3) examples/sample_tree.py $@
