@@ -52,7 +52,7 @@
 
 /* A node covers an aligned run of 64 pages, one bit of a word each. */
 #define DUET_RUN_SHIFT	6
-#define DUET_RUN_PAGES	(1U << DUET_RUN_SHIFT)
+#define DUET_RUN_PAGES	BIT(DUET_RUN_SHIFT)
 
 enum duet_hook_id {
 	DUET_HOOK_ADDED,
@@ -111,9 +111,9 @@ struct duet_want {
 	struct llist_node queue;	/* on task->queue, while QUEUED */
 	struct duet_node *pending;	/* latest first */
 	u8 flags;
-#define DUET_WANT_QUEUED	0x01	/* on the task's queue */
-#define DUET_WANT_SYNC		0x02	/* reader compares with the page cache */
-#define DUET_WANT_LEFT		0x04	/* was of interest, is to be taken back */
+#define DUET_WANT_QUEUED	BIT(0)	/* on the task's queue */
+#define DUET_WANT_SYNC		BIT(1)	/* reader compares with the page cache */
+#define DUET_WANT_LEFT		BIT(2)	/* was of interest, is to be taken back */
 };
 
 struct duet_key {

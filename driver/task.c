@@ -340,7 +340,7 @@ static bool duet_next_node(struct duet_task *task)
 static bool duet_task_pending(struct duet_task *task)
 {
 	clear_bit(DUET_TASK_READY, &task->flags);
-	smp_mb__after_atomic();
+	smp_mb__after_atomic();	/* pairs with duet_task_wake()'s test-and-set */
 	if (task->next_item < task->nr_items)	/* left from a failed copy */
 		return true;
 	if (test_bit(DUET_TASK_RESCAN, &task->flags))
@@ -370,6 +370,7 @@ static unsigned int duet_task_fill(struct duet_task *task, unsigned int max)
 static ssize_t duet_task_read(struct file *file, char __user *buf,
 			      size_t count, loff_t *pos)
 {
+	const unsigned long wakes = BIT(DUET_TASK_READY) | BIT(DUET_TASK_STOPPED);
 	struct duet_task *task = file->private_data;
 	size_t max = count / sizeof(struct duet_item);
 	ssize_t done = 0;
@@ -419,8 +420,7 @@ static ssize_t duet_task_read(struct file *file, char __user *buf,
 			break;
 		}
 		err = wait_event_interruptible(task->wait,
-				test_bit(DUET_TASK_READY, &task->flags) ||
-				test_bit(DUET_TASK_STOPPED, &task->flags));
+					       READ_ONCE(task->flags) & wakes);
 		if (err) {
 			err = -EINTR;
 			break;

@@ -112,9 +112,9 @@ static int duet_sb_event(struct fsnotify_group *group, u32 mask,
 	if (mask & FS_ATTRIB && !duet_has_file(inode))
 		return 0;
 
-	/* Verdicts that are being made now look again. */
+	/* Verdicts that are being made now look again: see duet_decide(). */
 	atomic_inc(&fs->moves);
-	smp_mb__after_atomic();
+	smp_mb__after_atomic();	/* pairs with the one in duet_decide() */
 	if (mask & FS_RENAME && mask & FS_ISDIR)
 		duet_dir_moved(fs, fsnotify_data_dentry(data, data_type), dir);
 	else if (mask & FS_RENAME)
