@@ -13,32 +13,31 @@
 static int duet_status_list(struct duet_ioctl_status_args *args,
 			    struct duet_task_attrs __user *to)
 {
+	unsigned int room = min_t(unsigned int, args->numtasks, DUET_MAX_TASKS);
 	struct duet_task_attrs *attrs;
 	struct duet_task *task;
 	unsigned int nr = 0;
 	int err = 0;
 
-	attrs = kzalloc(sizeof(*attrs), GFP_KERNEL);
-	if (!attrs)
+	attrs = kvcalloc(room, sizeof(*attrs), GFP_KERNEL);
+	if (room && !attrs)
 		return -ENOMEM;
 	mutex_lock(&duet.lock);
 	list_for_each_entry(task, &duet.tasks, list) {
-		if (nr == args->numtasks)
+		if (nr == room)
 			break;
-		memset(attrs, 0, sizeof(*attrs));
-		attrs->id = task->slot + 1;
-		attrs->fd = task->fd;
-		attrs->regmask = task->regmask;
-		strscpy(attrs->name, task->name, sizeof(attrs->name));
-		strscpy(attrs->path, task->path, sizeof(attrs->path));
-		if (copy_to_user(&to[nr], attrs, sizeof(*attrs))) {
-			err = -EFAULT;
-			break;
-		}
+		attrs[nr].id = task->slot + 1;
+		attrs[nr].fd = task->fd;
+		attrs[nr].regmask = task->regmask;
+		strscpy(attrs[nr].name, task->name, sizeof(attrs->name));
+		strscpy(attrs[nr].path, task->path, sizeof(attrs->path));
 		nr++;
 	}
 	mutex_unlock(&duet.lock);
-	kfree(attrs);
+	/* Without the lock: the caller's memory may take its time. */
+	if (copy_to_user(to, attrs, nr * sizeof(*attrs)))
+		err = -EFAULT;
+	kvfree(attrs);
 	args->numtasks = nr;
 	return err;
 }

@@ -222,10 +222,13 @@ static struct duet_file *duet_next_file(struct duet_task *task)
 	task->todo = task->todo->next;
 	want = &file->want[task->slot];
 
-	if (READ_ONCE(want->flags) & DUET_WANT_SYNC)
-		duet_sync_file(file, task);
-
 	spin_lock_irqsave(&file->lock, flags);
+	/* Asked for again meanwhile, once QUEUED is off nobody would do it. */
+	while (want->flags & DUET_WANT_SYNC) {
+		spin_unlock_irqrestore(&file->lock, flags);
+		duet_sync_file(file, task);
+		spin_lock_irqsave(&file->lock, flags);
+	}
 	want->flags &= ~DUET_WANT_QUEUED;
 	task->nodes = want->pending ?: DUET_LIST_END;
 	want->pending = NULL;
@@ -617,7 +620,7 @@ static int duet_check_mask(u32 mask)
 	return 0;
 }
 
-/* A path as the calling process would say it, "" for the root. */
+/* A path as the calling process would say it. */
 static char *duet_path_string(const struct path *path)
 {
 	char *buf = kmalloc(PATH_MAX, GFP_KERNEL), *at, *copy;
@@ -628,7 +631,7 @@ static char *duet_path_string(const struct path *path)
 	if (IS_ERR(at))
 		copy = at;
 	else
-		copy = kstrdup(strcmp(at, "/") ? at : "", GFP_KERNEL);
+		copy = kstrdup(at, GFP_KERNEL);
 	kfree(buf);
 	return copy ?: ERR_PTR(-ENOMEM);
 }
@@ -683,6 +686,8 @@ static struct duet_task *duet_task_new(const char *name, u32 regmask,
 		task->prefix = NULL;
 		goto free;
 	}
+	if (!strcmp(task->prefix, "/"))
+		*task->prefix = '\0';	/* what follows has its own slash */
 	return task;
 free:
 	duet_task_put(task);
