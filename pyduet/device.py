@@ -138,13 +138,8 @@ class Device:
             path=raw_path[: abi.PATH_LEN],
         )
         subject = os.fsdecode(path)
-        control = os.dup(self.fileno())
-        try:
-            fd = call(control, abi.IOC_INIT, request, Operation.REGISTER, subject)
-        except BaseException:
-            os.close(control)
-            raise
-        return Task(fd, control, name=name, path=subject)
+        fd = call(self.fileno(), abi.IOC_INIT, request, Operation.REGISTER, subject)
+        return Task(fd, name=name, path=subject)
 
     def _status(
         self, operation: Operation, flag: abi.Status, subject: str = "", *, maxtasks: int = 0

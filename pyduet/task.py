@@ -37,13 +37,13 @@ class TaskInfo:
     path: str
 
 
-def list_tasks(control: int) -> list[TaskInfo]:
-    """Return the registered tasks of all processes, asked over a descriptor of the device."""
+def list_tasks(fd: int) -> list[TaskInfo]:
+    """Return the registered tasks of all processes, asked over the device or a task."""
     request = abi.TaskList()
     request.head.size = ctypes.sizeof(abi.StatusArgs)
     request.head.flags = abi.Status.PRINT_LIST
     request.head.numtasks = abi.MAX_TASKS
-    call(control, abi.IOC_STATUS, request, Operation.LIST)
+    call(fd, abi.IOC_STATUS, request, Operation.LIST)
     return [
         TaskInfo(
             id=task.id,
@@ -59,20 +59,18 @@ def list_tasks(control: int) -> list[TaskInfo]:
 class Task:
     """A registration; made by :meth:`Device.register`, a context manager that ends it.
 
-    Owns two close-on-exec descriptors: the task's, whose closing ends the
-    task, and one of the device for the calls about files. Using a closed task
-    raises :class:`ValueError`.
+    Owns the task's descriptor, which is close-on-exec and whose closing ends
+    the task. Using a closed task raises :class:`ValueError`.
 
     Thread-safety: ``mark_done``, ``unmark``, ``is_done`` and ``path_of`` may be
     called from several threads; events are read by one thread at a time; and
     ``close()`` waits for nobody, so no other thread may be in a call.
     """
 
-    def __init__(self, fd: int, control: int, *, name: str, path: str) -> None:
-        """Take over both descriptors; :meth:`Device.register` calls this."""
+    def __init__(self, fd: int, *, name: str, path: str) -> None:
+        """Take over the descriptor; :meth:`Device.register` calls this."""
         os.set_inheritable(fd, False)
         self._fd = fd
-        self._control = control
         self._id: int | None = None
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -99,7 +97,6 @@ class Task:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
-            os.close(self._control)
 
     def fileno(self) -> int:
         """Return the task's descriptor, for poll and the like; raises ValueError when closed."""
@@ -122,7 +119,7 @@ class Task:
         """
         fd = self.fileno()
         if self._id is None:
-            ids = [t.id for t in list_tasks(self._control) if (t.fd, t.name) == (fd, self.name)]
+            ids = [t.id for t in list_tasks(fd) if (t.fd, t.name) == (fd, self.name)]
             if not ids:
                 raise TaskGoneError(
                     errno.ESRCH,
@@ -208,15 +205,13 @@ class Task:
             TaskGoneError: the task ended.
 
         """
-        self.fileno()
         request = abi.GpathArgs(size=ctypes.sizeof(abi.GpathArgs), uuid=_uuid(file))
-        call(self._control, abi.IOC_GPATH, request, Operation.PATH, str(file))
+        call(self.fileno(), abi.IOC_GPATH, request, Operation.PATH, str(file))
         return os.fsdecode(request.path)
 
     def _bmap(self, flag: abi.Bmap, file: FileId) -> int:
-        self.fileno()
         request = abi.BmapArgs(size=ctypes.sizeof(abi.BmapArgs), flags=flag, uuid=_uuid(file))
-        return call(self._control, abi.IOC_BMAP, request, Operation.BMAP, str(file))
+        return call(self.fileno(), abi.IOC_BMAP, request, Operation.BMAP, str(file))
 
 
 def _uuid(file: FileId) -> abi.Uuid:
