@@ -4,6 +4,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,10 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .host import cache_dir, program
+from .host import cache_dir, output_of, program
 
 # A TCG of QEMU 7.2 returns garbage flags from cmpxchg16b, which crashes 6.12.
 _TCG_CPU = "max,-cx16"
+
+# Before this version a processor may translate code that another is patching, and keep the
+# translation: a static key that is switched under load, as tracepoints are, ends in "Oops: int3".
+# (QEMU: "accel/tcg: Always lock pages before translation".) One thread emulates all of them then.
+_TCG_THREADS_SINCE = (8, 1)
 
 # Emulation is slow, which is no trouble: the watchdogs of the kernel get more patience. The lab's
 # marks go through /dev/kmsg, which must not be rate limited.
@@ -26,6 +32,13 @@ _APPEND = (
 )
 
 _PR_SET_PDEATHSIG = 1
+
+
+def _version(qemu: str) -> tuple[int, int]:
+    """Major and minor version of a QEMU."""
+    words = output_of([qemu, "--version"], "asking QEMU for its version")
+    found = re.search(r"version (\d+)\.(\d+)", words)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 @dataclass
@@ -49,8 +62,9 @@ class Machine:
     def command(self, initramfs: int, lines: dict[str, int]) -> list[str]:
         """QEMU's command line; files come as descriptors, so nothing is left lying about."""
         loglevel = "ignore_loglevel" if self.verbose else "loglevel=5"
+        qemu = program("qemu-system-x86_64", "qemu-system-x86")
         command = [
-            program("qemu-system-x86_64", "qemu-system-x86"),
+            qemu,
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
             *("-machine", "pc,usb=off,vmport=off"),
             *("-smp", str(self.smp), "-m", f"{self.mem}M"),
@@ -60,7 +74,7 @@ class Machine:
         if self.accel == "kvm":
             command += ["-accel", "kvm", "-cpu", "host"]
         else:
-            thread = "single" if self.icount else "multi"
+            thread = "single" if self.icount or _version(qemu) < _TCG_THREADS_SINCE else "multi"
             command += ["-accel", f"tcg,thread={thread}", "-cpu", _TCG_CPU]
         if self.icount:
             command += ["-icount", "shift=0,sleep=off"]
