@@ -302,6 +302,7 @@ bool duet_below(const struct dentry *dentry, const struct inode *root);
 /* table.c */
 int duet_table_start(void);
 void duet_table_stop(void);
+unsigned int duet_table_longest_chain(void);
 struct duet_node *duet_node_alloc(gfp_t gfp);
 void duet_node_free(struct duet_node *node);
 struct duet_node *duet_node_find(struct duet_file *file, u64 run);

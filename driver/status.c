@@ -48,6 +48,18 @@ static ssize_t nodes_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(nodes);
 
+static ssize_t longest_chain_show(struct device *dev,
+				  struct device_attribute *attr, char *buf)
+{
+	unsigned int longest;
+
+	mutex_lock(&duet.lock);
+	longest = duet_table_longest_chain();
+	mutex_unlock(&duet.lock);
+	return sysfs_emit(buf, "%u\n", longest);
+}
+static DEVICE_ATTR_RO(longest_chain);
+
 static ssize_t files_show(struct device *dev, struct device_attribute *attr,
 			  char *buf)
 {
@@ -69,6 +81,7 @@ static struct attribute *duet_attrs[] = {
 	&dev_attr_bytes.attr,
 	&dev_attr_bytes_limit.attr,
 	&dev_attr_nodes.attr,
+	&dev_attr_longest_chain.attr,
 	&dev_attr_files.attr,
 	&dev_attr_dropped.attr,
 	NULL,

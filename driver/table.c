@@ -56,6 +56,27 @@ void duet_table_stop(void)
 	kvfree(duet.buckets);
 }
 
+/* How many nodes the fullest bucket holds. Looks at every bucket: for people. */
+unsigned int duet_table_longest_chain(void)
+{
+	unsigned int len, longest = 0;
+	struct hlist_bl_node *pos;
+	struct duet_node *node;
+	unsigned long i;
+
+	lockdep_assert_held(&duet.lock);
+	for (i = 0; duet.on && i < 1UL << duet.bucket_bits; i++) {
+		len = 0;
+		rcu_read_lock();	/* nodes come and go meanwhile */
+		hlist_bl_for_each_entry_rcu(node, pos, &duet.buckets[i], hash)
+			len++;
+		rcu_read_unlock();
+		longest = max(longest, len);
+		cond_resched();
+	}
+	return longest;
+}
+
 /* In a probe: GFP_NOWAIT, may fail, and takes nothing of the reserves. */
 struct duet_node *duet_node_alloc(gfp_t gfp)
 {

@@ -251,33 +251,89 @@ def test_start_and_stop_in_a_loop_under_load(device: Device, place: Path) -> Non
         os.waitpid(pid, 0)
 
 
-def test_unmount_is_not_blocked_and_is_told(device: Device, place: Path) -> None:
-    """Pitfall: the registered path pinned its mount for ever."""
-    image = place / "image"
-    mounted = place / "out"
+@contextlib.contextmanager
+def file_system(place: Path, name: str) -> Iterator[Path]:
+    """Make and mount an ext4 file system of its own; a test may unmount it itself."""
+    image, mounted = place / f"{name}.image", place / name
     with image.open("wb") as file:
         file.truncate(32 << 20)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    mounted.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
     subprocess.run(["modprobe", "loop"], check=True)
     subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
     (mounted / "tree").mkdir()
-    path = fill(mounted / "tree/file", 3)
-    watch = Watch(device.register(mounted / "tree", STATES))
-    file = watch.file_id(path)
-    assert len(watch.news(path)) == 3
-    subprocess.run(["umount", mounted], check=True)
-    assert watch.task.wait(10)
-    assert watch.task.read() != []
-    with pytest.raises(TaskGoneError):
-        watch.task.read()
-    with pytest.raises(DuetError):
-        watch.task.path_of(file)
-    # The file system is really gone: its device is free, it can be made anew.
-    assert eventually(
-        lambda: str(image) not in subprocess.check_output(["losetup", "-a"], text=True)
-    )
-    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-    watch.task.close()
+    try:
+        yield mounted
+    finally:
+        if mounted.is_mount():
+            subprocess.run(["umount", mounted], check=True)
+
+
+def test_unmount_is_not_blocked_and_is_told(device: Device, place: Path) -> None:
+    """Pitfall: the registered path pinned its mount for ever."""
+    with file_system(place, "one") as mounted:
+        path = fill(mounted / "tree/file", 3)
+        watch = Watch(device.register(mounted / "tree", STATES))
+        file = watch.file_id(path)
+        assert len(watch.news(path)) == 3
+        subprocess.run(["umount", mounted], check=True)
+        assert watch.task.wait(10)
+        assert watch.task.read() != []
+        with pytest.raises(TaskGoneError):
+            watch.task.read()
+        with pytest.raises(DuetError):
+            watch.task.path_of(file)
+        # Really gone: its device is free.
+        assert eventually(
+            lambda: "one.image" not in subprocess.check_output(["losetup", "-a"], text=True)
+        )
+        watch.task.close()
+
+
+def test_same_inode_numbers_on_two_file_systems(device: Device, place: Path) -> None:
+    """Pitfall: no superblock in the key: files of two file systems got mixed up."""
+    with file_system(place, "one") as one, file_system(place, "two") as two:
+        watches = [Watch(device.register(where / "tree", EVENTS)) for where in (one, two)]
+        paths = [fill(one / "tree/file", 2), fill(two / "tree/file", 5)]
+        assert paths[0].stat().st_ino == paths[1].stat().st_ino
+        written = State.ADDED | State.DIRTY | State.FLUSHED
+        for watch, path, pages in zip(watches, paths, (2, 5), strict=True):
+            assert watch.news(path) == dict.fromkeys(range(pages), written)
+            assert watch.task.path_of(watch.file_id(path)) == str(path)
+        watches[0].task.mark_done(watches[0].file_id(paths[0]))
+        for path in paths:
+            path.write_bytes(b"x")
+        assert watches[0].read() == []
+        assert watches[1].read() != []
+        for watch in watches:
+            watch.task.close()
+
+
+def test_close_while_it_registers(device: Device, place: Path) -> None:
+    """Pitfall: the descriptor was visible before the task was set up, and close() freed it."""
+    for i in range(40):
+        fill(place / f"tree/f{i}", 1)
+    pid = os.fork()
+    if not pid:
+        spare = os.dup(device.fileno())  # the number that the next registration gets
+        os.close(spare)
+        closing = True
+
+        def close_again_and_again() -> None:
+            while closing:
+                with contextlib.suppress(OSError):
+                    os.close(spare)
+
+        thread = threading.Thread(target=close_again_and_again)
+        thread.start()
+        request = abi.InitArgs(size=4360, regmask=0x60, name=b"x", path=os.fsencode(place / "tree"))
+        for _ in range(60):
+            fcntl.ioctl(device.fileno(), abi.IOC_INIT, request)
+        closing = False
+        thread.join()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert counter("tasks") == 0
 
 
 def test_removed_directory(watch: Register, place: Path) -> None:

@@ -3,6 +3,7 @@
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,26 @@ def test_long_and_strange_names(watch: Register, place: Path) -> None:
     path = fill(odd, 1)
     one = watch(place / "tree")
     assert one.task.path_of(one.file_id(path)) == str(path)
+
+
+def test_callers_do_not_share_a_buffer(watch: Register, place: Path) -> None:
+    """Pitfall: one path buffer shared by concurrent callers."""
+    one = watch(place / "tree")
+    files = {}
+    for i in range(4):
+        path = fill(place / f"tree/{str(i) * 60}", 1)
+        files[one.file_id(path)] = str(path)
+    wrong: list[str] = []
+
+    def ask(file: FileId, path: str) -> None:
+        wrong.extend(told for _ in range(400) if (told := one.task.path_of(file)) != path)
+
+    threads = [threading.Thread(target=ask, args=item) for item in files.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 def test_cost_does_not_grow_with_cached_inodes(watch: Register, place: Path) -> None:
