@@ -315,25 +315,35 @@ def test_close_while_it_registers(device: Device, place: Path) -> None:
         fill(place / f"tree/f{i}", 1)
     pid = os.fork()
     if not pid:
-        spare = os.dup(device.fileno())  # the number that the next registration gets
-        os.close(spare)
-        closing = True
-
-        def close_again_and_again() -> None:
-            while closing:
-                with contextlib.suppress(OSError):
-                    os.close(spare)
-
-        thread = threading.Thread(target=close_again_and_again)
-        thread.start()
-        request = abi.InitArgs(size=4360, regmask=0x60, name=b"x", path=os.fsencode(place / "tree"))
-        for _ in range(60):
-            fcntl.ioctl(device.fileno(), abi.IOC_INIT, request)
-        closing = False
-        thread.join()
+        try:
+            _race_close(device, place / "tree")
+        except BaseException:
+            os._exit(1)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert counter("tasks") == 0
+
+
+def _race_close(device: Device, tree: Path) -> None:
+    """Register often, while a thread closes the descriptor that each registration gets."""
+    spare = os.dup(device.fileno())
+    os.close(spare)
+    closing = True
+
+    def close_again_and_again() -> None:
+        while closing:
+            with contextlib.suppress(OSError):
+                os.close(spare)
+
+    thread = threading.Thread(target=close_again_and_again)
+    thread.start()
+    request = abi.InitArgs(size=4360, regmask=0x60, name=b"x", path=os.fsencode(tree))
+    for _ in range(60):
+        fd = fcntl.ioctl(device.fileno(), abi.IOC_INIT, request)
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    closing = False
+    thread.join()
 
 
 def test_removed_directory(watch: Register, place: Path) -> None:
