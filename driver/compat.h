@@ -3,8 +3,10 @@
 #ifndef _DUET_COMPAT_H
 #define _DUET_COMPAT_H
 
+#include <linux/exportfs.h>
 #include <linux/fsnotify_backend.h>
 #include <linux/ftrace.h>
+#include <linux/preempt.h>
 #include <linux/version.h>
 
 /* The first argument of a function that an ftrace handler was called for. */
@@ -27,5 +29,41 @@ static inline int duet_add_sb_mark(struct fsnotify_mark *mark,
 				 FSNOTIFY_OBJ_TYPE_SB, 0, NULL);
 #endif
 }
+
+/* From 6.19 on a tracepoint's probe can be preempted; until then it is not. */
+static inline void duet_probe_enter(void)
+{
+	if (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0))
+		preempt_disable();
+}
+
+static inline void duet_probe_leave(void)
+{
+	if (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0))
+		preempt_enable();
+}
+
+/* Where a dentry is on its inode's list. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+#define DUET_D_ALIAS d_alias
+#else
+#define DUET_D_ALIAS d_u.d_alias
+#endif
+
+static inline int duet_encode_fh(struct inode *inode, struct fid *fid, int *len)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	return exportfs_encode_inode_fh(inode, fid, len, NULL, 0);
+#else
+	return exportfs_encode_inode_fh(inode, fid, len, NULL);
+#endif
+}
+
+/* Whether a task with no idmapped mount owns a file or may write it. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+#define DUET_NO_IDMAP (&nop_mnt_idmap)
+#else
+#define DUET_NO_IDMAP (&init_user_ns)
+#endif
 
 #endif /* _DUET_COMPAT_H */

@@ -2,21 +2,23 @@
 /*
  * What the driver's files share. Data flows one way:
  *
- *   hooks.c -> interest.c -> table.c -> task.c -> a reader
+ *   hooks.c -> event.c -> (interest.c, table.c) -> read.c -> a reader
  *
  * Who owns whom, and by which reference:
  *
- *   A task belongs to its descriptor (kref); the bitmap and path calls borrow
- *   a reference. A stop takes everything from a task but the structure.
+ *   A task belongs to its descriptor (kref); the calls that act on a task and
+ *   the marks on its directory borrow references. A stop takes everything
+ *   from a task but the structure.
  *   A watched file system (struct duet_fs) belongs to its tasks (nr_tasks,
  *   under duet.lock) and to its superblock mark, which frees it.
- *   A file's entry belongs to the two hashes. It goes when its inode is gone
- *   or no task wants it, it has no nodes, and no reader holds it (holds).
+ *   A file's entry belongs to the hash. It goes when its inode is gone or no
+ *   task wants it, it has no nodes, and nobody holds it (holds).
  *   A node belongs to its file, and lives while it says something: a page
- *   that is cached or dirty, or something that a task was not told.
+ *   that is cached or dirty, or something that a task was not told. The first
+ *   is part of the file's entry, since most files are small.
  *   Neither an inode nor a mount is ever pinned for longer than a call, but
  *   for the registered directory's inode, by an fsnotify mark that an
- *   unmount takes away.
+ *   unmount and an rmdir take away.
  *
  * Locks, outermost first:
  *
@@ -27,22 +29,29 @@
  *   inode->i_lock, mapping->i_pages.xa_lock: the kernel's own
  *   file->lock (spinlock, interrupts off since xa_lock may be held): an entry
  *     and its nodes
- *   a bucket's bit lock
+ *   a node bucket's bit lock, with interrupts off
+ *   a file bucket's lock: alone, never where xa_lock is held
  */
 #ifndef _DUET_H
 #define _DUET_H
 
+#include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/fsnotify_backend.h>
+#include <linux/hash.h>
 #include <linux/irq_work.h>
+#include <linux/jump_label.h>
+#include <linux/kobject.h>
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/list_bl.h>
 #include <linux/llist.h>
 #include <linux/mutex.h>
-#include <linux/rhashtable.h>
+#include <linux/percpu.h>
+#include <linux/rculist.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 #include "uapi/duet.h"
 
@@ -50,15 +59,18 @@
 			 DUET_PAGE_DIRTY | DUET_PAGE_FLUSHED)
 #define DUET_STATES	(DUET_PAGE_EXISTS | DUET_PAGE_MODIFIED)
 
+/* The bit of the published mask that is this event. */
+#define DUET_EVENT_BIT(event)	(1U << (event))
+
 /* A node covers an aligned run of 64 pages, one bit of a word each. */
 #define DUET_RUN_SHIFT	6
 #define DUET_RUN_PAGES	BIT(DUET_RUN_SHIFT)
 
 enum duet_hook_id {
-	DUET_HOOK_ADDED,
-	DUET_HOOK_REMOVED,
-	DUET_HOOK_DIRTIED,
-	DUET_HOOK_FLUSHED,
+	DUET_HOOK_ADDED = DUET_EVENT_ADDED,
+	DUET_HOOK_REMOVED = DUET_EVENT_REMOVED,
+	DUET_HOOK_DIRTIED = DUET_EVENT_DIRTY,
+	DUET_HOOK_FLUSHED = DUET_EVENT_FLUSHED,
 	DUET_HOOK_EVICTED,
 	DUET_NR_HOOKS
 };
@@ -70,22 +82,26 @@ struct duet_map {
 	unsigned long words[DUET_MAP_WORDS];
 };
 
-/* Walks the slots of a map; only as many words as max_tasks needs. */
-#define duet_for_each_slot(slot, map)					\
-	for_each_set_bit(slot, (map)->words, duet.max_tasks)
+static inline bool duet_map_empty(const struct duet_map *map)
+{
+	unsigned int i;
+
+	BUILD_BUG_ON(DUET_MAP_WORDS != 4);
+	for (i = 1; i < DUET_MAP_WORDS; i++)
+		if (map->words[i])
+			return false;
+	return !map->words[0];
+}
 
 struct duet_node;
 
 /*
  * One task's share of a node. Event-based: what happened to each page and
- * was not read yet. State-based: what the task was told (added: is cached,
- * dirty: is dirty), the other word of the pair stays empty.
+ * was not read yet. State-based: what the task was told (ADDED: is cached,
+ * DIRTY: is dirty), the other word of the pair stays empty.
  */
 struct duet_slot {
-	u64 added;
-	u64 removed;
-	u64 dirty;
-	u64 flushed;
+	u64 bits[DUET_NR_EVENTS];
 	/* next on the task's list of this file, NULL when on no list */
 	struct duet_node *next;
 };
@@ -94,15 +110,14 @@ struct duet_slot {
 #define DUET_LIST_END	((struct duet_node *)1)
 
 struct duet_node {
-	struct hlist_bl_node hash;	/* RCU, bucket's bit lock */
-	struct duet_file *file;		/* fixed */
+	struct hlist_bl_node hash;	/* bucket's bit lock */
+	struct duet_file *file;		/* fixed; NULL: the first, not in use */
 	u64 run;			/* fixed: page index >> DUET_RUN_SHIFT */
 	/* the rest: file->lock */
 	struct list_head in_file;
 	u64 cached;			/* one copy for all state-based tasks */
 	u64 dirty;
 	unsigned int nr_queued;		/* tasks that have it on a list */
-	struct rcu_head rcu;
 	struct duet_slot slot[];	/* duet.max_tasks of them */
 };
 
@@ -110,15 +125,14 @@ struct duet_node {
 struct duet_want {
 	struct llist_node queue;	/* on task->queue, while QUEUED */
 	struct duet_node *pending;	/* latest first */
-	u8 flags;
+	unsigned int flags;
 #define DUET_WANT_QUEUED	BIT(0)	/* on the task's queue */
 #define DUET_WANT_SYNC		BIT(1)	/* reader compares with the page cache */
 #define DUET_WANT_LEFT		BIT(2)	/* was of interest, is to be taken back */
-};
-
-struct duet_key {
-	struct duet_fs *fs;
-	u64 ino;
+#define DUET_WANT_LOST		BIT(3)	/* an overflow item is due */
+#define DUET_WANT_ALLOWED	BIT(4)	/* the task may know of the file */
+#define DUET_WANT_NEW		BIT(5)	/* with SYNC: all of it is an event */
+#define DUET_WANT_BACK		BIT(6)	/* with NEW: had left, untold so far */
 };
 
 /* A name's directory, to find the name again when no dentry is left. */
@@ -128,53 +142,55 @@ struct duet_origin {
 };
 
 struct duet_file {
-	struct rhash_head by_inode;	/* while the inode lives */
-	struct rhlist_head by_ino;
-	struct inode *key_inode;	/* key of by_inode, never followed */
-	struct duet_key key;		/* key of by_ino */
-	u32 gen;
-	struct rcu_head rcu;
-
-	spinlock_t lock;		/* protects what follows */
+	struct hlist_node hash;		/* RCU, the bucket's lock */
 	struct inode *inode;		/* no reference; NULL once it dies */
+	u64 ino;			/* fixed, as fs, subvol and gen are */
+	u64 subvol;			/* btrfs: which of its trees */
+	struct duet_fs *fs;
+	u32 gen;
 	u32 epoch;			/* of the verdict in active */
+	spinlock_t lock;		/* protects what follows, and inode */
 	bool dead;			/* is being freed: look again */
 	bool stale;			/* cached and dirty missed something */
 	u16 nr_state;			/* state-based tasks in active */
 	unsigned int holds;		/* readers and walks that need it */
 	unsigned int nr_nodes;
-	struct list_head nodes;
 	struct duet_node *last;		/* found last, most often next */
-	struct duet_origin origin;
 	struct duet_map active;		/* tasks that want its events */
-	struct duet_want want[];	/* duet.max_tasks of them */
+	struct list_head nodes;
+	struct duet_origin origin;
+	struct rcu_head rcu;
+	struct duet_want want[];	/* duet.max_tasks, then the first node */
 };
 
 /* The registered directories of a file system. Replaced whole, under RCU. */
 struct duet_roots {
 	struct rcu_head rcu;
 	unsigned int nr;
-	struct {
-		struct inode *inode;
-		unsigned int slot;
-	} root[];
+	struct duet_task *task[];
 };
 
 struct duet_fs {
 	struct fsnotify_mark mark;	/* on the superblock; frees this */
 	struct list_head list;		/* duet.lock */
 	unsigned int nr_tasks;		/* duet.lock */
+	unsigned int place;		/* in duet.watched */
 	struct super_block *sb;		/* NULL once it is shut down */
 	struct duet_roots __rcu *roots;
 	atomic_t moves;			/* renames and links so far */
 	unsigned long subvol_ino;	/* inode of a subvolume's root, or 0 */
+	bool unnamed;			/* files with names that we do not know */
+	struct work_struct listen;	/* begins to hear of opens, then */
+	struct fsnotify_mark *opens;
 };
 
-/* The watched superblocks, what every event is held against first. */
+/*
+ * The watched superblocks, what every event is held against first. A fixed
+ * array, so that it can be read with no more than preemption disabled.
+ */
 struct duet_watched {
-	struct rcu_head rcu;
-	unsigned int nr;
-	struct duet_fs *fs[];
+	const struct super_block *sb;
+	struct duet_fs __rcu *fs;
 };
 
 struct duet_task {
@@ -183,33 +199,46 @@ struct duet_task {
 	/* fixed once registered */
 	unsigned int slot;		/* identity less one */
 	u32 regmask;
+	u32 regflags;			/* DUET_REGISTER_* */
 	u32 events;			/* event-based part of regmask */
 	u32 states;			/* state-based part */
 	u32 looks;			/* events that can change its states */
 	u32 hooks;			/* mask of duet_hook_id */
+	bool privileged;		/* may know of every file */
 	int fd;
+	u64 start;			/* boot time, nanoseconds */
 	struct pid *owner;		/* thread group that registered */
+	const struct cred *cred;	/* its credentials */
 	struct duet_fs *fs;
+	u64 subvol;			/* btrfs: which of its trees */
 	struct fsnotify_mark *root_mark;
 	struct fsnotify_mark *top_mark;
-	struct inode *root;		/* pinned by root_mark */
+	struct inode *root;		/* by root_mark; NULL once removed */
 	struct inode *top;		/* root of the mount, by top_mark */
 	char *prefix;			/* where that mount was */
 	char *path;			/* as the registering process saw it */
 	char name[DUET_NAME_LEN];
 	struct xarray done;		/* inode number -> generation */
 	atomic_long_t nr_done;
+	struct kobject *dir;		/* in sysfs */
 
 	/* the probes' end */
 	struct llist_head queue;	/* files with something pending */
 	unsigned long flags;
 #define DUET_TASK_READY		0	/* woken and not looked at yet */
 #define DUET_TASK_STOPPED	1	/* taken down */
-#define DUET_TASK_GONE		2	/* its file system is */
+#define DUET_TASK_GONE		2	/* its file system or directory is */
 #define DUET_TASK_RESCAN	3	/* look at all inodes again */
+#define DUET_TASK_LOST		4	/* an overflow item is due */
+#define DUET_TASK_QUIET		5	/* the scan tells nothing */
+#define DUET_TASK_RETELL	6	/* it tells everything anew */
+#define DUET_TASK_STARVED	7	/* not even a scan had room */
 	struct irq_work wake;
 	wait_queue_head_t wait;
-	atomic_long_t nr_dropped;
+	unsigned long limit;		/* bytes that may be pending */
+	atomic_long_t pending;		/* bytes of queued nodes and files */
+	atomic_long_t nr_files;		/* entries that it is active in */
+	atomic_long_t drops[DUET_NR_DROPS];
 
 	struct mutex read_lock;		/* one read() at a time */
 	struct mutex lock;		/* protects the reader's end: */
@@ -220,42 +249,79 @@ struct duet_task {
 	unsigned int nr_items;
 	unsigned int next_item;
 	u64 nr_delivered;
+	u64 nr_overflows;
 };
 
-#define DUET_ITEMS	(PAGE_SIZE / sizeof(struct duet_item))
+#define DUET_ITEMS	(4 * PAGE_SIZE / sizeof(struct duet_item))
+
+/* Counted on each CPU by itself, so that probes share no cache line. */
+struct duet_counts {
+	u64 events[DUET_NR_EVENTS];
+	u64 drops[DUET_NR_DROPS];
+};
+
+DECLARE_PER_CPU(struct duet_counts, duet_counts);
 
 /* The whole of it. */
 struct duet {
+	/* what every event reads */
+	unsigned int nr_watched;
+	unsigned int epoch;		/* verdicts of older ones are void */
+	unsigned int max_tasks;		/* fixed while on, as the next ones */
+	unsigned int map_words;
+	unsigned int file_bits;
+	unsigned int node_bits;
+	u64 *nobody;			/* verdicts, see below */
+	struct hlist_head *file_buckets;
+	struct hlist_bl_head *node_buckets;
+	unsigned int node_size;
+	unsigned int file_size;
+	unsigned int first_node;	/* where it is in a file's entry */
+	struct kmem_cache *node_cache;
+	struct kmem_cache *file_cache;
+	struct duet_watched watched[DUET_MAX_TASKS + 1];
+	struct duet_task __rcu *task[DUET_MAX_TASKS];
+
+	atomic_long_t bytes;
+	atomic_long_t nr_nodes;
+	atomic_long_t nr_files;
+	unsigned long limit;		/* of bytes */
+	unsigned long task_limit;	/* a new task's */
+
 	struct mutex lock;		/* protects: */
 	bool on;
 	unsigned int nr_tasks;
 	struct list_head tasks;
 	struct list_head filesystems;
-
-	/* fixed while on */
-	unsigned int max_tasks;
-	unsigned int node_size;
-	unsigned int file_size;
-	unsigned long limit;		/* bytes for nodes and files */
-	unsigned int bucket_bits;
-	struct hlist_bl_head *buckets;
-	struct rhashtable by_inode;
-	struct rhltable by_ino;
-	struct kmem_cache *node_cache;
-	struct kmem_cache *file_cache;
-
-	/* RCU */
-	struct duet_watched __rcu *watched;
-	struct duet_task __rcu *task[DUET_MAX_TASKS];
-
-	atomic_t epoch;			/* verdicts of older ones are void */
-	atomic_long_t bytes;
-	atomic_long_t nr_nodes;
-	atomic_long_t nr_files;
-	atomic_long_t nr_dropped;
 };
 
 extern struct duet duet;
+
+/* The first slot of a map from one on; DUET_MAX_TASKS when there is none. */
+static __always_inline unsigned int duet_next_slot(const struct duet_map *map,
+						   unsigned int from)
+{
+	unsigned int word = from / BITS_PER_LONG;
+	unsigned long left;
+
+	/* Only as many words as max_tasks needs. */
+	if (word >= duet.map_words)
+		return DUET_MAX_TASKS;
+	left = map->words[word] & (~0UL << (from % BITS_PER_LONG));
+	while (!left) {
+		if (++word >= duet.map_words)
+			return DUET_MAX_TASKS;
+		left = map->words[word];
+	}
+	return word * BITS_PER_LONG + __ffs(left);
+}
+
+#define duet_for_each_slot(slot, map)					\
+	for (slot = duet_next_slot(map, 0); slot < DUET_MAX_TASKS;	\
+	     slot = duet_next_slot(map, slot + 1))
+
+/* More than one place of duet.watched is in use. */
+DECLARE_STATIC_KEY_FALSE(duet_watched_many);
 
 /* The file whose place on the task's queue this is. */
 static inline struct duet_file *duet_queued_file(const struct duet_task *task,
@@ -266,50 +332,141 @@ static inline struct duet_file *duet_queued_file(const struct duet_task *task,
 	return container_of(want - task->slot, struct duet_file, want[0]);
 }
 
+/* How often the task was not told something. */
+static inline long duet_drops(const struct duet_task *task)
+{
+	return atomic_long_read(&task->drops[DUET_DROP_LIMIT]) +
+	       atomic_long_read(&task->drops[DUET_DROP_TASK_LIMIT]) +
+	       atomic_long_read(&task->drops[DUET_DROP_NOMEM]);
+}
+
+/* Whether the task has as much to read as it may. */
+static inline bool duet_is_full(const struct duet_task *task)
+{
+	return atomic_long_read(&task->pending) + duet.node_size >
+	       READ_ONCE(task->limit);
+}
+
+static inline struct duet_node *duet_first_node(struct duet_file *file)
+{
+	return (void *)file + duet.first_node;
+}
+
+/*
+ * What a probe finds it finds with preemption off, others under RCU proper;
+ * what takes it away waits for both, as synchronize_rcu() does.
+ */
+#define duet_dereference(p) \
+	rcu_dereference_check(p, rcu_read_lock_sched_held())
+
+/*
+ * The cache of "nobody" verdicts: a slot holds the inode's address and the
+ * low bits of the epoch in one word, so it is read and written without a
+ * lock. A collision forgets a verdict, which is then found again.
+ */
+#define DUET_NOBODY_BITS	15
+
+static inline u64 *duet_nobody_slot(const struct inode *inode)
+{
+	return &duet.nobody[hash_ptr(inode, DUET_NOBODY_BITS)];
+}
+
+/* The bits of an inode's address that differ, above 16 bits of the epoch. */
+static inline u64 duet_nobody_word(const struct inode *inode,
+				   unsigned int epoch)
+{
+	return (u64)(uintptr_t)inode << 16 | (u16)epoch;
+}
+
+static inline bool duet_nobody_wants(const struct inode *inode)
+{
+	return READ_ONCE(*duet_nobody_slot(inode)) ==
+	       duet_nobody_word(inode, READ_ONCE(duet.epoch));
+}
+
+static inline struct hlist_head *duet_file_bucket(u64 ino)
+{
+	return &duet.file_buckets[hash_64(ino, duet.file_bits)];
+}
+
+/* The entry of an inode; RCU, or in a probe. */
+static __always_inline struct duet_file *
+duet_file_find(const struct inode *inode)
+{
+	struct duet_file *file;
+
+	hlist_for_each_entry_rcu(file, duet_file_bucket(inode->i_ino), hash,
+				 rcu_read_lock_sched_held())
+		if (READ_ONCE(file->inode) == inode)
+			return file;
+	return NULL;
+}
+
 /* hooks.c */
-void duet_hooks_init(void);
+int duet_hooks_init(void);
+void duet_hooks_exit(void);
 int duet_hooks_get(u32 hooks);
 void duet_hooks_put(u32 hooks);
 u32 duet_hooks_for(u32 regmask);
+void duet_hooks_state(u32 *found, u32 *alive);
+void duet_hook_proved(const struct inode *inode, enum duet_hook_id id);
 extern const struct attribute_group duet_hooks_group;
+
+/* proof.c */
+int duet_proof_init(void);
+void duet_proof_exit(void);
+int duet_proof_run(void);
+const struct super_block *duet_proof_sb(void);
+
+/* event.c */
+void duet_page_added(struct folio *folio, struct address_space *mapping);
+void duet_page_removed(struct folio *folio, struct address_space *mapping);
+void duet_page_dirtied(struct folio *folio, struct address_space *mapping);
+void duet_page_flushed(struct folio *folio, struct address_space *mapping);
 
 /* interest.c */
 void duet_new_epoch(void);
 int duet_interest_start(void);
 void duet_interest_stop(void);
 struct duet_fs *duet_watched_fs(const struct super_block *sb);
-void duet_page_event(struct folio *folio, struct address_space *mapping,
-		     u32 event);
 void duet_inode_evicted(struct inode *inode);
-struct duet_file *duet_file_by_inode(const struct inode *inode);
 bool duet_has_file(const struct inode *inode);
 struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen);
+struct duet_file *duet_file_held(struct duet_task *task, u64 ino, u32 gen);
 struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
 			      struct duet_file **spare, unsigned int how);
 #define DUET_DECIDE_FRESH	0x1	/* no page of it was cached before */
 #define DUET_DECIDE_LEAVE	0x2	/* though it may have names not seen now */
 #define DUET_DECIDE_UNNAMED	0x4	/* though no name is known at all */
 #define DUET_DECIDE_OPENED	0x8	/* only if something may be unknown */
-struct duet_file *duet_file_alloc(gfp_t gfp);
+struct duet_file *duet_file_alloc(gfp_t gfp, enum duet_drop *why);
 void duet_file_free(struct duet_file *file);
 bool duet_file_hold(struct duet_file *file);
+struct duet_file *duet_file_next(struct duet_file *file, unsigned long *bucket);
 void duet_file_release(struct duet_file *file);
+bool duet_file_unused(struct duet_file *file);
+void duet_file_bury(struct duet_file *file);
 void duet_file_forget(struct duet_file *file, struct duet_task *task);
 void duet_task_forget(struct duet_task *task);
-bool duet_is_done(struct duet_task *task, u64 ino, u32 gen);
 bool duet_below(const struct dentry *dentry, const struct inode *root);
 
 /* table.c */
 int duet_table_start(void);
 void duet_table_stop(void);
-unsigned int duet_table_longest_chain(void);
-struct duet_node *duet_node_alloc(gfp_t gfp);
+void duet_table_measure(struct duet_table *table);
+bool duet_charge(unsigned long bytes);
+void duet_uncharge(unsigned long bytes);
+struct duet_node *duet_node_alloc(gfp_t gfp, enum duet_drop *why);
 void duet_node_free(struct duet_node *node);
 struct duet_node *duet_node_find(struct duet_file *file, u64 run);
+struct duet_node *duet_node_first(struct duet_file *file);
 void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node);
 bool duet_node_gc(struct duet_node *node);
-void duet_file_event(struct duet_file *file, u64 index, u64 nr, u32 event);
-void duet_file_lost(struct duet_file *file);
+struct hlist_bl_head *duet_node_bucket(unsigned long i);
+void duet_task_drop(struct duet_task *task, enum duet_drop why);
+void duet_task_lost(struct duet_task *task, enum duet_drop why);
+void duet_want_lost(struct duet_file *file, struct duet_task *task,
+		    enum duet_drop why);
 void duet_queue_file(struct duet_file *file, struct duet_task *task);
 void duet_queue_node(struct duet_node *node, struct duet_task *task);
 void duet_file_each_node(struct duet_file *file,
@@ -318,16 +475,17 @@ void duet_file_each_node(struct duet_file *file,
 
 /* What a task has to be told of a node's pages. */
 struct duet_news {
-	u64 added;
-	u64 removed;
-	u64 dirty;
-	u64 flushed;
+	u64 bits[DUET_NR_EVENTS];
 };
 
 u64 duet_node_news(const struct duet_node *node, const struct duet_task *task,
 		   struct duet_news *news);
 void duet_node_told(struct duet_node *node, const struct duet_task *task,
 		    u64 pages);
+unsigned int duet_news_items(const struct duet_node *node,
+			     const struct duet_task *task,
+			     const struct duet_news *news, u64 *left,
+			     struct duet_item *items, unsigned int max);
 
 /* scan.c */
 int duet_scan(struct duet_task *task);
@@ -340,15 +498,19 @@ void duet_watch_exit(void);
 void duet_watch_settle(void);
 struct duet_fs *duet_fs_get(struct super_block *sb);
 void duet_fs_put(struct duet_fs *fs);
-int duet_fs_add_root(struct duet_fs *fs, const struct duet_task *task);
+void duet_fs_unnamed(struct duet_fs *fs);
+void duet_set_nr_watched(unsigned int nr);
+int duet_fs_add_root(struct duet_fs *fs, struct duet_task *task);
 void duet_fs_del_root(struct duet_fs *fs, const struct duet_task *task);
-struct fsnotify_mark *duet_pin_inode(struct inode *inode);
+struct fsnotify_mark *duet_pin_inode(struct inode **which,
+				     struct duet_task *task);
 void duet_unpin_inode(struct fsnotify_mark *mark);
 struct super_block *duet_fs_pin(struct duet_fs *fs);
 
 /* path.c */
 int duet_path_start(void);
 void duet_path_stop(void);
+u64 duet_subvol_of(struct inode *inode);
 void duet_remember_origin(const struct duet_file *file);
 char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 		   size_t size);
@@ -358,21 +520,70 @@ struct dentry *duet_name_of(struct duet_task *task, struct inode *inode,
 struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 			    struct super_block **sb);
 
-/* task.c */
-int duet_start(unsigned int max_tasks);
-int duet_stop(void);
-int duet_register(const char *name, u32 regmask, const char *path);
-struct duet_task *duet_task_get(unsigned int id, struct file *file);
-void duet_task_put(struct duet_task *task);
-void duet_task_wake(struct duet_task *task);
+/* marks.c */
+bool duet_is_silent(struct duet_task *task, u64 ino, u32 gen);
+bool duet_is_done(struct duet_task *task, u64 ino, u32 gen);
 int duet_task_done(struct duet_task *task, u64 ino, u32 gen);
 int duet_task_undone(struct duet_task *task, u64 ino, u32 gen);
 int duet_task_check(struct duet_task *task, u64 ino, u32 gen);
+bool duet_may_know(const struct duet_task *task, struct inode *inode);
+bool duet_admit(struct duet_task *task, struct duet_file *file);
+void duet_attrs_changed(struct duet_fs *fs, struct inode *inode);
+void duet_marks_destroy(struct duet_task *task);
+
+/* read.c */
+extern const struct file_operations duet_task_fops;
+struct duet_task *duet_task_of(struct file *file);
+
+/* task.c */
+
+/* What a registration asks for, and how it is answered. */
+struct duet_registration {
+	const char *name;
+	u32 mask;
+	u32 flags;			/* DUET_REGISTER_* */
+	const char *where;		/* a path in our memory, or ... */
+	const char __user *user_where;	/* ... in the caller's */
+	int dirfd;
+	bool only_dir;
+	unsigned long limit;
+	u32 tid;			/* comes back */
+	/* Tells the caller, before anyone can see the task; may fail. */
+	int (*publish)(struct duet_registration *reg);
+	void __user *arg;
+};
+
+int duet_start(unsigned int max_tasks);
+int duet_stop(void);
+int duet_set_max_tasks(unsigned int max_tasks);
+int duet_set_limit(unsigned long *which, unsigned long bytes);
+void duet_default_limits(void);
+int duet_register(struct duet_registration *reg);
+struct duet_task *duet_task_get(unsigned int id, struct file *file);
+void duet_task_put(struct duet_task *task);
+void duet_task_wake(struct duet_task *task);
+int duet_task_release(struct inode *inode, struct file *file);
 
 /* ioctl.c */
 long duet_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
 
-/* status.c */
+/* dump.c */
+bool duet_may_see(const struct duet_task *task);
+void duet_info_fill(struct duet_info *info);
+int duet_dump_tasks(struct file *file, void *args, void __user *arg);
+int duet_dump_nodes(struct file *file, void *args, void __user *arg);
+int duet_dump_pending(struct file *file, void *args, void __user *arg);
+int duet_dump_marks(struct file *file, void *args, void __user *arg);
+
+/* sysfs.c */
 extern const struct attribute_group *duet_groups[];
+int duet_sysfs_add(struct duet_task *task);
+void duet_sysfs_del(struct duet_task *task);
+void duet_sysfs_changed(void);
+void duet_sysfs_tasks_changed(void);
+u64 duet_count(size_t offset);
+
+/* main.c */
+struct device *duet_dev(void);
 
 #endif /* _DUET_H */

@@ -13,23 +13,50 @@
 #include "compat.h"
 #include "duet.h"
 
+/*
+ * Whether a task watches a file system: all that an event elsewhere pays, so
+ * one file system, the rule, is made cheapest.
+ */
+static __always_inline bool duet_is_watched(const struct super_block *sb)
+{
+	unsigned int i;
+
+	if (READ_ONCE(duet.watched[0].sb) == sb)
+		return true;
+	if (!static_branch_unlikely(&duet_watched_many))
+		return false;
+	for (i = 1; i < READ_ONCE(duet.nr_watched); i++)
+		if (READ_ONCE(duet.watched[i].sb) == sb)
+			return true;
+	return false;
+}
+
 /* After the folio was inserted, no lock but the folio's held. */
 static void duet_probe_added(void *data, struct folio *folio)
 {
-	duet_page_event(folio, folio->mapping, DUET_PAGE_ADDED);
+	struct address_space *mapping = folio->mapping;
+
+	duet_probe_enter();
+	if (duet_is_watched(mapping->host->i_sb))
+		duet_page_added(folio, mapping);
+	duet_probe_leave();
 }
 
 /* Before the folio is removed, xa_lock held, interrupts off. */
 static void duet_probe_removed(void *data, struct folio *folio)
 {
-	duet_page_event(folio, folio->mapping, DUET_PAGE_REMOVED);
+	struct address_space *mapping = folio->mapping;
+
+	if (duet_is_watched(mapping->host->i_sb))
+		duet_page_removed(folio, mapping);
 }
 
 /* After the folio was marked dirty, xa_lock held, interrupts off. */
 static void duet_probe_dirtied(void *data, struct folio *folio,
 			       struct address_space *mapping)
 {
-	duet_page_event(folio, mapping, DUET_PAGE_DIRTY);
+	if (duet_is_watched(mapping->host->i_sb))
+		duet_page_dirtied(folio, mapping);
 }
 
 /*
@@ -43,8 +70,12 @@ static void duet_enter_clear_dirty(unsigned long ip, unsigned long parent_ip,
 	struct folio *folio = duet_ftrace_arg0(fregs);
 	struct address_space *mapping = folio->mapping;
 
-	if (mapping && folio_test_dirty(folio))
-		duet_page_event(folio, mapping, DUET_PAGE_FLUSHED);
+	if (!mapping || !folio_test_dirty(folio) ||
+	    !duet_is_watched(mapping->host->i_sb))
+		return;
+	preempt_disable();
+	duet_page_flushed(folio, mapping);
+	preempt_enable();
 }
 
 /* Entry of clear_inode(): every page is gone, the inode follows. */
@@ -52,19 +83,26 @@ static void duet_enter_clear_inode(unsigned long ip, unsigned long parent_ip,
 				   struct ftrace_ops *ops,
 				   struct ftrace_regs *fregs)
 {
-	duet_inode_evicted(duet_ftrace_arg0(fregs));
+	struct inode *inode = duet_ftrace_arg0(fregs);
+
+	if (duet_is_watched(inode->i_sb))
+		duet_inode_evicted(inode);
 }
 
 /*
  * Neither handler calls the function that it traces, so ftrace's own
- * recursion guard, which costs more than the handler, stays off.
+ * recursion guard, which costs more than the handler, stays off. PERMANENT:
+ * while a task relies on it, the kernel.ftrace_enabled sysctl can not be
+ * switched off, and while that is off no task can come to rely on it.
  */
 static struct ftrace_ops duet_clear_dirty_ops = {
 	.func = duet_enter_clear_dirty,
+	.flags = FTRACE_OPS_FL_PERMANENT,
 };
 
 static struct ftrace_ops duet_clear_inode_ops = {
 	.func = duet_enter_clear_inode,
+	.flags = FTRACE_OPS_FL_PERMANENT,
 };
 
 struct duet_hook {
@@ -77,6 +115,8 @@ struct duet_hook {
 	struct ftrace_ops *ops;
 	bool filtered;
 	unsigned int users;		/* duet.lock */
+	bool proved;			/* it told of the proof's page */
+	bool silent;			/* it was attached, and did not */
 };
 
 static struct duet_hook duet_hooks[DUET_NR_HOOKS] = {
@@ -112,9 +152,20 @@ static void duet_find_tracepoint(struct tracepoint *tp, void *data)
 			duet_hooks[i].tp = tp;
 }
 
-void duet_hooks_init(void)
+int duet_hooks_init(void)
 {
 	for_each_kernel_tracepoint(duet_find_tracepoint, NULL);
+	return duet_proof_init();
+}
+
+void duet_hooks_exit(void)
+{
+	int i;
+
+	for (i = 0; i < DUET_NR_HOOKS; i++)
+		if (duet_hooks[i].ops)
+			ftrace_free_filter(duet_hooks[i].ops);
+	duet_proof_exit();
 }
 
 /*
@@ -155,7 +206,9 @@ static int duet_hook_attach(struct duet_hook *hook)
 			return -EOPNOTSUPP;
 		hook->filtered = true;
 	}
-	return register_ftrace_function(hook->ops);
+	err = register_ftrace_function(hook->ops);
+	/* EBUSY: somebody has switched ftrace off. */
+	return err == -EBUSY ? -EOPNOTSUPP : err;
 }
 
 static void duet_hook_detach(struct duet_hook *hook)
@@ -164,6 +217,7 @@ static void duet_hook_detach(struct duet_hook *hook)
 		tracepoint_probe_unregister(hook->tp, hook->probe, NULL);
 	else
 		unregister_ftrace_function(hook->ops);
+	hook->proved = false;
 }
 
 void duet_hooks_put(u32 hooks)
@@ -183,28 +237,85 @@ void duet_hooks_put(u32 hooks)
 		tracepoint_synchronize_unregister();
 }
 
-/* Attaches what is missing, all or nothing. */
+/* The proof's inode was told of by this hook. In a probe. */
+void duet_hook_proved(const struct inode *inode, enum duet_hook_id id)
+{
+	if (inode->i_sb == duet_proof_sb())
+		WRITE_ONCE(duet_hooks[id].proved, true);
+}
+
+/* Has every attached hook tell of a page of our own doing. */
+static int duet_hooks_prove(void)
+{
+	int i, err;
+
+	err = duet_proof_run();
+	if (err)
+		return err;
+	for (i = 0; i < DUET_NR_HOOKS; i++) {
+		struct duet_hook *hook = &duet_hooks[i];
+
+		if (!hook->users)
+			continue;
+		hook->silent = !READ_ONCE(hook->proved);
+		if (hook->silent)
+			err = -EOPNOTSUPP;
+	}
+	return err;
+}
+
+/* Attaches what is missing, all or nothing, and has it proved. */
 int duet_hooks_get(u32 hooks)
 {
+	bool attached = false;
 	int i, err;
 
 	lockdep_assert_held(&duet.lock);
 	for (i = 0; i < DUET_NR_HOOKS; i++) {
+		struct duet_hook *hook = &duet_hooks[i];
+
 		if (!(hooks & BIT(i)))
 			continue;
-		if (!duet_hooks[i].users) {
-			err = duet_hook_attach(&duet_hooks[i]);
+		if (!hook->users) {
+			err = duet_hook_attach(hook);
+			hook->silent = err == -EOPNOTSUPP;
 			if (err) {
 				duet_hooks_put(hooks & (BIT(i) - 1));
 				return err;
 			}
+			attached = true;
 		}
-		duet_hooks[i].users++;
+		hook->users++;
 	}
-	return 0;
+	if (!attached)
+		return 0;
+	err = duet_hooks_prove();
+	if (err)
+		duet_hooks_put(hooks);
+	return err;
 }
 
-/* sysfs: hooks/NAME says attached, detached, or missing on this kernel. */
+/* Which events have a hook here, and for which it is attached and proved. */
+void duet_hooks_state(u32 *found, u32 *alive)
+{
+	int i;
+
+	*found = 0;
+	*alive = 0;
+	for (i = 0; i < DUET_NR_EVENTS; i++) {
+		const struct duet_hook *hook = &duet_hooks[i];
+
+		if (hook->tp || hook->function)
+			*found |= BIT(i);
+		if (READ_ONCE(hook->proved))
+			*alive |= BIT(i);
+	}
+}
+
+/*
+ * sysfs: hooks/NAME says alive (attached and proved), detached, silent (could
+ * not be attached, or told nothing), or missing on this kernel.
+ */
 static ssize_t duet_hook_show(struct device *dev, struct device_attribute *attr,
 			      char *buf)
 {
@@ -215,8 +326,10 @@ static ssize_t duet_hook_show(struct device *dev, struct device_attribute *attr,
 
 	if (hook->tracepoint && !hook->tp)
 		state = "missing";
-	else if (READ_ONCE(hook->users))
-		state = "attached";
+	else if (READ_ONCE(hook->proved))
+		state = "alive";
+	else if (READ_ONCE(hook->silent))
+		state = "silent";
 	return sysfs_emit(buf, "%s\n", state);
 }
 

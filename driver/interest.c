@@ -23,36 +23,9 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
+#include "compat.h"
 #include "duet.h"
-
-/*
- * The cache of "nobody" verdicts: a slot holds the inode's address and the
- * low bits of the epoch in one word, so it is read and written without a
- * lock. A collision forgets a verdict, which is then found again.
- */
-#define DUET_NOBODY_BITS	14
-#define DUET_NOBODY_EPOCH_BITS	19
-#define DUET_NOBODY_EPOCH_MASK	((1U << DUET_NOBODY_EPOCH_BITS) - 1)
-
-static u64 *duet_nobody;
-
-static u64 *duet_nobody_slot(const struct inode *inode)
-{
-	return &duet_nobody[hash_ptr(inode, DUET_NOBODY_BITS)];
-}
-
-/* The 45 bits of an inode's address that differ, above the epoch's bits. */
-static u64 duet_nobody_word(const struct inode *inode, unsigned int epoch)
-{
-	return ((u64)(uintptr_t)inode >> 3) << DUET_NOBODY_EPOCH_BITS |
-	       (epoch & DUET_NOBODY_EPOCH_MASK);
-}
-
-static bool duet_nobody_wants(const struct inode *inode)
-{
-	return READ_ONCE(*duet_nobody_slot(inode)) ==
-	       duet_nobody_word(inode, atomic_read(&duet.epoch));
-}
+#include "trace.h"
 
 static void duet_nobody_set(const struct inode *inode, unsigned int epoch)
 {
@@ -63,107 +36,103 @@ static void duet_nobody_clear(const struct inode *inode)
 {
 	u64 *slot = duet_nobody_slot(inode);
 
-	if (READ_ONCE(*slot) >> DUET_NOBODY_EPOCH_BITS ==
-	    duet_nobody_word(inode, 0) >> DUET_NOBODY_EPOCH_BITS)
+	if (READ_ONCE(*slot) >> 16 == duet_nobody_word(inode, 0) >> 16)
 		WRITE_ONCE(*slot, 0);
 }
+
+static DEFINE_SPINLOCK(duet_epoch_lock);
 
 /* Every verdict so far is void. */
 void duet_new_epoch(void)
 {
-	unsigned int epoch = atomic_inc_return(&duet.epoch);
-	unsigned int i;
+	unsigned int epoch, i;
 
+	/* In process context; probes only read the epoch. */
+	spin_lock(&duet_epoch_lock);
+	epoch = duet.epoch + 1;
 	/* A word's epoch comes round: let no old word look like a new one. */
-	if (!(epoch & DUET_NOBODY_EPOCH_MASK))
+	if (!(u16)epoch)
 		for (i = 0; i < 1U << DUET_NOBODY_BITS; i++)
-			WRITE_ONCE(duet_nobody[i], 0);
+			WRITE_ONCE(duet.nobody[i], 0);
+	/* Who sees the new epoch sees what made it necessary. */
+	smp_store_release(&duet.epoch, epoch);
+	spin_unlock(&duet_epoch_lock);
 }
-
-static u32 duet_hash_inode(const void *data, u32 len, u32 seed)
-{
-	return hash_64(*(const u64 *)data ^ seed, 32);
-}
-
-static const struct rhashtable_params duet_by_inode_params = {
-	.key_len = sizeof(struct inode *),
-	.key_offset = offsetof(struct duet_file, key_inode),
-	.head_offset = offsetof(struct duet_file, by_inode),
-	.hashfn = duet_hash_inode,
-	.automatic_shrinking = true,
-};
-
-static const struct rhashtable_params duet_by_ino_params = {
-	.key_len = sizeof(struct duet_key),
-	.key_offset = offsetof(struct duet_file, key),
-	.head_offset = offsetof(struct duet_file, by_ino),
-	.automatic_shrinking = true,
-};
 
 int duet_interest_start(void)
 {
-	int err;
+	unsigned long files = duet.limit / duet.file_size;
 
-	duet_nobody = kvcalloc(1U << DUET_NOBODY_BITS, sizeof(*duet_nobody),
+	/* As many buckets as there can be files: chains stay short. */
+	duet.file_bits = clamp_t(unsigned int, ilog2(files | 1) + 1, 10, 24);
+	duet.nobody = kvcalloc(1U << DUET_NOBODY_BITS, sizeof(*duet.nobody),
 			       GFP_KERNEL);
-	if (!duet_nobody)
-		return -ENOMEM;
-	err = rhashtable_init(&duet.by_inode, &duet_by_inode_params);
-	if (err)
-		goto free_nobody;
-	err = rhltable_init(&duet.by_ino, &duet_by_ino_params);
-	if (err)
-		goto free_by_inode;
+	/* Zeroed heads are empty lists. */
+	duet.file_buckets = kvcalloc(1UL << duet.file_bits,
+				     sizeof(*duet.file_buckets), GFP_KERNEL);
 	duet.file_cache = kmem_cache_create("duet_file", duet.file_size, 0, 0,
 					    NULL);
-	if (!duet.file_cache) {
-		err = -ENOMEM;
-		goto free_by_ino;
-	}
-	return 0;
-
-free_by_ino:
-	rhltable_destroy(&duet.by_ino);
-free_by_inode:
-	rhashtable_destroy(&duet.by_inode);
-free_nobody:
-	kvfree(duet_nobody);
-	return err;
+	if (duet.nobody && duet.file_buckets && duet.file_cache)
+		return 0;
+	duet_interest_stop();
+	return -ENOMEM;
 }
 
 void duet_interest_stop(void)
 {
 	kmem_cache_destroy(duet.file_cache);
-	rhltable_destroy(&duet.by_ino);
-	rhashtable_destroy(&duet.by_inode);
-	kvfree(duet_nobody);
+	kvfree(duet.file_buckets);
+	kvfree(duet.nobody);
 }
 
+/* RCU. */
 struct duet_fs *duet_watched_fs(const struct super_block *sb)
 {
-	struct duet_watched *watched = rcu_dereference(duet.watched);
-	unsigned int i;
+	unsigned int i, nr = READ_ONCE(duet.nr_watched);
 
-	if (!watched)
-		return NULL;
-	for (i = 0; i < watched->nr; i++)
-		if (READ_ONCE(watched->fs[i]->sb) == sb)
-			return watched->fs[i];
+	for (i = 0; i < nr; i++) {
+		struct duet_fs *fs;
+
+		if (READ_ONCE(duet.watched[i].sb) != sb)
+			continue;
+		fs = duet_dereference(duet.watched[i].fs);
+		if (fs && READ_ONCE(fs->sb) == sb)
+			return fs;
+	}
 	return NULL;
 }
 
 /* ---- entries of files ---- */
 
-struct duet_file *duet_file_alloc(gfp_t gfp)
+/*
+ * A bucket is changed under one of these locks: alone, in process context or
+ * a probe that has no lock of the page cache, so with interrupts on.
+ */
+#define DUET_FILE_LOCKS	256
+
+static spinlock_t duet_file_locks[DUET_FILE_LOCKS] = {
+	[0 ... DUET_FILE_LOCKS - 1] = __SPIN_LOCK_UNLOCKED(duet_file_locks)
+};
+
+static spinlock_t *duet_file_lock(const struct hlist_head *bucket)
+{
+	return &duet_file_locks[(bucket - duet.file_buckets) % DUET_FILE_LOCKS];
+}
+
+struct duet_file *duet_file_alloc(gfp_t gfp, enum duet_drop *why)
 {
 	struct duet_file *file;
 
-	if (atomic_long_read(&duet.bytes) + duet.file_size > duet.limit)
+	if (!duet_charge(duet.file_size)) {
+		*why = DUET_DROP_LIMIT;
 		return NULL;
+	}
 	file = kmem_cache_zalloc(duet.file_cache, gfp);
-	if (!file)
+	if (!file) {
+		duet_uncharge(duet.file_size);
+		*why = DUET_DROP_NOMEM;
 		return NULL;
-	atomic_long_add(duet.file_size, &duet.bytes);
+	}
 	atomic_long_inc(&duet.nr_files);
 	spin_lock_init(&file->lock);
 	INIT_LIST_HEAD(&file->nodes);
@@ -179,14 +148,9 @@ static void duet_file_free_rcu(struct rcu_head *rcu)
 /* Probes may still be looking at it. */
 void duet_file_free(struct duet_file *file)
 {
-	atomic_long_sub(duet.file_size, &duet.bytes);
+	duet_uncharge(duet.file_size);
 	atomic_long_dec(&duet.nr_files);
 	call_rcu(&file->rcu, duet_file_free_rcu);
-}
-
-struct duet_file *duet_file_by_inode(const struct inode *inode)
-{
-	return rhashtable_lookup(&duet.by_inode, &inode, duet_by_inode_params);
 }
 
 bool duet_has_file(const struct inode *inode)
@@ -194,103 +158,109 @@ bool duet_has_file(const struct inode *inode)
 	bool found;
 
 	rcu_read_lock();
-	found = duet_file_by_inode(inode);
+	found = duet_file_find(inode);
 	rcu_read_unlock();
 	return found;
 }
 
+static void duet_file_deactivate(struct duet_file *file,
+				 struct duet_task *task)
+{
+	lockdep_assert_held(&file->lock);
+	if (!__test_and_clear_bit(task->slot, file->active.words))
+		return;
+	atomic_long_dec(&task->nr_files);
+	if (task->states)
+		file->nr_state--;
+}
+
 /*
- * What is left of a file whose inode was evicted, and has come back. Returned
- * with a hold, as by duet_file_make().
+ * The entry of an inode that was evicted and is back: what its tasks were
+ * told is still to be taken back. Comes with a hold.
  */
 static struct duet_file *duet_file_reborn(struct duet_fs *fs,
-					  struct inode *inode,
-					  const struct duet_map *map)
+					  struct inode *inode, u64 subvol)
 {
-	struct duet_key key = { .fs = fs, .ino = inode->i_ino };
-	struct rhlist_head *list, *pos;
 	struct duet_file *file;
-	unsigned long flags;
-	unsigned int i;
-	bool mine;
 
-	list = rhltable_lookup(&duet.by_ino, &key, duet_by_ino_params);
-	rhl_for_each_entry_rcu(file, pos, list, by_ino) {
-		if (file->gen != inode->i_generation || READ_ONCE(file->inode))
+	hlist_for_each_entry_rcu(file, duet_file_bucket(inode->i_ino), hash,
+				 rcu_read_lock_sched_held()) {
+		struct duet_task *task;
+		unsigned long flags;
+		unsigned int i;
+		bool mine;
+
+		if (file->ino != inode->i_ino || file->fs != fs ||
+		    file->subvol != subvol ||
+		    file->gen != inode->i_generation || READ_ONCE(file->inode))
 			continue;
-		/* A subvolume's sibling has the same number, not the tasks. */
-		mine = false;
-		duet_for_each_slot(i, map)
-			if (test_bit(i, file->active.words))
-				mine = true;
-		if (!mine)
-			continue;
+		/* As in every probe: see table.c. */
 		spin_lock_irqsave(&file->lock, flags);
 		mine = !file->dead && !file->inode;
 		if (mine) {
-			file->inode = inode;
-			file->key_inode = inode;
+			WRITE_ONCE(file->inode, inode);
 			file->holds++;
+			/* They join again: something may have been missed. */
+			duet_for_each_slot(i, &file->active) {
+				task = duet_dereference(duet.task[i]);
+				if (task)
+					duet_file_deactivate(file, task);
+			}
 		}
 		spin_unlock_irqrestore(&file->lock, flags);
-		if (!mine)
-			continue;
-		if (!rhashtable_lookup_insert_fast(&duet.by_inode,
-						   &file->by_inode,
-						   duet_by_inode_params))
+		if (mine)
 			return file;
-		spin_lock_irqsave(&file->lock, flags);
-		file->inode = NULL;
-		spin_unlock_irqrestore(&file->lock, flags);
-		duet_file_release(file);
 	}
 	return NULL;
 }
 
 /*
  * Makes the entry of a file. It comes with a hold: a task that lets go must
- * not take it away before it is in both hashes and somebody wants it. NULL
- * without memory, or when another CPU was faster.
+ * not take it away before somebody wants it. NULL without memory, or when
+ * another CPU was faster.
  */
 static struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
 					const struct duet_map *map,
-					struct duet_file **spare)
+					struct duet_file **spare,
+					enum duet_drop *why)
 {
+	struct hlist_head *bucket = duet_file_bucket(inode->i_ino);
+	const struct duet_task *task;
 	struct duet_file *file;
-	int err;
+	u64 subvol;
 
-	file = duet_file_reborn(fs, inode, map);
+	/* A task that wants the file is in the same subvolume. */
+	task = duet_dereference(duet.task[duet_next_slot(map, 0)]);
+	subvol = task ? task->subvol : 0;
+	file = duet_file_reborn(fs, inode, subvol);
 	if (file)
 		return file;
-	if (spare) {
+	if (spare && *spare) {
 		file = *spare;
 		*spare = NULL;
 	} else {
 		/* First sight of a file in a probe, where nothing may wait. */
 		file = duet_file_alloc(GFP_NOWAIT | __GFP_NOWARN |
-				       __GFP_NOMEMALLOC);
+				       __GFP_NOMEMALLOC, why);
 	}
 	if (!file)
 		return NULL;
 	file->inode = inode;
-	file->key_inode = inode;
-	file->key.fs = fs;
-	file->key.ino = inode->i_ino;
+	file->ino = inode->i_ino;
+	file->subvol = subvol;
+	file->fs = fs;
 	file->gen = inode->i_generation;
-	file->epoch = atomic_read(&duet.epoch) - 1;
-
+	file->epoch = READ_ONCE(duet.epoch) - 1;
 	file->holds = 1;
 
-	/* by_ino first: whoever finds it by its inode finds it whole. */
-	err = rhltable_insert(&duet.by_ino, &file->by_ino, duet_by_ino_params);
-	if (err)
-		goto free;
-	err = rhashtable_lookup_insert_fast(&duet.by_inode, &file->by_inode,
-					    duet_by_inode_params);
-	if (!err)
+	/* See duet_file_locks. */
+	spin_lock(duet_file_lock(bucket));
+	if (!duet_file_find(inode)) {
+		hlist_add_head_rcu(&file->hash, bucket);
+		spin_unlock(duet_file_lock(bucket));
 		return file;
-	rhltable_remove(&duet.by_ino, &file->by_ino, duet_by_ino_params);
-free:
+	}
+	spin_unlock(duet_file_lock(bucket));
 	duet_file_free(file);
 	return NULL;
 }
@@ -309,11 +279,31 @@ bool duet_file_hold(struct duet_file *file)
 	return !dead;
 }
 
+/* Whether nobody needs the entry; file->lock. */
+bool duet_file_unused(struct duet_file *file)
+{
+	lockdep_assert_held(&file->lock);
+	return !file->holds && !file->nr_nodes &&
+	       (!file->inode || duet_map_empty(&file->active));
+}
+
+/* Takes an entry away that was found unused and marked dead. */
+void duet_file_bury(struct duet_file *file)
+{
+	struct hlist_head *bucket = duet_file_bucket(file->ino);
+
+	/* See duet_file_locks. */
+	spin_lock(duet_file_lock(bucket));
+	hlist_del_rcu(&file->hash);
+	spin_unlock(duet_file_lock(bucket));
+	duet_remember_origin(file);
+	duet_file_free(file);
+}
+
 /* Gives up a hold of the file; the last one takes it away when it is unused. */
 void duet_file_release(struct duet_file *file)
 {
 	unsigned long flags;
-	struct inode *inode;
 	bool dead;
 
 	/*
@@ -323,40 +313,90 @@ void duet_file_release(struct duet_file *file)
 	preempt_disable();
 	spin_lock_irqsave(&file->lock, flags);
 	file->holds--;
-	inode = file->inode;
-	dead = !file->dead && !file->holds && list_empty(&file->nodes) &&
-	       (!inode || bitmap_empty(file->active.words, duet.max_tasks));
+	dead = duet_file_unused(file);
 	if (dead)
 		file->dead = true;
 	spin_unlock_irqrestore(&file->lock, flags);
-	if (dead) {
-		if (inode)
-			rhashtable_remove_fast(&duet.by_inode, &file->by_inode,
-					       duet_by_inode_params);
-		duet_remember_origin(file);
-		rhltable_remove(&duet.by_ino, &file->by_ino,
-				duet_by_ino_params);
-		duet_file_free(file);
-	}
+	if (dead)
+		duet_file_bury(file);
 	preempt_enable();
 }
 
 /* The entry that this task's uuid means. RCU. */
 struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen)
 {
-	struct duet_key key = { .fs = task->fs, .ino = ino };
-	struct rhlist_head *list, *pos;
 	struct duet_file *file;
 
-	list = rhltable_lookup(&duet.by_ino, &key, duet_by_ino_params);
-	rhl_for_each_entry_rcu(file, pos, list, by_ino) {
-		if (file->gen != gen || READ_ONCE(file->dead))
+	hlist_for_each_entry_rcu(file, duet_file_bucket(ino), hash,
+				 rcu_read_lock_sched_held()) {
+		if (file->ino != ino || file->gen != gen ||
+		    file->fs != task->fs || file->subvol != task->subvol ||
+		    READ_ONCE(file->dead))
 			continue;
 		if (test_bit(task->slot, file->active.words) ||
 		    READ_ONCE(file->want[task->slot].flags))
 			return file;
 	}
 	return NULL;
+}
+
+/* The same, with a hold. */
+struct duet_file *duet_file_held(struct duet_task *task, u64 ino, u32 gen)
+{
+	struct duet_file *file;
+
+	rcu_read_lock();
+	file = duet_file_by_ino(task, ino, gen);
+	if (file && !duet_file_hold(file))
+		file = NULL;
+	rcu_read_unlock();
+	return file;
+}
+
+static struct duet_file *duet_file_head(unsigned long bucket)
+{
+	return hlist_entry_safe(duet_dereference(hlist_first_rcu(&duet.file_buckets[bucket])),
+				struct duet_file, hash);
+}
+
+static struct duet_file *duet_file_after(struct duet_file *file)
+{
+	return hlist_entry_safe(duet_dereference(hlist_next_rcu(&file->hash)),
+				struct duet_file, hash);
+}
+
+/*
+ * The next entry of the hash after file, which was the last one or NULL to
+ * begin, with a hold; gives up the hold of file. NULL at the end.
+ */
+struct duet_file *duet_file_next(struct duet_file *file, unsigned long *bucket)
+{
+	struct duet_file *next;
+
+	rcu_read_lock();
+	if (file) {
+		/* It is held, so it is in the hash still. */
+		next = duet_file_after(file);
+	} else {
+		*bucket = 0;
+		next = duet_file_head(0);
+	}
+	for (;;) {
+		while (next && !duet_file_hold(next))
+			next = duet_file_after(next);
+		if (next || ++*bucket >> duet.file_bits)
+			break;
+		if (*bucket % 256 == 0) {
+			rcu_read_unlock();
+			cond_resched();
+			rcu_read_lock();
+		}
+		next = duet_file_head(*bucket);
+	}
+	rcu_read_unlock();
+	if (file)
+		duet_file_release(file);
+	return next;
 }
 
 /* ---- verdicts ---- */
@@ -375,15 +415,17 @@ static bool duet_walk(const struct duet_fs *fs, const struct duet_roots *roots,
 	for (;; dentry = parent) {
 		const struct inode *inode = READ_ONCE(dentry->d_inode);
 
+		if (unlikely(!inode))
+			return false;
 		for (i = 0; i < roots->nr; i++)
-			if (roots->root[i].inode == inode)
-				__set_bit(roots->root[i].slot, map->words);
+			if (READ_ONCE(roots->task[i]->root) == inode)
+				__set_bit(roots->task[i]->slot, map->words);
 		/* Another subvolume begins above; tasks end at its border. */
-		if (fs->subvol_ino && inode && inode->i_ino == fs->subvol_ino)
+		if (fs->subvol_ino && inode->i_ino == fs->subvol_ino)
 			return true;
 		parent = READ_ONCE(dentry->d_parent);
 		if (parent == dentry)
-			return dentry == READ_ONCE(inode->i_sb->s_root);
+			return dentry == dentry->d_sb->s_root;
 	}
 }
 
@@ -394,7 +436,7 @@ static bool duet_walk(const struct duet_fs *fs, const struct duet_roots *roots,
 static bool duet_verdict(struct duet_fs *fs, struct inode *inode,
 			 struct duet_map *map, struct duet_origin *origin)
 {
-	const struct duet_roots *roots = rcu_dereference(fs->roots);
+	const struct duet_roots *roots = duet_dereference(fs->roots);
 	const struct inode *dir;
 	struct dentry *alias;
 	unsigned int seq;
@@ -406,7 +448,7 @@ static bool duet_verdict(struct duet_fs *fs, struct inode *inode,
 		seq = read_seqbegin(&rename_lock);
 		/* i_lock keeps the aliases, is taken with interrupts on. */
 		spin_lock(&inode->i_lock);
-		hlist_for_each_entry(alias, &inode->i_dentry, d_u.d_alias) {
+		hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
 			struct duet_map below = {};
 
 			/* a name that was removed, while others are left */
@@ -415,7 +457,7 @@ static bool duet_verdict(struct duet_fs *fs, struct inode *inode,
 			if (roots)
 				connected |= duet_walk(fs, roots, alias, &below);
 			dir = READ_ONCE(alias->d_parent->d_inode);
-			if (bitmap_empty(below.words, duet.max_tasks) || !dir)
+			if (duet_map_empty(&below) || !dir)
 				continue;
 			bitmap_or(map->words, map->words, below.words,
 				  duet.max_tasks);
@@ -427,11 +469,6 @@ static bool duet_verdict(struct duet_fs *fs, struct inode *inode,
 	return connected;
 }
 
-bool duet_is_done(struct duet_task *task, u64 ino, u32 gen)
-{
-	return xa_load(&task->done, ino) == xa_mk_value(gen);
-}
-
 /* The task wants the file's events from here on. */
 static void duet_file_join(struct duet_file *file, struct duet_task *task,
 			   unsigned int how)
@@ -440,26 +477,22 @@ static void duet_file_join(struct duet_file *file, struct duet_task *task,
 
 	lockdep_assert_held(&file->lock);
 	if (test_bit(task->slot, file->active.words) ||
-	    duet_is_done(task, file->key.ino, file->gen))
+	    duet_is_silent(task, file->ino, file->gen))
 		return;
 	__set_bit(task->slot, file->active.words);
+	atomic_long_inc(&task->nr_files);
 	if (task->states && !file->nr_state++ && file->nr_nodes)
 		file->stale = true;
 	if (how & DUET_DECIDE_FRESH && !file->stale &&
 	    !(want->flags & DUET_WANT_LEFT))
 		return;
-	want->flags &= ~DUET_WANT_LEFT;
-	want->flags |= DUET_WANT_SYNC;
+	if (want->flags & DUET_WANT_LEFT)
+		want->flags ^= DUET_WANT_LEFT | DUET_WANT_BACK;
+	/* In its first scan, a task that wants no news has the file synced. */
+	if (test_bit(DUET_TASK_QUIET, &task->flags))
+		return;
+	want->flags |= DUET_WANT_SYNC | DUET_WANT_NEW;
 	duet_queue_file(file, task);
-}
-
-static void duet_file_deactivate(struct duet_file *file,
-				 struct duet_task *task)
-{
-	lockdep_assert_held(&file->lock);
-	if (__test_and_clear_bit(task->slot, file->active.words) &&
-	    task->states)
-		file->nr_state--;
 }
 
 /* No name of the file is below the task's directory any more. */
@@ -472,6 +505,19 @@ static void duet_file_leave(struct duet_file *file, struct duet_task *task)
 	duet_queue_file(file, task);
 }
 
+/* No entry for a file that these tasks want. In a probe. */
+static void duet_map_lost(const struct duet_map *map, enum duet_drop why)
+{
+	unsigned int i;
+
+	duet_for_each_slot(i, map) {
+		struct duet_task *task = duet_dereference(duet.task[i]);
+
+		if (task)
+			duet_task_lost(task, why);
+	}
+}
+
 /*
  * Decides anew who wants a file, and returns its entry, if it has one then.
  * The inode does not die meanwhile: the caller has a reference, or a locked
@@ -481,6 +527,7 @@ struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
 			      struct duet_file **spare, unsigned int how)
 {
 	struct duet_file *file, *made = NULL;
+	enum duet_drop why = DUET_DROP_NOMEM;
 	struct duet_origin origin = {};
 	unsigned int epoch, i;
 	unsigned long flags;
@@ -489,53 +536,45 @@ struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
 	int moves;
 
 again:
-	epoch = atomic_read(&duet.epoch);
-	moves = atomic_read(&fs->moves);
-	smp_rmb();	/* what the verdict sees is not older than these */
-	file = duet_file_by_inode(inode);
+	/* What the verdict sees is not older than these. */
+	epoch = smp_load_acquire(&duet.epoch);
+	moves = atomic_read_acquire(&fs->moves);
+	file = duet_file_find(inode);
 	if (how & DUET_DECIDE_OPENED && inode->i_nlink < 2 &&
 	    (file ? file->epoch == epoch : duet_nobody_wants(inode)))
 		return file;
 	known = duet_verdict(fs, inode, &map, &origin);
+	trace_duet_verdict(inode, map.words[0], known);
+	if (!known || inode->i_nlink > 1)
+		duet_fs_unnamed(fs);
 	duet_for_each_slot(i, &map) {
-		struct duet_task *task = rcu_dereference(duet.task[i]);
+		struct duet_task *task = duet_dereference(duet.task[i]);
 
-		if (!task || duet_is_done(task, inode->i_ino,
-					  inode->i_generation))
+		if (!task || task->fs != fs ||
+		    duet_is_silent(task, inode->i_ino, inode->i_generation))
 			__clear_bit(i, map.words);
 	}
 	if (!file) {
-		if (bitmap_empty(map.words, duet.max_tasks)) {
+		if (duet_map_empty(&map)) {
 			/* Another name may be inside, and be used next. */
 			if (known && inode->i_nlink < 2)
 				duet_nobody_set(inode, epoch);
 			goto check;
 		}
-		file = duet_file_make(fs, inode, &map, spare);
+		file = duet_file_make(fs, inode, &map, spare, &why);
 		if (!file)
-			file = duet_file_by_inode(inode);
+			file = duet_file_find(inode);
 		else
 			made = file;
 		if (!file) {
-			atomic_long_inc(&duet.nr_dropped);
-			duet_for_each_slot(i, &map) {
-				struct duet_task *task;
-
-				task = rcu_dereference(duet.task[i]);
-				if (!task)
-					continue;
-				atomic_long_inc(&task->nr_dropped);
-				if (!task->states)
-					continue;
-				set_bit(DUET_TASK_RESCAN, &task->flags);
-				duet_task_wake(task);
-			}
+			duet_map_lost(&map, why);
 			return NULL;
 		}
 		/* CPUs that believe that nobody wants it look again. */
 		duet_nobody_clear(inode);
 	}
 
+	/* As in every probe: see table.c. */
 	spin_lock_irqsave(&file->lock, flags);
 	if (file->dead) {
 		spin_unlock_irqrestore(&file->lock, flags);
@@ -543,16 +582,16 @@ again:
 		goto again;
 	}
 	duet_for_each_slot(i, &map) {
-		struct duet_task *task = rcu_dereference(duet.task[i]);
+		struct duet_task *task = duet_dereference(duet.task[i]);
 
-		if (task && task->fs == fs)
+		if (task)
 			duet_file_join(file, task, how);
 	}
 	/* A name outside says nothing while another may be inside. */
 	if ((known && (inode->i_nlink < 2 || how & DUET_DECIDE_LEAVE)) ||
 	    how & DUET_DECIDE_UNNAMED) {
 		duet_for_each_slot(i, &file->active) {
-			struct duet_task *task = rcu_dereference(duet.task[i]);
+			struct duet_task *task = duet_dereference(duet.task[i]);
 
 			if (task && !test_bit(i, map.words))
 				duet_file_leave(file, task);
@@ -574,67 +613,25 @@ check:
 	return file;
 }
 
-/* ---- events ---- */
-
-/*
- * An event of a folio, in a probe. RCU keeps what we find; nothing here
- * waits or takes a lock that other files' events take.
- */
-void duet_page_event(struct folio *folio, struct address_space *mapping,
-		     u32 event)
-{
-	struct inode *inode = mapping->host;
-	struct duet_file *file;
-	struct duet_fs *fs;
-	unsigned long flags;
-	bool decide;
-
-	rcu_read_lock();
-	fs = duet_watched_fs(inode->i_sb);
-	if (!fs || !S_ISREG(inode->i_mode))
-		goto out;
-	decide = event == DUET_PAGE_ADDED || event == DUET_PAGE_FLUSHED;
-again:
-	file = duet_file_by_inode(inode);
-	if (decide && (file ? file->epoch != atomic_read(&duet.epoch) :
-			      !duet_nobody_wants(inode))) {
-		unsigned int how = 0;
-
-		if (event == DUET_PAGE_ADDED &&
-		    mapping->nrpages == folio_nr_pages(folio))
-			how = DUET_DECIDE_FRESH;
-		file = duet_decide(fs, inode, NULL, how);
-	}
-	if (!file)
-		goto out;
-	spin_lock_irqsave(&file->lock, flags);
-	if (unlikely(file->dead)) {
-		spin_unlock_irqrestore(&file->lock, flags);
-		/* Nobody wanted it when it died. Only ADDED can tell anew. */
-		if (!decide)
-			goto out;
-		cpu_relax();
-		goto again;
-	}
-	if (!bitmap_empty(file->active.words, duet.max_tasks))
-		duet_file_event(file, folio->index, folio_nr_pages(folio),
-				event);
-	spin_unlock_irqrestore(&file->lock, flags);
-out:
-	rcu_read_unlock();
-}
+/* ---- the end of an inode ---- */
 
 static void duet_node_evicted(struct duet_node *node, void *arg)
 {
+	struct duet_file *file = node->file;
 	struct duet_news news;
 	unsigned int i;
 
 	node->cached = 0;
 	node->dirty = 0;
-	duet_for_each_slot(i, &node->file->active) {
-		struct duet_task *task = rcu_dereference(duet.task[i]);
+	duet_for_each_slot(i, &file->active) {
+		struct duet_task *task = duet_dereference(duet.task[i]);
 
-		if (task && duet_node_news(node, task, &news))
+		if (!task || node->slot[i].next ||
+		    !duet_node_news(node, task, &news))
+			continue;
+		if (duet_is_full(task))
+			duet_want_lost(file, task, DUET_DROP_TASK_LIMIT);
+		else
 			duet_queue_node(node, task);
 	}
 	duet_node_gc(node);
@@ -647,27 +644,25 @@ void duet_inode_evicted(struct inode *inode)
 	unsigned long flags;
 
 	rcu_read_lock();
-	if (!S_ISREG(inode->i_mode) || !duet_watched_fs(inode->i_sb))
+	if (!S_ISREG(inode->i_mode)) {
+		duet_hook_proved(inode, DUET_HOOK_EVICTED);
 		goto out;
+	}
 	duet_nobody_clear(inode);
 again:
-	file = duet_file_by_inode(inode);
+	file = duet_file_find(inode);
 	if (!file)
 		goto out;
-	preempt_disable();
+	/* As in every probe: see table.c. */
 	spin_lock_irqsave(&file->lock, flags);
 	if (file->dead) {
 		spin_unlock_irqrestore(&file->lock, flags);
-		preempt_enable();
 		cpu_relax();
 		goto again;
 	}
-	file->inode = NULL;
+	WRITE_ONCE(file->inode, NULL);
 	file->holds++;
 	spin_unlock_irqrestore(&file->lock, flags);
-	rhashtable_remove_fast(&duet.by_inode, &file->by_inode,
-			       duet_by_inode_params);
-	preempt_enable();
 	duet_file_each_node(file, duet_node_evicted, NULL);
 	duet_file_release(file);
 out:
@@ -681,8 +676,10 @@ static void duet_node_forget(struct duet_node *node, void *arg)
 	struct duet_task *task = arg;
 	struct duet_slot *slot = &node->slot[task->slot];
 
-	if (slot->next)
+	if (slot->next) {
 		node->nr_queued--;
+		atomic_long_sub(duet.node_size, &task->pending);
+	}
 	memset(slot, 0, sizeof(*slot));
 	if (!node->file->nr_state) {
 		node->cached = 0;
@@ -710,6 +707,8 @@ void duet_file_forget(struct duet_file *file, struct duet_task *task)
 	file->holds++;
 	spin_unlock_irqrestore(&file->lock, flags);
 	duet_file_each_node(file, duet_node_forget, task);
+	/* The task may ask for its path; others may keep the entry. */
+	duet_remember_origin(file);
 	duet_file_release(file);
 }
 
@@ -723,6 +722,7 @@ static void duet_drop_queue(struct duet_task *task, struct llist_node *queue)
 		next = queue->next;
 		file = duet_queued_file(task, queue);
 		file->want[task->slot].flags = 0;
+		atomic_long_sub(duet.file_size, &task->pending);
 		duet_file_release(file);
 	}
 }
@@ -730,29 +730,13 @@ static void duet_drop_queue(struct duet_task *task, struct llist_node *queue)
 /* Takes a task that no probe sees any more out of every file. */
 void duet_task_forget(struct duet_task *task)
 {
-	struct rhashtable_iter iter;
-	struct duet_file *file;
-	unsigned int n = 0;
+	struct duet_file *file = NULL;
+	unsigned long bucket;
 
 	lockdep_assert_held(&task->lock);
-	rhltable_walk_enter(&duet.by_ino, &iter);
-	rhashtable_walk_start(&iter);
-	while ((file = rhashtable_walk_next(&iter))) {
-		if (IS_ERR(file))	/* resized: starts again */
-			continue;
-		/* Held, so that the walk finds its place again after a rest. */
-		if (file->key.fs != task->fs || !duet_file_hold(file))
-			continue;
-		if (++n % DUET_RUN_PAGES == 0) {
-			rhashtable_walk_stop(&iter);
-			cond_resched();
-			rhashtable_walk_start(&iter);
-		}
-		duet_file_forget(file, task);
-		duet_file_release(file);
-	}
-	rhashtable_walk_stop(&iter);
-	rhashtable_walk_exit(&iter);
+	while ((file = duet_file_next(file, &bucket)))
+		if (file->fs == task->fs)
+			duet_file_forget(file, task);
 
 	duet_drop_queue(task, task->todo);
 	task->todo = NULL;

@@ -4,7 +4,8 @@
  */
 #include <linux/miscdevice.h>
 #include <linux/module.h>
-#include "duet.h"
+#define CREATE_TRACE_POINTS
+#include "trace.h"
 
 /* A word of a node has a bit for each page, an xarray value a generation. */
 static_assert(BITS_PER_LONG == 64);
@@ -29,17 +30,32 @@ static struct miscdevice duet_device = {
 	.groups = duet_groups,
 };
 
+/* What uevents and sysfs notifications are about. */
+struct device *duet_dev(void)
+{
+	return duet_device.this_device;
+}
+
 static int __init duet_init(void)
 {
 	int err;
 
+	duet_default_limits();
 	err = duet_watch_init();
 	if (err)
 		return err;
-	duet_hooks_init();
+	err = duet_hooks_init();
+	if (err)
+		goto exit_watch;
 	err = misc_register(&duet_device);
 	if (err)
-		duet_watch_exit();
+		goto exit_hooks;
+	return 0;
+
+exit_hooks:
+	duet_hooks_exit();
+exit_watch:
+	duet_watch_exit();
 	return err;
 }
 
@@ -47,13 +63,17 @@ static void __exit duet_exit(void)
 {
 	/* No descriptor is open any more, so no task is left. */
 	misc_deregister(&duet_device);
+	duet_device.this_device = NULL;
 	duet_stop();
+	duet_hooks_exit();
 	duet_watch_exit();
 	/* The entries' and nodes' callbacks are code of this module. */
 	rcu_barrier();
-	WARN(atomic_long_read(&duet.nr_nodes) || atomic_long_read(&duet.nr_files),
-	     "duet: %ld nodes, %ld files leaked\n",
-	     atomic_long_read(&duet.nr_nodes), atomic_long_read(&duet.nr_files));
+	WARN(atomic_long_read(&duet.bytes) || atomic_long_read(&duet.nr_nodes) ||
+	     atomic_long_read(&duet.nr_files),
+	     "duet: leaked %ld bytes, %ld nodes, %ld files\n",
+	     atomic_long_read(&duet.bytes), atomic_long_read(&duet.nr_nodes),
+	     atomic_long_read(&duet.nr_files));
 }
 
 module_init(duet_init);

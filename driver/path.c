@@ -15,27 +15,32 @@
 #include <linux/mm.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
+#include "compat.h"
 #include "duet.h"
 
 /*
  * The directories of files whose entries are gone: a lossy table of fixed
  * size, by inode number. A collision costs one path.
  */
-#define DUET_ORIGIN_BITS	14
-
 struct duet_remembered {
 	const struct duet_fs *fs;
+	u64 subvol;
 	u64 ino;
 	u32 gen;
 	struct duet_origin origin;
 };
 
 static struct duet_remembered *duet_remembered;
+static unsigned int duet_remembered_bits;
 static DEFINE_SPINLOCK(duet_remembered_lock);
 
+/* A 16th of the limit, in powers of two. */
 int duet_path_start(void)
 {
-	duet_remembered = kvcalloc(1U << DUET_ORIGIN_BITS,
+	unsigned long room = duet.limit / (16 * sizeof(*duet_remembered));
+
+	duet_remembered_bits = clamp_t(unsigned int, ilog2(room | 1), 10, 22);
+	duet_remembered = kvcalloc(1UL << duet_remembered_bits,
 				   sizeof(*duet_remembered), GFP_KERNEL);
 	return duet_remembered ? 0 : -ENOMEM;
 }
@@ -45,6 +50,11 @@ void duet_path_stop(void)
 	kvfree(duet_remembered);
 }
 
+static struct duet_remembered *duet_remembered_slot(u64 ino)
+{
+	return &duet_remembered[hash_64(ino, duet_remembered_bits)];
+}
+
 /* When an entry dies, in process context; interrupts do not come here. */
 void duet_remember_origin(const struct duet_file *file)
 {
@@ -52,10 +62,11 @@ void duet_remember_origin(const struct duet_file *file)
 
 	if (!file->origin.ino)
 		return;
-	slot = &duet_remembered[hash_64(file->key.ino, DUET_ORIGIN_BITS)];
+	slot = duet_remembered_slot(file->ino);
 	spin_lock(&duet_remembered_lock);
-	slot->fs = file->key.fs;
-	slot->ino = file->key.ino;
+	slot->fs = file->fs;
+	slot->subvol = file->subvol;
+	slot->ino = file->ino;
 	slot->gen = file->gen;
 	slot->origin = file->origin;
 	spin_unlock(&duet_remembered_lock);
@@ -67,16 +78,17 @@ static bool duet_recall_origin(const struct duet_task *task, u64 ino, u32 gen,
 	struct duet_remembered *slot;
 	bool found;
 
-	slot = &duet_remembered[hash_64(ino, DUET_ORIGIN_BITS)];
+	slot = duet_remembered_slot(ino);
 	spin_lock(&duet_remembered_lock);
-	found = slot->fs == task->fs && slot->ino == ino && slot->gen == gen;
+	found = slot->fs == task->fs && slot->subvol == task->subvol &&
+		slot->ino == ino && slot->gen == gen;
 	if (found)
 		*origin = slot->origin;
 	spin_unlock(&duet_remembered_lock);
 	return found;
 }
 
-/* A file handle as ext4 and f2fs, or XFS, encode it. */
+/* A file handle as ext4 and f2fs, XFS, or btrfs encode it. */
 struct duet_handle {
 	int type;
 	int len;		/* in 32-bit words */
@@ -88,14 +100,34 @@ struct duet_handle {
 			u64 parent_ino;
 			u32 parent_gen;
 		} __packed xfs;
+		struct {
+			u64 ino;
+			u64 subvol;
+			u32 gen;
+			u64 parent_ino;
+			u32 parent_gen;
+		} __packed btrfs;
 	};
 };
 
 #define DUET_XFS_64BIT	0x80	/* XFS_FILEID_TYPE_64FLAG */
 
+/* Which of btrfs' trees the inode is in; 0 elsewhere. */
+u64 duet_subvol_of(struct inode *inode)
+{
+	struct duet_handle handle = {};
+	int len = sizeof(handle.btrfs) / sizeof(u32);
+
+	if (inode->i_sb->s_magic != BTRFS_SUPER_MAGIC)
+		return 0;
+	duet_encode_fh(inode, &handle.fid, &len);
+	return handle.btrfs.subvol;
+}
+
 /* Returns false where we do not know how to make one. */
 static bool duet_handle_make(struct duet_handle *handle, unsigned long magic,
-			     u64 ino, u32 gen, const struct duet_origin *origin)
+			     const struct duet_task *task, u64 ino, u32 gen,
+			     const struct duet_origin *origin)
 {
 	memset(handle, 0, sizeof(*handle));
 	handle->type = origin ? FILEID_INO32_GEN_PARENT : FILEID_INO32_GEN;
@@ -120,6 +152,18 @@ static bool duet_handle_make(struct duet_handle *handle, unsigned long magic,
 			handle->xfs.parent_gen = origin->gen;
 		}
 		return true;
+	case BTRFS_SUPER_MAGIC:
+		handle->type = origin ? FILEID_BTRFS_WITH_PARENT :
+					FILEID_BTRFS_WITHOUT_PARENT;
+		handle->len = origin ? 8 : 5;
+		handle->btrfs.ino = ino;
+		handle->btrfs.subvol = task->subvol;
+		handle->btrfs.gen = gen;
+		if (origin) {
+			handle->btrfs.parent_ino = origin->ino;
+			handle->btrfs.parent_gen = origin->gen;
+		}
+		return true;
 	}
 	return false;
 }
@@ -136,11 +180,7 @@ struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 	struct duet_file *file;
 	struct dentry *dentry;
 
-	rcu_read_lock();
-	file = duet_file_by_ino(task, ino, gen);
-	if (file && !duet_file_hold(file))
-		file = NULL;
-	rcu_read_unlock();
+	file = duet_file_held(task, ino, gen);
 	if (file) {
 		inode = duet_file_inode(file, sb);
 		duet_file_release(file);
@@ -151,7 +191,7 @@ struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 	*sb = duet_fs_pin(task->fs);
 	if (!*sb)
 		return NULL;
-	if (duet_handle_make(&handle, (*sb)->s_magic, ino, gen, NULL)) {
+	if (duet_handle_make(&handle, (*sb)->s_magic, task, ino, gen, NULL)) {
 		dentry = (*sb)->s_export_op->fh_to_dentry(*sb, &handle.fid,
 							  handle.len,
 							  handle.type);
@@ -171,12 +211,16 @@ struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 static struct dentry *duet_name_below(const struct duet_task *task,
 				      struct inode *inode)
 {
+	const struct inode *root = READ_ONCE(task->root);
 	struct dentry *alias, *found = NULL;
 
+	if (!root)
+		return NULL;
+	/* In process context, where nothing else is locked. */
 	read_seqlock_excl(&rename_lock);
 	spin_lock(&inode->i_lock);
-	hlist_for_each_entry(alias, &inode->i_dentry, d_u.d_alias) {
-		if (!duet_below(alias, task->root))
+	hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
+		if (!duet_below(alias, root))
 			continue;
 		spin_lock(&alias->d_lock);
 		if (!d_unhashed(alias))
@@ -229,13 +273,16 @@ static char *duet_path_render(const struct duet_task *task,
 static int duet_acceptable(void *arg, struct dentry *dentry)
 {
 	const struct duet_task *task = arg;
+	const struct inode *root = READ_ONCE(task->root);
 	unsigned int seq;
 	bool below;
 
+	if (!root)
+		return false;
 	do {
 		seq = read_seqbegin(&rename_lock);
 		rcu_read_lock();
-		below = duet_below(dentry, task->root);
+		below = duet_below(dentry, root);
 		rcu_read_unlock();
 	} while (read_seqretry(&rename_lock, seq));
 	return below;
@@ -268,7 +315,7 @@ struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen)
 		return NULL;
 	dentry = NULL;
 	if (path.mnt->mnt_sb == READ_ONCE(task->fs->sb) &&
-	    duet_handle_make(&handle, path.mnt->mnt_sb->s_magic, ino, gen,
+	    duet_handle_make(&handle, path.mnt->mnt_sb->s_magic, task, ino, gen,
 			     &origin))
 		dentry = exportfs_decode_fh(path.mnt, &handle.fid, handle.len,
 					    handle.type, duet_acceptable, task);
@@ -297,7 +344,8 @@ struct dentry *duet_name_of(struct duet_task *task, struct inode *inode,
 
 /*
  * The path of the file that a task's uuid names, at the end of buf, or an
- * error: ENOENT when no name of it lies below the task's directory.
+ * error: ENOENT when no name of it lies below the task's directory, EACCES
+ * when the task may know nothing of it.
  */
 char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 		   size_t size)
@@ -311,8 +359,12 @@ char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 	if (!inode)
 		return ERR_PTR(-ENOENT);
 	dentry = duet_name_of(task, inode, gen);
-	path = dentry ? duet_path_render(task, dentry, buf, size) :
-			ERR_PTR(-ENOENT);
+	if (!dentry)
+		path = ERR_PTR(-ENOENT);
+	else if (!duet_may_know(task, inode))
+		path = ERR_PTR(-EACCES);
+	else
+		path = duet_path_render(task, dentry, buf, size);
 	dput(dentry);
 	iput(inode);
 	deactivate_super(sb);

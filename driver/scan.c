@@ -10,144 +10,212 @@
  * whatever races, the later word is the truth.
  */
 #include <linux/dcache.h>
+#include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include "duet.h"
 
-/*
- * Brings one run of the file in line, and tells the task of it as of news.
- * Returns a folio that has to be waited for, with a reference, or NULL.
- */
-static struct folio *duet_sync_run(struct duet_file *file,
-				   struct address_space *mapping, u64 run,
-				   struct duet_task *task,
-				   struct duet_node **spare)
-{
-	u64 first = run << DUET_RUN_SHIFT;
-	u64 last = first + DUET_RUN_PAGES - 1;
-	struct folio *folio, *busy = NULL;
-	u64 cached = 0, dirty = 0;
-	struct duet_node *node;
-	struct duet_news news;
-	struct duet_slot *slot;
-	unsigned int i;
+/* One file that is being brought in line, for one task. */
+struct duet_sync {
+	struct duet_file *file;
+	struct address_space *mapping;
+	struct duet_task *task;
+	struct duet_node *spare;	/* allocated where waiting is allowed */
+	bool fresh;			/* what is cached is an event */
+	bool back;			/* and so is that it had gone */
+	bool lost;			/* no memory for all of it */
+	bool busy;			/* somebody kept writing it back */
+	enum duet_drop why;
+};
 
-	XA_STATE(xas, &mapping->i_pages, first);
+/* Which pages of a run are cached, which are dirty; xa_lock. */
+struct duet_look {
+	u64 cached;
+	u64 dirty;
+	struct folio *busy;	/* has to be waited for; with a reference */
+};
+
+static void duet_look_at(struct xa_state *xas, u64 first, u64 last,
+			 struct duet_look *look)
+{
+	struct folio *folio;
 
 	/* Bounded by the 64 pages of the run. */
-	xas_lock_irq(&xas);
-	xas_for_each(&xas, folio, last) {
+	xas_for_each(xas, folio, last) {
 		u64 from, to, pages;
 
-		if (xas_retry(&xas, folio) || xa_is_value(folio))
+		if (xas_retry(xas, folio) || xa_is_value(folio))
 			continue;
 		from = max_t(u64, folio->index, first) - first;
 		to = min_t(u64, folio_next_index(folio) - 1, last) - first;
 		pages = GENMASK_ULL(to, from);
-		cached |= pages;
+		look->cached |= pages;
 		if (!folio_test_dirty(folio))
 			continue;
-		dirty |= pages;
+		look->dirty |= pages;
 		/*
 		 * FLUSHED comes before the flag is cleared, with the folio
 		 * locked: dirty and locked may be clean in a moment.
 		 */
-		if (!busy && folio_test_locked(folio) && folio_try_get(folio))
-			busy = folio;
+		if (!look->busy && folio_test_locked(folio) &&
+		    folio_try_get(folio))
+			look->busy = folio;
 	}
+}
 
-	spin_lock(&file->lock);
-	node = duet_node_find(file, run);
-	if (!node && cached && *spare) {
-		node = *spare;
-		*spare = NULL;
-		duet_node_add(file, run, node);
-	}
-	if (!node) {
-		if (cached) {	/* over the limit: say so, do not try again */
-			atomic_long_inc(&duet.nr_dropped);
-			atomic_long_inc(&task->nr_dropped);
-		}
-		goto out;
-	}
+/* What was seen, to the node and to whom it is news; file->lock. */
+static void duet_sync_node(struct duet_sync *sync, struct duet_node *node,
+			   const struct duet_look *look)
+{
+	struct duet_file *file = sync->file;
+	struct duet_task *task = sync->task;
+	u64 *bits = node->slot[task->slot].bits;
+	struct duet_news news;
+	unsigned int i;
+
 	if (file->nr_state) {
-		node->cached = cached;
-		node->dirty = dirty;
+		node->cached = look->cached;
+		node->dirty = look->dirty;
 	}
-	slot = &node->slot[task->slot];
+	duet_for_each_slot(i, &file->active) {
+		struct duet_task *other = duet_dereference(duet.task[i]);
+
+		if (other && other != task &&
+		    duet_node_news(node, other, &news))
+			duet_queue_node(node, other);
+	}
 	if (file->want[task->slot].flags & DUET_WANT_LEFT) {
 		if (task->events & DUET_PAGE_REMOVED)
-			slot->removed |= cached;
-	} else {
+			bits[DUET_EVENT_REMOVED] |= look->cached;
+	} else if (test_bit(DUET_TASK_QUIET, &task->flags)) {
+		if (!node->slot[task->slot].next)
+			duet_node_told(node, task, ~0ULL);
+	} else if (sync->fresh) {
 		if (task->events & DUET_PAGE_ADDED)
-			slot->added |= cached;
+			bits[DUET_EVENT_ADDED] |= look->cached;
 		if (task->events & DUET_PAGE_DIRTY)
-			slot->dirty |= dirty;
-		duet_for_each_slot(i, &file->active) {
-			struct duet_task *other = rcu_dereference(duet.task[i]);
-
-			if (other && other != task &&
-			    duet_node_news(node, other, &news))
-				duet_queue_node(node, other);
-		}
+			bits[DUET_EVENT_DIRTY] |= look->dirty;
+		if (sync->back && task->events & DUET_PAGE_REMOVED)
+			bits[DUET_EVENT_REMOVED] |= look->cached;
 	}
 	if (duet_node_news(node, task, &news))
 		duet_queue_node(node, task);
 	else
 		duet_node_gc(node);
-out:
+}
+
+/*
+ * Brings one run of the file in line, and tells the task of it as of news.
+ * Returns a folio that has to be waited for, with a reference, or NULL.
+ */
+static struct folio *duet_sync_locked(struct duet_sync *sync, u64 run)
+{
+	u64 first = run << DUET_RUN_SHIFT;
+	struct duet_file *file = sync->file;
+	struct duet_look look = {};
+	struct duet_node *node;
+
+	XA_STATE(xas, &sync->mapping->i_pages, first);
+
+	rcu_read_lock();
+	xas_lock_irq(&xas);
+	duet_look_at(&xas, first, first + DUET_RUN_PAGES - 1, &look);
+	/* Below xa_lock, as the probes take it. */
+	spin_lock(&file->lock);
+	node = duet_node_find(file, run);
+	if (!node && look.cached) {
+		node = duet_node_first(file);
+		if (!node)
+			swap(node, sync->spare);
+		if (node)
+			duet_node_add(file, run, node);
+		else
+			sync->lost = true;
+	}
+	if (node)
+		duet_sync_node(sync, node, &look);
 	spin_unlock(&file->lock);
 	xas_unlock_irq(&xas);
-	return busy;
+	rcu_read_unlock();
+	return look.busy;
 }
 
 /* As above, and sees write-back that has begun on the run to its end. */
-static void duet_sync_settled(struct duet_file *file,
-			      struct address_space *mapping, u64 run,
-			      struct duet_task *task, struct duet_node **spare)
+static void duet_sync_run(struct duet_sync *sync, u64 run)
 {
+	unsigned int rounds = 0;
 	struct folio *busy;
+	int err;
 
-	/* Allocated here, where waiting is allowed, used under the locks. */
-	if (!*spare)
-		*spare = duet_node_alloc(GFP_KERNEL);
 	do {
-		rcu_read_lock();
-		busy = duet_sync_run(file, mapping, run, task, spare);
-		rcu_read_unlock();
-		if (busy) {
-			int err = folio_wait_locked_killable(busy);
-
-			folio_put(busy);
-			if (err)
-				break;
+		if (!sync->spare && READ_ONCE(sync->file->nr_nodes))
+			sync->spare = duet_node_alloc(GFP_KERNEL, &sync->why);
+		busy = duet_sync_locked(sync, run);
+		if (!busy)
+			break;
+		err = folio_wait_locked_killable(busy);
+		folio_put(busy);
+		/* One page after the other, if it must be, but not for ever. */
+		if (++rounds > DUET_RUN_PAGES) {
+			sync->busy = true;
+			break;
 		}
-	} while (busy);
+	} while (!err);
+}
+
+/* Every run that is cached. */
+static void duet_sync_cached(struct duet_sync *sync)
+{
+	unsigned long index = 0;
+	void *entry;
+
+	while ((entry = xa_find(&sync->mapping->i_pages, &index, ULONG_MAX,
+				XA_PRESENT))) {
+		cond_resched();
+		if (fatal_signal_pending(current))
+			break;
+		if (!xa_is_value(entry)) {
+			duet_sync_run(sync, index >> DUET_RUN_SHIFT);
+			index |= DUET_RUN_PAGES - 1;
+		}
+		if (++index == 0)
+			break;
+	}
 }
 
 struct duet_runs {
-	u64 after;
 	unsigned int nr;
-	u64 run[16];
+	unsigned int max;
+	u64 *run;
 };
 
-/* Collects the lowest runs of the file that come after a given one. */
 static void duet_collect_run(struct duet_node *node, void *arg)
 {
 	struct duet_runs *runs = arg;
+
+	if (runs->nr < runs->max)
+		runs->run[runs->nr++] = node->run;
+}
+
+/* Every run that we know something of, cached or not. */
+static void duet_sync_known(struct duet_sync *sync)
+{
+	struct duet_runs runs = { .max = READ_ONCE(sync->file->nr_nodes) };
 	unsigned int i;
 
-	if (node->run < runs->after)
+	runs.run = kvmalloc_array(runs.max ?: 1, sizeof(*runs.run), GFP_KERNEL);
+	if (!runs.run) {
+		sync->why = DUET_DROP_NOMEM;
+		sync->lost = true;
 		return;
-	for (i = runs->nr; i > 0 && runs->run[i - 1] > node->run; i--)
-		if (i < ARRAY_SIZE(runs->run))
-			runs->run[i] = runs->run[i - 1];
-	if (i < ARRAY_SIZE(runs->run)) {
-		runs->run[i] = node->run;
-		if (runs->nr < ARRAY_SIZE(runs->run))
-			runs->nr++;
 	}
+	duet_file_each_node(sync->file, duet_collect_run, &runs);
+	for (i = 0; i < runs.nr && !fatal_signal_pending(current); i++) {
+		duet_sync_run(sync, runs.run[i]);
+		cond_resched();
+	}
+	kvfree(runs.run);
 }
 
 static void duet_node_recheck(struct duet_node *node, void *arg)
@@ -165,46 +233,6 @@ static void duet_node_recheck(struct duet_node *node, void *arg)
 		duet_node_gc(node);
 }
 
-static void duet_sync_cached(struct duet_file *file,
-			     struct address_space *mapping,
-			     struct duet_task *task, struct duet_node **spare)
-{
-	unsigned long index = 0;
-	void *entry;
-
-	while ((entry = xa_find(&mapping->i_pages, &index, ULONG_MAX,
-				XA_PRESENT))) {
-		cond_resched();
-		if (fatal_signal_pending(current))
-			break;
-		if (!xa_is_value(entry)) {
-			duet_sync_settled(file, mapping,
-					  index >> DUET_RUN_SHIFT, task, spare);
-			index |= DUET_RUN_PAGES - 1;
-		}
-		if (++index == 0)
-			break;
-	}
-}
-
-static void duet_sync_nodes(struct duet_file *file,
-			    struct address_space *mapping,
-			    struct duet_task *task, struct duet_node **spare)
-{
-	struct duet_runs runs = {};
-	unsigned int i;
-
-	do {
-		runs.nr = 0;
-		duet_file_each_node(file, duet_collect_run, &runs);
-		for (i = 0; i < runs.nr; i++)
-			duet_sync_settled(file, mapping, runs.run[i], task,
-					  spare);
-		if (runs.nr)
-			runs.after = runs.run[runs.nr - 1] + 1;
-	} while (runs.nr && !fatal_signal_pending(current));
-}
-
 /*
  * A reference to the file's inode, and to its superblock, without which the
  * inode would be in the way of an unmount. NULL when it is gone.
@@ -213,7 +241,7 @@ struct inode *duet_file_inode(struct duet_file *file, struct super_block **sb)
 {
 	struct inode *inode;
 
-	*sb = duet_fs_pin(file->key.fs);
+	*sb = duet_fs_pin(file->fs);
 	if (!*sb)
 		return NULL;
 	/* Inodes are freed by RCU; igrab() refuses one that is dying. */
@@ -231,38 +259,97 @@ struct inode *duet_file_inode(struct duet_file *file, struct super_block **sb)
 
 /*
  * Compares the file with the page cache for a task that began to want it, or
- * ceased to. The caller holds the file; task->lock.
+ * ceased to. The inode, if it is not gone, is kept by the caller.
  */
-void duet_sync_file(struct duet_file *file, struct duet_task *task)
+static void duet_sync_inode(struct duet_file *file, struct duet_task *task,
+			    struct inode *inode)
 {
-	struct duet_node *spare = NULL;
-	struct super_block *sb;
-	struct inode *inode;
+	struct duet_sync sync = {
+		.file = file,
+		.task = task,
+		.why = DUET_DROP_NOMEM,
+	};
+	struct duet_want *want = &file->want[task->slot];
 	unsigned long flags;
 	bool stale;
 
 	lockdep_assert_held(&task->lock);
-	inode = duet_file_inode(file, &sb);
-
+	/* As in every probe: see table.c. */
 	spin_lock_irqsave(&file->lock, flags);
-	file->want[task->slot].flags &= ~DUET_WANT_SYNC;
+	sync.fresh = want->flags & DUET_WANT_NEW;
+	sync.back = want->flags & DUET_WANT_BACK;
+	want->flags &= ~(DUET_WANT_SYNC | DUET_WANT_NEW | DUET_WANT_BACK);
 	stale = file->stale;
 	file->stale = false;
 	spin_unlock_irqrestore(&file->lock, flags);
 
 	if (inode) {
-		duet_sync_cached(file, inode->i_mapping, task, &spare);
+		sync.mapping = inode->i_mapping;
+		duet_sync_cached(&sync);
 		/* Runs that were cached once and are not any more. */
 		if (stale)
-			duet_sync_nodes(file, inode->i_mapping, task, &spare);
-		iput(inode);
-		deactivate_super(sb);
+			duet_sync_known(&sync);
 	}
-	if (spare)
-		duet_node_free(spare);
+	if (sync.spare)
+		duet_node_free(sync.spare);
 	rcu_read_lock();
 	duet_file_each_node(file, duet_node_recheck, task);
 	rcu_read_unlock();
+
+	if (likely(!sync.lost && !sync.busy &&
+		   !fatal_signal_pending(current)))
+		return;
+	if (sync.lost)
+		duet_task_drop(task, sync.why);
+	spin_lock_irqsave(&file->lock, flags);
+	file->stale |= stale;
+	if (sync.lost)	/* the task can not be told the truth: say so */
+		want->flags |= DUET_WANT_LOST;
+	else if (sync.busy)	/* once more, at the next read */
+		want->flags |= DUET_WANT_SYNC;
+	else		/* it is being killed; another may share its end */
+		want->flags |= DUET_WANT_SYNC |
+			       (sync.fresh ? DUET_WANT_NEW : 0);
+	duet_queue_file(file, task);
+	spin_unlock_irqrestore(&file->lock, flags);
+}
+
+/* The same for a file that the caller holds. */
+void duet_sync_file(struct duet_file *file, struct duet_task *task)
+{
+	struct super_block *sb;
+	struct inode *inode = duet_file_inode(file, &sb);
+
+	duet_sync_inode(file, task, inode);
+	if (inode) {
+		iput(inode);
+		deactivate_super(sb);
+	}
+}
+
+/*
+ * Whether a file has to be compared for a task that looks at all. Who is
+ * event-based is told only of files that are new to it, unless it asked.
+ */
+static bool duet_scan_wants(struct duet_file *file, struct duet_task *task)
+{
+	struct duet_want *want = &file->want[task->slot];
+	unsigned long flags;
+	bool wants;
+
+	/* As in every probe: see table.c. */
+	spin_lock_irqsave(&file->lock, flags);
+	if (test_bit(DUET_TASK_RETELL, &task->flags) &&
+	    test_bit(task->slot, file->active.words))
+		want->flags |= DUET_WANT_NEW;
+	wants = want->flags & (DUET_WANT_SYNC | DUET_WANT_NEW) ||
+		(task->states && (want->flags & DUET_WANT_LEFT ||
+				  test_bit(task->slot, file->active.words)));
+	wants = wants && !file->dead;
+	if (wants)
+		file->holds++;
+	spin_unlock_irqrestore(&file->lock, flags);
+	return wants;
 }
 
 /* One inode of the file system, for a task that scans. */
@@ -270,56 +357,64 @@ static void duet_scan_inode(struct duet_task *task, struct inode *inode,
 			    struct duet_file **spare)
 {
 	struct duet_file *file;
-	bool sync, named;
+	enum duet_drop why;
+	bool sync;
 
 	/*
 	 * A file that we know by a name whose dentry is gone: look the name up
 	 * again, where it was, to see where that is now.
 	 */
-	rcu_read_lock();
-	file = duet_file_by_inode(inode);
-	named = !file || (inode->i_nlink == 1 &&
-			  !hlist_empty(&inode->i_dentry));
-	rcu_read_unlock();
-	if (!named)
+	if (unlikely(hlist_empty(&inode->i_dentry) || inode->i_nlink != 1) &&
+	    duet_has_file(inode))
 		dput(duet_name_again(task, inode->i_ino, inode->i_generation));
 
 	/* Allocated here, where waiting is allowed. */
 	if (!*spare)
-		*spare = duet_file_alloc(GFP_KERNEL);
+		*spare = duet_file_alloc(GFP_KERNEL, &why);
 	rcu_read_lock();
 	file = duet_decide(task->fs, inode, spare, DUET_DECIDE_LEAVE);
-	sync = file && (test_bit(task->slot, file->active.words) ||
-			READ_ONCE(file->want[task->slot].flags)) &&
-	       duet_file_hold(file);
+	sync = file && duet_scan_wants(file, task);
 	rcu_read_unlock();
 	if (sync) {
-		duet_sync_file(file, task);
+		duet_sync_inode(file, task, inode);
 		duet_file_release(file);
 	}
 }
 
 /*
+ * What is in no inode any more, but was not taken back yet, because there
+ * was no room to say so.
+ */
+static void duet_scan_evicted(struct duet_task *task)
+{
+	struct duet_file *file = NULL;
+	unsigned long bucket;
+
+	while ((file = duet_file_next(file, &bucket))) {
+		if (file->fs != task->fs || READ_ONCE(file->inode) ||
+		    !READ_ONCE(file->nr_nodes))
+			continue;
+		rcu_read_lock();
+		duet_file_each_node(file, duet_node_recheck, task);
+		rcu_read_unlock();
+	}
+}
+
+/*
  * Looks at every inode of the file system that has pages, or was of interest
- * until now: is it, to the task, and what of it is cached. The list's lock is let go at every
- * inode that is looked at, and at least every DUET_SCAN_STEP.
+ * until now: is it, to the task, and what of it is cached. The list's lock is
+ * let go at every inode that is looked at, and at least every DUET_SCAN_STEP.
  */
 #define DUET_SCAN_STEP	256
 
-int duet_scan(struct duet_task *task)
+static int duet_scan_inodes(struct duet_task *task, struct super_block *sb)
 {
 	struct inode *inode, *held = NULL;
 	struct duet_file *spare = NULL;
 	unsigned int skipped = 0;
-	struct super_block *sb;
 	int err = 0;
 
-	lockdep_assert_held(&task->lock);
-	clear_bit(DUET_TASK_RESCAN, &task->flags);
-	sb = duet_fs_pin(task->fs);
-	if (!sb)
-		return 0;	/* unmounted: nothing is cached any more */
-
+	/* In process context; what is done under it is bounded by the step. */
 	spin_lock(&sb->s_inode_list_lock);
 	list_for_each_entry(inode, &sb->s_inodes, i_sb_list) {
 		bool look = S_ISREG(inode->i_mode) &&
@@ -349,8 +444,32 @@ int duet_scan(struct duet_task *task)
 	iput(held);
 	if (spare)
 		duet_file_free(spare);
+	return err;
+}
+
+int duet_scan(struct duet_task *task)
+{
+	struct super_block *sb;
+	long drops;
+	int err;
+
+	lockdep_assert_held(&task->lock);
+	clear_bit(DUET_TASK_RESCAN, &task->flags);
+	drops = duet_drops(task);
+	/* Until it is seen that this one has room: see duet_task_lost(). */
+	set_bit(DUET_TASK_STARVED, &task->flags);
+	if (task->states)
+		duet_scan_evicted(task);
+	sb = duet_fs_pin(task->fs);
+	if (!sb)
+		return 0;	/* unmounted: nothing is cached any more */
+	err = duet_scan_inodes(task, sb);
 	deactivate_super(sb);
 	if (err)
 		set_bit(DUET_TASK_RESCAN, &task->flags);
+	else
+		clear_bit(DUET_TASK_RETELL, &task->flags);
+	if (drops == duet_drops(task))
+		clear_bit(DUET_TASK_STARVED, &task->flags);
 	return err;
 }

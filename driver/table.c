@@ -8,43 +8,66 @@
  * the kernel takes in hard interrupts, so interrupts are off. Two CPUs meet
  * on it only where they would meet on that xa_lock. No section under it is
  * longer than one folio or DUET_BATCH nodes.
+ *
+ * A bucket is looked at under its own bit lock, which is why a node can be
+ * freed at once. Nothing is locked within, and chains are short.
  */
+#include <linux/bitmap.h>
 #include <linux/hash.h>
 #include <linux/mm.h>
-#include <linux/rculist_bl.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 #include "duet.h"
+#include "trace.h"
 
 #define DUET_BATCH	32
+
+/* ---- memory ---- */
+
+/* Takes bytes of the limit of all tasks; false when that would exceed it. */
+bool duet_charge(unsigned long bytes)
+{
+	if (atomic_long_add_return(bytes, &duet.bytes) <=
+	    READ_ONCE(duet.limit))
+		return true;
+	atomic_long_sub(bytes, &duet.bytes);
+	return false;
+}
+
+void duet_uncharge(unsigned long bytes)
+{
+	atomic_long_sub(bytes, &duet.bytes);
+}
 
 static struct hlist_bl_head *duet_bucket(const struct duet_file *file, u64 run)
 {
 	/* Page 0 of every file must spread, and so must the runs of one. */
 	u64 key = (u64)(uintptr_t)file + run * 0xff51afd7ed558ccdULL;
 
-	return &duet.buckets[hash_64(key, duet.bucket_bits)];
+	return &duet.node_buckets[hash_64(key, duet.node_bits)];
+}
+
+struct hlist_bl_head *duet_node_bucket(unsigned long i)
+{
+	return &duet.node_buckets[i];
 }
 
 int duet_table_start(void)
 {
 	unsigned long nodes = duet.limit / duet.node_size;
-	unsigned long i;
 
 	/* As many buckets as there can be nodes: chains stay short. */
-	duet.bucket_bits = clamp_t(unsigned int, ilog2(nodes) + 1, 10, 24);
-	duet.buckets = kvmalloc_array(1UL << duet.bucket_bits,
-				      sizeof(*duet.buckets), GFP_KERNEL);
-	if (!duet.buckets)
+	duet.node_bits = clamp_t(unsigned int, ilog2(nodes | 1) + 1, 10, 24);
+	/* Zeroed heads are empty lists. */
+	duet.node_buckets = kvcalloc(1UL << duet.node_bits,
+				     sizeof(*duet.node_buckets), GFP_KERNEL);
+	if (!duet.node_buckets)
 		return -ENOMEM;
-	for (i = 0; i < 1UL << duet.bucket_bits; i++)
-		INIT_HLIST_BL_HEAD(&duet.buckets[i]);
-
 	duet.node_cache = kmem_cache_create("duet_node", duet.node_size, 0, 0,
 					    NULL);
 	if (!duet.node_cache) {
-		kvfree(duet.buckets);
+		kvfree(duet.node_buckets);
 		return -ENOMEM;
 	}
 	return 0;
@@ -53,62 +76,75 @@ int duet_table_start(void)
 void duet_table_stop(void)
 {
 	kmem_cache_destroy(duet.node_cache);
-	kvfree(duet.buckets);
+	kvfree(duet.node_buckets);
 }
 
-/* How many nodes the fullest bucket holds. Looks at every bucket: for people. */
-unsigned int duet_table_longest_chain(void)
+/* Measures every chain. Looks at every bucket: for people. */
+void duet_table_measure(struct duet_table *table)
 {
-	unsigned int len, longest = 0;
 	struct hlist_bl_node *pos;
-	struct duet_node *node;
-	unsigned long i;
+	unsigned long i, flags;
 
 	lockdep_assert_held(&duet.lock);
-	for (i = 0; duet.on && i < 1UL << duet.bucket_bits; i++) {
-		len = 0;
-		rcu_read_lock();	/* nodes come and go meanwhile */
-		hlist_bl_for_each_entry_rcu(node, pos, &duet.buckets[i], hash)
-			len++;
-		rcu_read_unlock();
-		longest = max(longest, len);
-		cond_resched();
+	table->buckets = duet.on ? 1UL << duet.node_bits : 0;
+	table->nodes = atomic_long_read(&duet.nr_nodes);
+	for (i = 0; i < table->buckets; i++) {
+		struct hlist_bl_head *bucket = &duet.node_buckets[i];
+		struct duet_node *node;
+		unsigned int len = 0;
+
+		if (!hlist_bl_empty(bucket)) {
+			/* Taken in probes, hence with interrupts off. */
+			local_irq_save(flags);
+			hlist_bl_lock(bucket);
+			hlist_bl_for_each_entry(node, pos, bucket, hash)
+				len++;
+			hlist_bl_unlock(bucket);
+			local_irq_restore(flags);
+		}
+		table->longest = max(table->longest, len);
+		table->chains[min(len, DUET_CHAIN_LENGTHS - 1)]++;
+		if (i % 1024 == 0)
+			cond_resched();
 	}
-	return longest;
 }
 
 /* In a probe: GFP_NOWAIT, may fail, and takes nothing of the reserves. */
-struct duet_node *duet_node_alloc(gfp_t gfp)
+struct duet_node *duet_node_alloc(gfp_t gfp, enum duet_drop *why)
 {
 	struct duet_node *node;
 
-	if (atomic_long_read(&duet.bytes) + duet.node_size > duet.limit)
+	if (!duet_charge(duet.node_size)) {
+		*why = DUET_DROP_LIMIT;
 		return NULL;
+	}
 	node = kmem_cache_zalloc(duet.node_cache, gfp);
-	if (!node)
-		return NULL;
-	atomic_long_add(duet.node_size, &duet.bytes);
-	atomic_long_inc(&duet.nr_nodes);
+	if (!node) {
+		duet_uncharge(duet.node_size);
+		*why = DUET_DROP_NOMEM;
+	}
 	return node;
 }
 
-static void duet_node_free_rcu(struct rcu_head *rcu)
-{
-	kmem_cache_free(duet.node_cache,
-			container_of(rcu, struct duet_node, rcu));
-}
-
-/* Others may be walking over it on their way along the bucket. */
+/* A node that is in no file. */
 void duet_node_free(struct duet_node *node)
 {
-	atomic_long_sub(duet.node_size, &duet.bytes);
-	atomic_long_dec(&duet.nr_nodes);
-	call_rcu(&node->rcu, duet_node_free_rcu);
+	duet_uncharge(duet.node_size);
+	kmem_cache_free(duet.node_cache, node);
 }
 
-/* RCU carries us over other files' nodes; this file's stay, by its lock. */
+/* The node that is part of the file's entry, if it is not in use. */
+struct duet_node *duet_node_first(struct duet_file *file)
+{
+	struct duet_node *node = duet_first_node(file);
+
+	lockdep_assert_held(&file->lock);
+	return node->file ? NULL : node;
+}
+
 struct duet_node *duet_node_find(struct duet_file *file, u64 run)
 {
+	struct hlist_bl_head *bucket;
 	struct hlist_bl_node *pos;
 	struct duet_node *node;
 
@@ -116,13 +152,19 @@ struct duet_node *duet_node_find(struct duet_file *file, u64 run)
 	node = file->last;
 	if (node && node->run == run)
 		return node;
-	hlist_bl_for_each_entry_rcu(node, pos, duet_bucket(file, run), hash) {
-		if (node->file == file && node->run == run) {
-			file->last = node;
-			return node;
-		}
-	}
-	return NULL;
+	if (file->nr_nodes <= !!node)
+		return NULL;
+	bucket = duet_bucket(file, run);
+	/* Below file->lock, interrupts are off. */
+	hlist_bl_lock(bucket);
+	hlist_bl_for_each_entry(node, pos, bucket, hash)
+		if (node->file == file && node->run == run)
+			break;
+	hlist_bl_unlock(bucket);
+	if (!pos)
+		return NULL;
+	file->last = node;
+	return node;
 }
 
 void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node)
@@ -135,9 +177,10 @@ void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node)
 	list_add_tail(&node->in_file, &file->nodes);
 	file->nr_nodes++;
 	file->last = node;
-	/* The innermost lock; interrupts are off, a chain is short. */
+	atomic_long_inc(&duet.nr_nodes);
+	/* Below file->lock, interrupts are off. */
 	hlist_bl_lock(bucket);
-	hlist_bl_add_head_rcu(&node->hash, bucket);
+	hlist_bl_add_head(&node->hash, bucket);
 	hlist_bl_unlock(bucket);
 }
 
@@ -145,26 +188,33 @@ void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node)
 bool duet_node_gc(struct duet_node *node)
 {
 	struct duet_file *file = node->file;
-	struct hlist_bl_head *bucket = duet_bucket(file, node->run);
+	struct hlist_bl_head *bucket;
 	unsigned int i;
 
 	lockdep_assert_held(&file->lock);
 	if (node->nr_queued || node->cached || node->dirty)
 		return false;
 	for (i = 0; i < duet.max_tasks; i++) {
-		struct duet_slot *slot = &node->slot[i];
+		const u64 *bits = node->slot[i].bits;
 
-		if (slot->added | slot->removed | slot->dirty | slot->flushed)
+		if (bits[DUET_EVENT_ADDED] | bits[DUET_EVENT_REMOVED] |
+		    bits[DUET_EVENT_DIRTY] | bits[DUET_EVENT_FLUSHED])
 			return false;
 	}
+	bucket = duet_bucket(file, node->run);
+	/* Below file->lock, interrupts are off. */
 	hlist_bl_lock(bucket);
-	hlist_bl_del_rcu(&node->hash);
+	hlist_bl_del(&node->hash);
 	hlist_bl_unlock(bucket);
 	list_del(&node->in_file);
 	file->nr_nodes--;
 	if (file->last == node)
 		file->last = NULL;
-	duet_node_free(node);
+	atomic_long_dec(&duet.nr_nodes);
+	if (node == duet_first_node(file))
+		node->file = NULL;	/* and all zero, as it was at first */
+	else
+		duet_node_free(node);
 	return true;
 }
 
@@ -201,6 +251,8 @@ void duet_file_each_node(struct duet_file *file,
 	spin_unlock_irqrestore(&file->lock, flags);
 }
 
+/* ---- what a task has to be told ---- */
+
 /* First mark of a file for this task: puts it where the reader looks. */
 void duet_queue_file(struct duet_file *file, struct duet_task *task)
 {
@@ -211,6 +263,7 @@ void duet_queue_file(struct duet_file *file, struct duet_task *task)
 		return;
 	want->flags |= DUET_WANT_QUEUED;
 	file->holds++;
+	atomic_long_add(duet.file_size, &task->pending);
 	llist_add(&want->queue, &task->queue);
 	duet_task_wake(task);
 }
@@ -226,7 +279,52 @@ void duet_queue_node(struct duet_node *node, struct duet_task *task)
 		slot->next = want->pending ?: DUET_LIST_END;
 		want->pending = node;
 		node->nr_queued++;
+		atomic_long_add(duet.node_size, &task->pending);
 	}
+	duet_queue_file(file, task);
+}
+
+void duet_task_drop(struct duet_task *task, enum duet_drop why)
+{
+	this_cpu_inc(duet_counts.drops[why]);
+	atomic_long_inc(&task->drops[why]);
+}
+
+/*
+ * Something was lost, we do not even know of which file. In a probe. Who
+ * needs the truth looks himself, but where that had no room either it would
+ * look for ever: then it is told.
+ */
+void duet_task_lost(struct duet_task *task, enum duet_drop why)
+{
+	bool starved = test_bit(DUET_TASK_STARVED, &task->flags);
+
+	duet_task_drop(task, why);
+	trace_duet_overflow(task, 0, why);
+	if (task->events || starved)
+		set_bit(DUET_TASK_LOST, &task->flags);
+	if (task->states && !starved)
+		set_bit(DUET_TASK_RESCAN, &task->flags);
+	duet_task_wake(task);
+}
+
+/* Something of the file was lost: who needs the truth looks himself. */
+void duet_want_lost(struct duet_file *file, struct duet_task *task,
+		    enum duet_drop why)
+{
+	struct duet_want *want = &file->want[task->slot];
+
+	lockdep_assert_held(&file->lock);
+	if (!(want->flags & DUET_WANT_QUEUED) && duet_is_full(task)) {
+		duet_task_lost(task, why);
+		return;
+	}
+	duet_task_drop(task, why);
+	trace_duet_overflow(task, file->ino, why);
+	if (task->events)
+		want->flags |= DUET_WANT_LOST;
+	if (task->states)
+		want->flags |= DUET_WANT_SYNC;
 	duet_queue_file(file, task);
 }
 
@@ -234,151 +332,112 @@ void duet_queue_node(struct duet_node *node, struct duet_task *task)
 u64 duet_node_news(const struct duet_node *node, const struct duet_task *task,
 		   struct duet_news *news)
 {
-	const struct duet_slot *slot = &node->slot[task->slot];
+	const u64 *bits = node->slot[task->slot].bits;
 	bool left = node->file->want[task->slot].flags & DUET_WANT_LEFT;
 	u64 cached = left ? 0 : node->cached;
 	u64 dirty = left ? 0 : node->dirty;
+	u64 *out = news->bits;
 
 	if (task->states & DUET_PAGE_EXISTS) {
-		news->added = cached & ~slot->added;
-		news->removed = slot->added & ~cached;
+		out[DUET_EVENT_ADDED] = cached & ~bits[DUET_EVENT_ADDED];
+		out[DUET_EVENT_REMOVED] = bits[DUET_EVENT_ADDED] & ~cached;
 	} else {
-		news->added = slot->added;
-		news->removed = slot->removed;
+		out[DUET_EVENT_ADDED] = bits[DUET_EVENT_ADDED];
+		out[DUET_EVENT_REMOVED] = bits[DUET_EVENT_REMOVED];
 	}
 	if (task->states & DUET_PAGE_MODIFIED) {
-		news->dirty = dirty & ~slot->dirty;
-		news->flushed = slot->dirty & ~dirty;
+		out[DUET_EVENT_DIRTY] = dirty & ~bits[DUET_EVENT_DIRTY];
+		out[DUET_EVENT_FLUSHED] = bits[DUET_EVENT_DIRTY] & ~dirty;
 	} else {
-		news->dirty = slot->dirty;
-		news->flushed = slot->flushed;
+		out[DUET_EVENT_DIRTY] = bits[DUET_EVENT_DIRTY];
+		out[DUET_EVENT_FLUSHED] = bits[DUET_EVENT_FLUSHED];
 	}
-	return news->added | news->removed | news->dirty | news->flushed;
+	return out[DUET_EVENT_ADDED] | out[DUET_EVENT_REMOVED] |
+	       out[DUET_EVENT_DIRTY] | out[DUET_EVENT_FLUSHED];
 }
 
 /* The task has been told its news of these pages of the node. */
 void duet_node_told(struct duet_node *node, const struct duet_task *task,
 		    u64 pages)
 {
-	struct duet_slot *slot = &node->slot[task->slot];
+	u64 *bits = node->slot[task->slot].bits;
 	bool left = node->file->want[task->slot].flags & DUET_WANT_LEFT;
+	unsigned int i;
 
 	lockdep_assert_held(&node->file->lock);
-	slot->added &= ~pages;
-	slot->removed &= ~pages;
-	slot->dirty &= ~pages;
-	slot->flushed &= ~pages;
+	for (i = 0; i < DUET_NR_EVENTS; i++)
+		bits[i] &= ~pages;
 	if (left)
 		return;
 	if (task->states & DUET_PAGE_EXISTS)
-		slot->added |= node->cached & pages;
+		bits[DUET_EVENT_ADDED] |= node->cached & pages;
 	if (task->states & DUET_PAGE_MODIFIED)
-		slot->dirty |= node->dirty & pages;
+		bits[DUET_EVENT_DIRTY] |= node->dirty & pages;
 }
 
-static void duet_node_event(struct duet_file *file, struct duet_node *node,
-			    u64 pages, u32 event)
+/* The number of pages from first on that are in a set without a gap. */
+static unsigned int duet_run_length(u64 set, unsigned int first)
 {
-	struct duet_news news;
-	unsigned int i;
-
-	if (file->nr_state) {
-		switch (event) {
-		case DUET_PAGE_ADDED:
-			node->cached |= pages;
-			break;
-		case DUET_PAGE_REMOVED:
-			node->cached &= ~pages;
-			node->dirty &= ~pages;
-			break;
-		case DUET_PAGE_DIRTY:
-			node->dirty |= pages;
-			break;
-		case DUET_PAGE_FLUSHED:
-			node->dirty &= ~pages;
-			break;
-		}
-	}
-
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *task = rcu_dereference(duet.task[i]);
-		struct duet_slot *slot = &node->slot[i];
-
-		if (!task)
-			continue;
-		switch (event & task->events) {
-		case DUET_PAGE_ADDED:
-			slot->added |= pages;
-			break;
-		case DUET_PAGE_REMOVED:
-			slot->removed |= pages;
-			break;
-		case DUET_PAGE_DIRTY:
-			slot->dirty |= pages;
-			break;
-		case DUET_PAGE_FLUSHED:
-			slot->flushed |= pages;
-			break;
-		default:
-			if (!(event & task->looks) ||
-			    !duet_node_news(node, task, &news))
-				continue;
-		}
-		duet_queue_node(node, task);
-	}
+	set = ~(set >> first);
+	/* Zeros came in from above, so only a whole word has none. */
+	return set ? __ffs64(set) : DUET_RUN_PAGES;
 }
 
-/* No memory for an entry of this file's: who needs the truth looks himself. */
-void duet_file_lost(struct duet_file *file)
+/* What is news of one page, and which other pages in left have the same. */
+static u16 duet_news_of(const struct duet_news *news, u64 left,
+			unsigned int page, u64 *same)
 {
+	u16 state = 0;
 	unsigned int i;
 
-	lockdep_assert_held(&file->lock);
-	file->stale = true;
-	atomic_long_inc(&duet.nr_dropped);
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *task = rcu_dereference(duet.task[i]);
+	*same = left;
+	for (i = 0; i < DUET_NR_EVENTS; i++) {
+		u64 bits = news->bits[i];
 
-		if (!task)
-			continue;
-		atomic_long_inc(&task->nr_dropped);
-		if (!task->states)
-			continue;
-		file->want[i].flags |= DUET_WANT_SYNC;
-		duet_queue_file(file, task);
+		if (bits >> page & 1) {
+			state |= DUET_EVENT_BIT(i);
+			*same &= bits;
+		} else {
+			*same &= ~bits;
+		}
 	}
+	return state;
 }
 
 /*
- * Records an event of a folio. In a probe; the caller is in an RCU read
- * section and has file->lock, the file is not dead.
+ * Makes items of the pages in left that are news, at most max, and takes
+ * those pages out of left. Pages that follow each other with the same news
+ * are one item for a task that asked for that.
  */
-void duet_file_event(struct duet_file *file, u64 index, u64 nr, u32 event)
+unsigned int duet_news_items(const struct duet_node *node,
+			     const struct duet_task *task,
+			     const struct duet_news *news, u64 *left,
+			     struct duet_item *items, unsigned int max)
 {
-	u64 end = index + nr;
+	const bool ranges = task->regflags & DUET_REGISTER_RANGES;
+	struct duet_item item = {
+		.uuid.ino = node->file->ino,
+		.uuid.gen = node->file->gen,
+		.uuid.tid = task->slot + 1,
+	};
+	u64 base = node->run << DUET_RUN_SHIFT;
+	u64 pages = *left, same = 0;
+	unsigned int n = 0;
 
-	lockdep_assert_held(&file->lock);
-	while (index < end) {
-		u64 run = index >> DUET_RUN_SHIFT;
-		u64 next = min(end, (run + 1) << DUET_RUN_SHIFT);
-		unsigned int first = index & (DUET_RUN_PAGES - 1);
-		u64 pages = GENMASK_ULL(first + (next - index) - 1, first);
-		struct duet_node *node = duet_node_find(file, run);
+	while (pages && n < max) {
+		unsigned int first = __ffs64(pages), nr = 1;
 
-		if (!node) {
-			/*
-			 * Once in 64 pages. Possibly in reclaim, with xa_lock
-			 * held: never waits, leaves the reserves alone.
-			 */
-			node = duet_node_alloc(GFP_NOWAIT | __GFP_NOWARN |
-					       __GFP_NOMEMALLOC);
-			if (!node) {
-				duet_file_lost(file);
-				return;
-			}
-			duet_node_add(file, run, node);
+		/* Most often all pages of a node have the same news. */
+		if (!(same >> first & 1))
+			item.state = duet_news_of(news, pages, first, &same);
+		if (ranges) {
+			nr = duet_run_length(same, first);
+			item.nr = nr;
 		}
-		duet_node_event(file, node, pages, event);
-		index = next;
+		item.idx = base + first;
+		items[n++] = item;
+		pages &= ~(GENMASK_ULL(nr - 1, 0) << first);
 	}
+	*left = pages;
+	return n;
 }

@@ -19,6 +19,7 @@ static const unsigned long duet_supported[] = {
 };
 
 static struct fsnotify_group *duet_sb_group;
+static struct fsnotify_group *duet_opens_group;
 static struct fsnotify_group *duet_pin_group;
 
 static struct duet_fs *duet_fs_of(struct fsnotify_mark *mark)
@@ -30,12 +31,14 @@ static struct duet_fs *duet_fs_of(struct fsnotify_mark *mark)
 static void duet_file_moved(struct duet_fs *fs, struct inode *inode,
 			    unsigned int how)
 {
-	struct duet_file *spare;
+	struct duet_file *spare = NULL;
+	enum duet_drop why;
 
 	if (!S_ISREG(inode->i_mode))
 		return;
 	/* Before RCU, where waiting is allowed; locks of the VFS are held. */
-	spare = duet_file_alloc(GFP_NOFS);
+	if (!duet_has_file(inode))
+		spare = duet_file_alloc(GFP_NOFS, &why);
 	rcu_read_lock();
 	duet_decide(fs, inode, &spare, how);
 	rcu_read_unlock();
@@ -56,24 +59,24 @@ static void duet_dir_moved(struct duet_fs *fs, struct dentry *dentry,
 	unsigned int i, seq;
 
 	rcu_read_lock();
-	roots = rcu_dereference(fs->roots);
+	roots = duet_dereference(fs->roots);
 	for (i = 0; roots && i < roots->nr; i++) {
-		struct duet_task *task;
 		bool was, is;
+		struct duet_task *task = roots->task[i];
+		const struct inode *root = READ_ONCE(task->root);
 
+		if (!root)
+			continue;
 		do {
 			seq = read_seqbegin(&rename_lock);
-			was = old && duet_below(old, roots->root[i].inode);
-			is = duet_below(dentry->d_parent, roots->root[i].inode);
+			was = old && duet_below(old, root);
+			is = duet_below(dentry->d_parent, root);
 		} while (read_seqretry(&rename_lock, seq));
 		if (was == is)
 			continue;
 		if (!crossed)
 			duet_new_epoch();
 		crossed = true;
-		task = rcu_dereference(duet.task[roots->root[i].slot]);
-		if (!task || task->fs != fs)
-			continue;
 		set_bit(DUET_TASK_RESCAN, &task->flags);
 		duet_task_wake(task);
 	}
@@ -94,23 +97,12 @@ static int duet_sb_event(struct fsnotify_group *group, u32 mask,
 		return 0;
 	fs = duet_fs_of(mark);
 
-	if (mask & FS_OPEN) {
-		/*
-		 * The name that is opened here may be the first that we see
-		 * of a file whose pages are cached: its dentry was gone, or
-		 * another of its names was used until now.
-		 */
-		if (S_ISREG(inode->i_mode) && inode->i_mapping->nrpages) {
-			rcu_read_lock();
-			duet_decide(fs, inode, NULL, DUET_DECIDE_OPENED);
-			rcu_read_unlock();
-		}
-		return 0;
+	if (mask & FS_ATTRIB) {
+		/* The number of links may have changed, or who may know. */
+		duet_attrs_changed(fs, inode);
+		if (!duet_has_file(inode))
+			return 0;
 	}
-
-	/* An attribute that changes is the number of links, or no matter. */
-	if (mask & FS_ATTRIB && !duet_has_file(inode))
-		return 0;
 
 	/* Verdicts that are being made now look again: see duet_decide(). */
 	atomic_inc(&fs->moves);
@@ -128,6 +120,95 @@ static int duet_sb_event(struct fsnotify_group *group, u32 mask,
 	return 0;
 }
 
+struct duet_opens_mark {
+	struct fsnotify_mark mark;
+	struct duet_fs *fs;
+};
+
+/*
+ * The name that is opened here may be the first that we see of a file whose
+ * pages are cached: its dentry was gone, or another of its names was used
+ * until now.
+ */
+static int duet_opens_event(struct fsnotify_group *group, u32 mask,
+			    const void *data, int data_type, struct inode *dir,
+			    const struct qstr *name, u32 cookie,
+			    struct fsnotify_iter_info *iter)
+{
+	struct fsnotify_mark *mark = iter->marks[FSNOTIFY_ITER_TYPE_SB];
+	struct inode *inode = fsnotify_data_inode(data, data_type);
+
+	if (!mark || !inode || !S_ISREG(inode->i_mode) ||
+	    !inode->i_mapping->nrpages)
+		return 0;
+	rcu_read_lock();
+	duet_decide(container_of(mark, struct duet_opens_mark, mark)->fs,
+		    inode, NULL, DUET_DECIDE_OPENED);
+	rcu_read_unlock();
+	return 0;
+}
+
+static void duet_opens_free(struct fsnotify_mark *mark)
+{
+	kfree(container_of(mark, struct duet_opens_mark, mark));
+}
+
+static const struct fsnotify_ops duet_opens_ops = {
+	.handle_event = duet_opens_event,
+	.free_mark = duet_opens_free,
+};
+
+/*
+ * Begins to hear of opens, which cost every open something, hence only now
+ * that a file was met whose names are not all known. What was opened before
+ * this, the tasks find by looking at all inodes once more.
+ */
+static void duet_fs_listen(struct work_struct *work)
+{
+	struct duet_fs *fs = container_of(work, struct duet_fs, listen);
+	struct duet_opens_mark *opens;
+	struct duet_roots *roots;
+	struct super_block *sb;
+	unsigned int i;
+
+	opens = kzalloc(sizeof(*opens), GFP_KERNEL);
+	if (!opens)
+		return;		/* the next such file tries again */
+	sb = duet_fs_pin(fs);
+	if (!sb) {
+		kfree(opens);
+		return;
+	}
+	opens->fs = fs;
+	fsnotify_init_mark(&opens->mark, duet_opens_group);
+	opens->mark.mask = FS_OPEN;
+	if (duet_add_sb_mark(&opens->mark, sb)) {
+		fsnotify_put_mark(&opens->mark);
+		goto unpin;
+	}
+	fs->opens = &opens->mark;
+
+	duet_new_epoch();
+	rcu_read_lock();
+	roots = duet_dereference(fs->roots);
+	for (i = 0; roots && i < roots->nr; i++) {
+		set_bit(DUET_TASK_RESCAN, &roots->task[i]->flags);
+		duet_task_wake(roots->task[i]);
+	}
+	rcu_read_unlock();
+unpin:
+	deactivate_super(sb);
+}
+
+/* A file was met whose names are not all known. Also in a probe. */
+void duet_fs_unnamed(struct duet_fs *fs)
+{
+	if (READ_ONCE(fs->unnamed))
+		return;
+	WRITE_ONCE(fs->unnamed, true);
+	queue_work(system_unbound_wq, &fs->listen);
+}
+
 /*
  * The mark goes: we let go of the file system, or its superblock is being
  * shut down. Then every inode is gone already, and the tasks are told.
@@ -141,15 +222,10 @@ static void duet_sb_freeing(struct fsnotify_mark *mark,
 
 	WRITE_ONCE(fs->sb, NULL);
 	rcu_read_lock();
-	roots = rcu_dereference(fs->roots);
+	roots = duet_dereference(fs->roots);
 	for (i = 0; roots && i < roots->nr; i++) {
-		struct duet_task *task;
-
-		task = rcu_dereference(duet.task[roots->root[i].slot]);
-		if (!task || task->fs != fs)
-			continue;
-		set_bit(DUET_TASK_GONE, &task->flags);
-		duet_task_wake(task);
+		set_bit(DUET_TASK_GONE, &roots->task[i]->flags);
+		duet_task_wake(roots->task[i]);
 	}
 	rcu_read_unlock();
 }
@@ -168,6 +244,12 @@ static const struct fsnotify_ops duet_sb_ops = {
 	.free_mark = duet_sb_free,
 };
 
+struct duet_pin {
+	struct fsnotify_mark mark;
+	struct duet_task *task;		/* with a reference */
+	struct inode **which;		/* of its inodes */
+};
+
 static int duet_pin_event(struct fsnotify_group *group, u32 mask,
 			  const void *data, int data_type, struct inode *dir,
 			  const struct qstr *name, u32 cookie,
@@ -176,29 +258,55 @@ static int duet_pin_event(struct fsnotify_group *group, u32 mask,
 	return 0;
 }
 
+/*
+ * The mark goes: the task ends, or the directory was removed, or its file
+ * system is unmounted. The inode's address means nothing from here on.
+ */
+static void duet_pin_freeing(struct fsnotify_mark *mark,
+			     struct fsnotify_group *group)
+{
+	struct duet_pin *pin = container_of(mark, struct duet_pin, mark);
+	struct duet_task *task = pin->task;
+
+	WRITE_ONCE(*pin->which, NULL);
+	if (pin->which != &task->root)
+		return;
+	set_bit(DUET_TASK_GONE, &task->flags);
+	duet_task_wake(task);
+}
+
 static void duet_pin_free(struct fsnotify_mark *mark)
 {
-	kfree(mark);
+	struct duet_pin *pin = container_of(mark, struct duet_pin, mark);
+
+	duet_task_put(pin->task);
+	kfree(pin);
 }
 
 static const struct fsnotify_ops duet_pin_ops = {
 	.handle_event = duet_pin_event,
+	.freeing_mark = duet_pin_freeing,
 	.free_mark = duet_pin_free,
 };
 
+static struct fsnotify_group *duet_group(const struct fsnotify_ops *ops,
+					 int flags)
+{
+	struct fsnotify_group *group = fsnotify_alloc_group(ops, flags);
+
+	return IS_ERR(group) ? NULL : group;
+}
+
 int duet_watch_init(void)
 {
-	duet_sb_group = fsnotify_alloc_group(&duet_sb_ops, 0);
-	if (IS_ERR(duet_sb_group))
-		return PTR_ERR(duet_sb_group);
+	duet_sb_group = duet_group(&duet_sb_ops, 0);
+	duet_opens_group = duet_group(&duet_opens_ops, 0);
 	/* Two tasks may be registered on one directory. */
-	duet_pin_group = fsnotify_alloc_group(&duet_pin_ops,
-					      FSNOTIFY_GROUP_DUPS);
-	if (IS_ERR(duet_pin_group)) {
-		fsnotify_put_group(duet_sb_group);
-		return PTR_ERR(duet_pin_group);
-	}
-	return 0;
+	duet_pin_group = duet_group(&duet_pin_ops, FSNOTIFY_GROUP_DUPS);
+	if (duet_sb_group && duet_opens_group && duet_pin_group)
+		return 0;
+	duet_watch_exit();
+	return -ENOMEM;
 }
 
 /* Marks are freed later, by code of this module: waits for that. */
@@ -210,29 +318,39 @@ void duet_watch_settle(void)
 void duet_watch_exit(void)
 {
 	duet_watch_settle();
-	fsnotify_put_group(duet_pin_group);
-	fsnotify_put_group(duet_sb_group);
+	if (duet_pin_group)
+		fsnotify_put_group(duet_pin_group);
+	if (duet_opens_group)
+		fsnotify_put_group(duet_opens_group);
+	if (duet_sb_group)
+		fsnotify_put_group(duet_sb_group);
 }
 
 /*
  * Keeps an inode by a mark that wants no events. Unlike a plain reference it
- * does not keep the file system from being unmounted: that takes it away.
+ * does not keep the file system from being unmounted, nor the inode from
+ * being deleted: these take it away.
  */
-struct fsnotify_mark *duet_pin_inode(struct inode *inode)
+struct fsnotify_mark *duet_pin_inode(struct inode **which,
+				     struct duet_task *task)
 {
-	struct fsnotify_mark *mark;
+	struct inode *inode = *which;
+	struct duet_pin *pin;
 	int err;
 
-	mark = kzalloc(sizeof(*mark), GFP_KERNEL);
-	if (!mark)
+	pin = kzalloc(sizeof(*pin), GFP_KERNEL);
+	if (!pin)
 		return ERR_PTR(-ENOMEM);
-	fsnotify_init_mark(mark, duet_pin_group);
-	err = fsnotify_add_inode_mark(mark, inode, 0);
+	pin->which = which;
+	pin->task = task;
+	kref_get(&task->ref);
+	fsnotify_init_mark(&pin->mark, duet_pin_group);
+	err = fsnotify_add_inode_mark(&pin->mark, inode, 0);
 	if (err) {
-		fsnotify_put_mark(mark);
+		fsnotify_put_mark(&pin->mark);
 		return ERR_PTR(err);
 	}
-	return mark;
+	return &pin->mark;
 }
 
 void duet_unpin_inode(struct fsnotify_mark *mark)
@@ -243,28 +361,49 @@ void duet_unpin_inode(struct fsnotify_mark *mark)
 	fsnotify_put_mark(mark);
 }
 
-/* Publishes the list of watched file systems anew. */
-static int duet_watched_update(gfp_t gfp)
+DEFINE_STATIC_KEY_FALSE(duet_watched_many);
+
+/* How many places of duet.watched the probes look at. */
+void duet_set_nr_watched(unsigned int nr)
 {
-	struct duet_watched *new = NULL, *old;
-	struct duet_fs *fs;
-	unsigned int nr = 0;
+	lockdep_assert_held(&duet.lock);
+	WRITE_ONCE(duet.nr_watched, nr);
+	if (nr > 1)
+		static_branch_enable(&duet_watched_many);
+	else
+		static_branch_disable(&duet_watched_many);
+}
+
+/*
+ * Publishes a file system at its place. The fast test looks at sb alone, so
+ * that comes last, and goes first.
+ */
+static void duet_watched_set(struct duet_fs *fs, bool on)
+{
+	struct duet_watched *watched = &duet.watched[fs->place];
+	unsigned int nr = max(duet.nr_watched, fs->place + 1);
 
 	lockdep_assert_held(&duet.lock);
-	list_for_each_entry(fs, &duet.filesystems, list)
-		nr++;
-	if (nr) {
-		new = kzalloc(struct_size(new, fs, nr), gfp);
-		if (!new)
-			return -ENOMEM;
-		list_for_each_entry(fs, &duet.filesystems, list)
-			new->fs[new->nr++] = fs;
+	if (on) {
+		rcu_assign_pointer(watched->fs, fs);
+		smp_store_release(&watched->sb, fs->sb);
+	} else {
+		WRITE_ONCE(watched->sb, NULL);
+		RCU_INIT_POINTER(watched->fs, NULL);
+		while (nr && !duet.watched[nr - 1].sb)
+			nr--;
 	}
-	old = rcu_replace_pointer(duet.watched, new,
-				  lockdep_is_held(&duet.lock));
-	if (old)
-		kfree_rcu(old, rcu);
-	return 0;
+	duet_set_nr_watched(nr);
+}
+
+static unsigned int duet_watched_place(void)
+{
+	unsigned int place = 0;
+
+	/* There are fewer file systems than tasks, so a place is free. */
+	while (duet.watched[place].sb)
+		place++;
+	return place;
 }
 
 /* The file system of a task to be; every get has its put. */
@@ -295,19 +434,17 @@ struct duet_fs *duet_fs_get(struct super_block *sb)
 	fs->nr_tasks = 1;
 	if (sb->s_magic == BTRFS_SUPER_MAGIC)
 		fs->subvol_ino = DUET_BTRFS_SUBVOL_INO;
+	INIT_WORK(&fs->listen, duet_fs_listen);
 	fsnotify_init_mark(&fs->mark, duet_sb_group);
-	fs->mark.mask = FS_RENAME | FS_CREATE | FS_DELETE | FS_ATTRIB | FS_OPEN;
+	fs->mark.mask = FS_RENAME | FS_CREATE | FS_DELETE | FS_ATTRIB;
 	err = duet_add_sb_mark(&fs->mark, sb);
 	if (err) {
 		fsnotify_put_mark(&fs->mark);
 		return ERR_PTR(err);
 	}
 	list_add_tail(&fs->list, &duet.filesystems);
-	err = duet_watched_update(GFP_KERNEL);
-	if (err) {
-		duet_fs_put(fs);
-		return ERR_PTR(err);
-	}
+	fs->place = duet_watched_place();
+	duet_watched_set(fs, true);
 	return fs;
 }
 
@@ -317,9 +454,14 @@ void duet_fs_put(struct duet_fs *fs)
 	if (--fs->nr_tasks)
 		return;
 	list_del(&fs->list);
-	/* A few words, and there is no way back from here. */
-	duet_watched_update(GFP_KERNEL | __GFP_NOFAIL);
+	duet_watched_set(fs, false);
+	/* After this no probe finds it, and nothing queues the work. */
 	synchronize_rcu();
+	cancel_work_sync(&fs->listen);
+	if (fs->opens) {
+		fsnotify_destroy_mark(fs->opens, duet_opens_group);
+		fsnotify_put_mark(fs->opens);
+	}
 	fsnotify_destroy_mark(&fs->mark, duet_sb_group);
 	fsnotify_put_mark(&fs->mark);
 }
@@ -341,7 +483,7 @@ struct super_block *duet_fs_pin(struct duet_fs *fs)
 	return sb;
 }
 
-static int duet_roots_update(struct duet_fs *fs, const struct duet_task *add,
+static int duet_roots_update(struct duet_fs *fs, struct duet_task *add,
 			     const struct duet_task *del, gfp_t gfp)
 {
 	struct duet_roots *old, *new;
@@ -349,16 +491,14 @@ static int duet_roots_update(struct duet_fs *fs, const struct duet_task *add,
 
 	old = rcu_dereference_protected(fs->roots, lockdep_is_held(&duet.lock));
 	nr = (old ? old->nr : 0) + (add ? 1 : 0);
-	new = kzalloc(struct_size(new, root, nr), gfp);
+	new = kzalloc(struct_size(new, task, nr), gfp);
 	if (!new)
 		return -ENOMEM;
 	for (i = 0; old && i < old->nr; i++)
-		if (!del || old->root[i].slot != del->slot)
-			new->root[new->nr++] = old->root[i];
-	if (add) {
-		new->root[new->nr].inode = add->root;
-		new->root[new->nr++].slot = add->slot;
-	}
+		if (old->task[i] != del)
+			new->task[new->nr++] = old->task[i];
+	if (add)
+		new->task[new->nr++] = add;
 	rcu_assign_pointer(fs->roots, new);
 	if (old)
 		kfree_rcu(old, rcu);
@@ -366,7 +506,7 @@ static int duet_roots_update(struct duet_fs *fs, const struct duet_task *add,
 	return 0;
 }
 
-int duet_fs_add_root(struct duet_fs *fs, const struct duet_task *task)
+int duet_fs_add_root(struct duet_fs *fs, struct duet_task *task)
 {
 	return duet_roots_update(fs, task, NULL, GFP_KERNEL);
 }

@@ -4,10 +4,10 @@
  * them.
  *
  * This header is the one place where the numbers of the interface are
- * written. The four calls below are the published ones: programs built
+ * written. The first four calls are the published ones: programs built
  * against the original library use them as they stand, so neither a number
- * nor an offset ever changes. The layout is the same for 32-bit and 64-bit
- * callers.
+ * nor an offset ever changes. Those from 0x10 on may grow: see there. The
+ * layout is the same for 32-bit and 64-bit callers.
  */
 #ifndef _UAPI_DUET_H
 #define _UAPI_DUET_H
@@ -58,15 +58,25 @@ struct duet_uuid {
  * struct duet_item - what read() on a task's descriptor returns, whole items
  * @uuid: the file
  * @idx: index of the page in the file, in units of the page size
- * @state: DUET_PAGE_ADDED, _REMOVED, _DIRTY, _FLUSHED, or-ed
+ * @state: DUET_PAGE_ADDED, _REMOVED, _DIRTY, _FLUSHED, or-ed; or
+ *	%DUET_ITEM_OVERFLOW alone
  * @pad: zero
+ * @nr: %DUET_REGISTER_RANGES: pages from @idx on that this is said of; else
+ *	zero, and one page is meant
+ *
+ * An overflow says that the task was not told all: of the file that @uuid
+ * names, or, with an inode number of 0, of files that are not known. What
+ * comes after it is told as ever; DUET_IOC_RESCAN brings back the rest.
  */
 struct duet_item {
 	struct duet_uuid	uuid;
 	__aligned_u64		idx;
 	__u16			state;
-	__u8			pad[6];
+	__u8			pad[2];
+	__u32			nr;
 };
+
+#define DUET_ITEM_OVERFLOW	0x8000
 
 #define DUET_STATUS_START	0x0001	/* on, for at most maxtasks tasks */
 #define DUET_STATUS_STOP	0x0002	/* off: ends every task */
@@ -169,11 +179,318 @@ struct duet_ioctl_gpath_args {
 	char	path[DUET_PATH_LEN];
 };
 
+/*
+ * The calls from 0x10 on.
+ *
+ * Their structures may grow at the end, and the size that a call's number
+ * carries tells how much the caller knows: what the kernel does not know has
+ * to be zero (E2BIG), what the caller does not know is left out. Unknown
+ * flags and reserved fields that are not zero are EINVAL. Pointers travel as
+ * 64-bit numbers.
+ *
+ * Calls with a @tid act on that task, which is anybody's only for
+ * CAP_SYS_ADMIN; over a task's own descriptor 0 means that task.
+ */
+
+#define DUET_ABI_VERSION	1
+
+/* Why something was dropped: indices of dropped counters. */
+enum duet_drop {
+	DUET_DROP_LIMIT,	/* the memory limit of all tasks */
+	DUET_DROP_TASK_LIMIT,	/* the memory limit of one */
+	DUET_DROP_NOMEM,	/* an allocation failed */
+	DUET_NR_DROPS
+};
+
+/* Indices of event counters and of bits in duet_info.hooks_*. */
+enum duet_event {
+	DUET_EVENT_ADDED,
+	DUET_EVENT_REMOVED,
+	DUET_EVENT_DIRTY,
+	DUET_EVENT_FLUSHED,
+	DUET_NR_EVENTS
+};
+
+/**
+ * struct duet_info - what there is, and how it is set (DUET_IOC_INFO)
+ * @flags: none so far
+ * @abi_version: %DUET_ABI_VERSION
+ * @on: 1 when on
+ * @max_tasks: how many tasks can be registered; the next start's when off
+ * @nr_tasks: how many are
+ * @node_pages: pages that a node covers
+ * @node_bytes: size of a node for @max_tasks tasks
+ * @file_bytes: size of a file's entry, with its first node
+ * @hooks_found: bit for each event whose hook this kernel has
+ * @hooks_alive: bit for each event whose hook is attached and proved to work
+ * @limit: bytes that files, nodes and marks may take, of all tasks
+ * @task_limit: bytes that what one task has not read yet may take
+ * @bytes: that they take now
+ * @nr_files: entries of files
+ * @nr_nodes: nodes, with those within entries
+ * @events: folios seen of watched files since the module was loaded, by
+ *	enum duet_event
+ * @drops: by enum duet_drop, since the module was loaded
+ * @reserved: zero
+ */
+struct duet_info {
+	__u32		flags;
+	__u32		abi_version;
+	__u32		on;
+	__u32		max_tasks;
+	__u32		nr_tasks;
+	__u32		node_pages;
+	__u32		node_bytes;
+	__u32		file_bytes;
+	__u32		hooks_found;
+	__u32		hooks_alive;
+	__aligned_u64	limit;
+	__aligned_u64	task_limit;
+	__aligned_u64	bytes;
+	__aligned_u64	nr_files;
+	__aligned_u64	nr_nodes;
+	__aligned_u64	events[DUET_NR_EVENTS];
+	__aligned_u64	drops[DUET_NR_DROPS];
+	__aligned_u64	reserved[3];
+};
+
+#define DUET_REGISTER_RANGES	0x0001	/* items are runs of pages */
+#define DUET_REGISTER_CLOEXEC	0x0002	/* the descriptor closes on exec */
+#define DUET_REGISTER_NONBLOCK	0x0004	/* the descriptor does not block */
+/* What is cached already is no news: a state-based task knows it. */
+#define DUET_REGISTER_NO_SCAN	0x0008
+
+/**
+ * struct duet_register - registers a task (DUET_IOC_REGISTER)
+ * @flags: DUET_REGISTER_*
+ * @mask: DUET_PAGE_* without %DUET_FD_NONBLOCK
+ * @dirfd: what a relative path is relative to, as in openat(2)
+ * @tid: comes back as the task's identity
+ * @path: address of the path of a directory or of a regular file; an empty
+ *	one means @dirfd itself
+ * @name: address of a human-readable name, shorter than %DUET_NAME_LEN
+ * @limit: bytes that what the task has not read yet may take, 0 for the
+ *	default, which is also the most without CAP_SYS_ADMIN
+ * @reserved: zero
+ *
+ * Returns the task's descriptor.
+ */
+struct duet_register {
+	__u32		flags;
+	__u32		mask;
+	__s32		dirfd;
+	__u32		tid;
+	__aligned_u64	path;
+	__aligned_u64	name;
+	__aligned_u64	limit;
+	__aligned_u64	reserved[2];
+};
+
+/**
+ * struct duet_file_ref - a file, in a batch
+ * @ino: inode number
+ * @gen: inode generation
+ * @result: comes back: below 0 an error number, else what the call says
+ */
+struct duet_file_ref {
+	__aligned_u64	ino;
+	__u32		gen;
+	__s32		result;
+};
+
+/**
+ * struct duet_marks - the bitmap, many files a call (DUET_IOC_MARKS)
+ * @flags: exactly one of DUET_BMAP_*
+ * @tid: the task
+ * @nr: how many files; comes back as how many were worked off
+ * @reserved: zero
+ * @files: address of @nr struct duet_file_ref; results are those of
+ *	DUET_IOC_BMAP
+ */
+struct duet_marks {
+	__u32		flags;
+	__u32		tid;
+	__u32		nr;
+	__u32		reserved;
+	__aligned_u64	files;
+};
+
+/**
+ * struct duet_paths - the paths of many files a call (DUET_IOC_PATHS)
+ * @flags: none so far
+ * @tid: the task
+ * @nr: how many files; comes back as how many were worked off, which is less
+ *	when @buf is full
+ * @len: size of @buf; comes back as what of it was used
+ * @files: address of @nr struct duet_file_ref; results are offsets in @buf
+ * @buf: address of the room for paths, each ends with a NUL
+ */
+struct duet_paths {
+	__u32		flags;
+	__u32		tid;
+	__u32		nr;
+	__u32		len;
+	__aligned_u64	files;
+	__aligned_u64	buf;
+};
+
+/**
+ * struct duet_rescan - tells a task anew what is cached (DUET_IOC_RESCAN)
+ * @flags: none so far
+ * @tid: the task
+ *
+ * A state-based task is told what differs from what it knows; an event-based
+ * one is told ADDED and DIRTY of all that is cached and dirty.
+ */
+struct duet_rescan {
+	__u32		flags;
+	__u32		tid;
+};
+
+/**
+ * struct duet_dump - looking in, a part at a time (DUET_IOC_DUMP_*)
+ * @flags: none so far
+ * @tid: the task of %DUET_IOC_DUMP_PENDING and %DUET_IOC_DUMP_MARKS
+ * @cursor: 0 at first, then as it came back; comes back as ~0 at the end
+ * @end: DUMP_NODES, DUMP_PENDING: stop before this bucket, 0 for none. The
+ *	cursor's upper 44 bits are the bucket to begin with.
+ * @len: size of @buf, in bytes
+ * @nr: comes back as the number of structures in @buf
+ * @buf: address of room for them
+ * @size: size of the structure as the caller knows it: what it does not
+ *	know is left out, what the kernel does not know is zero
+ * @reserved: zero
+ *
+ * What changes between the calls may or may not be seen.
+ */
+struct duet_dump {
+	__u32		flags;
+	__u32		tid;
+	__aligned_u64	cursor;
+	__aligned_u64	end;
+	__u32		len;
+	__u32		nr;
+	__aligned_u64	buf;
+	__u32		size;
+	__u32		reserved;
+};
+
+#define DUET_CURSOR_END		(~0ULL)
+#define DUET_CURSOR_BUCKET(b)	((__u64)(b) << 20)
+
+/**
+ * struct duet_task_info - a task (DUET_IOC_DUMP_TASKS)
+ * @tid: identity
+ * @mask: DUET_PAGE_*
+ * @flags: DUET_REGISTER_*
+ * @pid: process that registered, in the caller's namespace, 0 if not seen
+ * @uid: user that registered, in the caller's namespace
+ * @dev: device number of the file system, as stat(2) encodes it
+ * @fd: number of the descriptor that the registration returned
+ * @gone: 1 when the file system or the directory is no more
+ * @age: nanoseconds since the registration
+ * @limit: bytes that what it has not read may take
+ * @pending: bytes that it takes
+ * @files: that it wants to hear of and that have been seen
+ * @done: marks
+ * @delivered: items
+ * @drops: by enum duet_drop
+ * @overflows: overflow items that it was given
+ * @reserved: zero
+ * @name: ends with a NUL
+ * @path: as the registering process saw it, ends with a NUL
+ */
+struct duet_task_info {
+	__u32		tid;
+	__u32		mask;
+	__u32		flags;
+	__u32		pid;
+	__u32		uid;
+	__u32		dev;
+	__s32		fd;
+	__u32		gone;
+	__aligned_u64	age;
+	__aligned_u64	limit;
+	__aligned_u64	pending;
+	__aligned_u64	files;
+	__aligned_u64	done;
+	__aligned_u64	delivered;
+	__aligned_u64	drops[DUET_NR_DROPS];
+	__aligned_u64	overflows;
+	__aligned_u64	reserved[6];
+	char		name[DUET_NAME_LEN + 1];
+	char		path[DUET_PATH_LEN];
+};
+
+#define DUET_CHAIN_LENGTHS	16
+
+/**
+ * struct duet_table - the hash table of nodes (DUET_IOC_TABLE)
+ * @flags: none so far
+ * @longest: nodes in the fullest bucket
+ * @buckets: how many
+ * @nodes: how many
+ * @chains: buckets by the number of their nodes, the last: so many or more
+ * @reserved: zero
+ */
+struct duet_table {
+	__u32		flags;
+	__u32		longest;
+	__aligned_u64	buckets;
+	__aligned_u64	nodes;
+	__aligned_u64	chains[DUET_CHAIN_LENGTHS];
+	__aligned_u64	reserved[2];
+};
+
+/**
+ * struct duet_node_info - a task's share of a node (DUET_IOC_DUMP_NODES)
+ * @bucket: where it is
+ * @ino: the file
+ * @gen: its inode's generation
+ * @dev: device number of its file system, as stat(2) encodes it
+ * @idx: index of the node's first page
+ * @tid: the task, or 0 when the node is no task's
+ * @queued: 1 when the task has it to read
+ * @cached: a bit for each page that is cached, while a task is state-based
+ * @dirty: that is dirty, likewise
+ * @bits: by enum duet_event: event-based, what was not read yet; state-based,
+ *	as what the task knows the page (ADDED, DIRTY)
+ */
+struct duet_node_info {
+	__aligned_u64	bucket;
+	__aligned_u64	ino;
+	__u32		gen;
+	__u32		dev;
+	__aligned_u64	idx;
+	__u32		tid;
+	__u32		queued;
+	__aligned_u64	cached;
+	__aligned_u64	dirty;
+	__aligned_u64	bits[DUET_NR_EVENTS];
+};
+
 #define DUET_IOC_MAGIC	0xDE
 
 #define DUET_IOC_STATUS	_IOWR(DUET_IOC_MAGIC, 1, struct duet_ioctl_status_args)
 #define DUET_IOC_INIT	_IOWR(DUET_IOC_MAGIC, 2, struct duet_ioctl_init_args)
 #define DUET_IOC_BMAP	_IOWR(DUET_IOC_MAGIC, 3, struct duet_ioctl_bmap_args)
 #define DUET_IOC_GPATH	_IOWR(DUET_IOC_MAGIC, 4, struct duet_ioctl_gpath_args)
+
+#define DUET_IOC_INFO		_IOWR(DUET_IOC_MAGIC, 0x10, struct duet_info)
+#define DUET_IOC_REGISTER	_IOWR(DUET_IOC_MAGIC, 0x11, struct duet_register)
+#define DUET_IOC_MARKS		_IOWR(DUET_IOC_MAGIC, 0x12, struct duet_marks)
+#define DUET_IOC_PATHS		_IOWR(DUET_IOC_MAGIC, 0x13, struct duet_paths)
+#define DUET_IOC_RESCAN		_IOW(DUET_IOC_MAGIC, 0x14, struct duet_rescan)
+
+/* Looking in: the table and its nodes only with CAP_SYS_ADMIN. */
+#define DUET_IOC_TABLE		_IOWR(DUET_IOC_MAGIC, 0x20, struct duet_table)
+/* struct duet_task_info: all, or without CAP_SYS_ADMIN the user's own */
+#define DUET_IOC_DUMP_TASKS	_IOWR(DUET_IOC_MAGIC, 0x21, struct duet_dump)
+/* struct duet_node_info, one for each task that a node says something to */
+#define DUET_IOC_DUMP_NODES	_IOWR(DUET_IOC_MAGIC, 0x22, struct duet_dump)
+/* struct duet_item: what the task would read now, in the table's order */
+#define DUET_IOC_DUMP_PENDING	_IOWR(DUET_IOC_MAGIC, 0x23, struct duet_dump)
+/* struct duet_file_ref: the files that are marked done, result is 1 */
+#define DUET_IOC_DUMP_MARKS	_IOWR(DUET_IOC_MAGIC, 0x24, struct duet_dump)
 
 #endif /* _UAPI_DUET_H */

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The way of an event from a hook to the tasks' marks: what every page of a
+ * watched file system pays. All of it runs in probes, with preemption off:
+ * that keeps what RCU protects. Nothing here waits, nothing is allocated but
+ * an entry at the first sight of a file and a node once in 64 pages, and no
+ * lock is taken that another file's events take.
+ */
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include "duet.h"
+
+DEFINE_PER_CPU(struct duet_counts, duet_counts);
+
+/* Whether a state-based task has to be told something of the node. */
+static __always_inline bool duet_node_differs(const struct duet_node *node,
+					      const struct duet_task *task)
+{
+	const u64 *bits = node->slot[task->slot].bits;
+	u64 differs = 0;
+
+	if (task->states & DUET_PAGE_EXISTS)
+		differs |= node->cached ^ bits[DUET_EVENT_ADDED];
+	if (task->states & DUET_PAGE_MODIFIED)
+		differs |= node->dirty ^ bits[DUET_EVENT_DIRTY];
+	return differs;
+}
+
+/* Tells one task of an event, in a probe. */
+static __always_inline void duet_slot_event(struct duet_node *node,
+					    unsigned int i, u64 pages,
+					    enum duet_event event)
+{
+	struct duet_task *task = duet_dereference(duet.task[i]);
+	struct duet_slot *slot = &node->slot[i];
+
+	if (unlikely(!task))
+		return;
+	if (slot->next) {	/* queued already: just mark */
+		if (task->events & DUET_EVENT_BIT(event))
+			slot->bits[event] |= pages;
+		return;
+	}
+	if (!(task->events & DUET_EVENT_BIT(event)) &&
+	    (!(task->looks & DUET_EVENT_BIT(event)) ||
+	     !duet_node_differs(node, task)))
+		return;
+	if (unlikely(duet_is_full(task))) {
+		duet_want_lost(node->file, task, DUET_DROP_TASK_LIMIT);
+		return;
+	}
+	if (task->events & DUET_EVENT_BIT(event))
+		slot->bits[event] |= pages;
+	duet_queue_node(node, task);
+}
+
+static __always_inline void duet_node_event(struct duet_file *file,
+					    struct duet_node *node, u64 pages,
+					    enum duet_event event)
+{
+	unsigned int word;
+
+	if (file->nr_state) {
+		switch (event) {
+		case DUET_EVENT_ADDED:
+			node->cached |= pages;
+			break;
+		case DUET_EVENT_REMOVED:
+			node->cached &= ~pages;
+			node->dirty &= ~pages;
+			break;
+		case DUET_EVENT_DIRTY:
+			node->dirty |= pages;
+			break;
+		default:
+			node->dirty &= ~pages;
+			break;
+		}
+	}
+	for (word = 0; word < duet.map_words; word++) {
+		unsigned long left = file->active.words[word];
+
+		while (left) {
+			duet_slot_event(node, word * BITS_PER_LONG +
+					__ffs(left), pages, event);
+			left &= left - 1;
+		}
+	}
+}
+
+/*
+ * No node for a part of the file. In a probe: possibly in reclaim, with
+ * xa_lock held.
+ */
+static noinline void duet_file_lost(struct duet_file *file, enum duet_drop why)
+{
+	unsigned int i;
+
+	lockdep_assert_held(&file->lock);
+	file->stale = true;
+	duet_for_each_slot(i, &file->active) {
+		struct duet_task *task = duet_dereference(duet.task[i]);
+
+		if (task)
+			duet_want_lost(file, task, why);
+	}
+}
+
+/* Whether an event says something where nothing was cached or told so far. */
+static bool duet_is_news(const struct duet_file *file, enum duet_event event)
+{
+	unsigned int i;
+
+	if (event == DUET_EVENT_ADDED || event == DUET_EVENT_DIRTY)
+		return true;
+	duet_for_each_slot(i, &file->active) {
+		struct duet_task *task = duet_dereference(duet.task[i]);
+
+		if (task && task->events & DUET_EVENT_BIT(event))
+			return true;
+	}
+	return false;
+}
+
+static noinline struct duet_node *duet_node_make(struct duet_file *file,
+						 u64 run,
+						 enum duet_event event)
+{
+	struct duet_node *node = duet_node_first(file);
+	enum duet_drop why;
+
+	if (duet_map_empty(&file->active) || !duet_is_news(file, event))
+		return NULL;
+	/*
+	 * Once in 64 pages. Possibly in reclaim, with xa_lock held: never
+	 * waits, leaves the reserves alone.
+	 */
+	if (!node)
+		node = duet_node_alloc(GFP_NOWAIT | __GFP_NOWARN |
+				       __GFP_NOMEMALLOC, &why);
+	if (node)
+		duet_node_add(file, run, node);
+	else
+		duet_file_lost(file, why);
+	return node;
+}
+
+/* Records what happened to pages of one run of 64; file->lock. */
+static __always_inline void duet_run_event(struct duet_file *file, u64 run,
+					   u64 pages, enum duet_event event)
+{
+	struct duet_node *node = file->last;
+
+	if (unlikely(!node || node->run != run)) {
+		node = duet_node_find(file, run);
+		if (!node)
+			node = duet_node_make(file, run, event);
+		if (!node)
+			return;
+	}
+	duet_node_event(file, node, pages, event);
+	if (event == DUET_EVENT_REMOVED && !node->cached && !node->nr_queued)
+		duet_node_gc(node);
+}
+
+/* Records an event of a folio; file->lock, the file is not dead. */
+static __always_inline void duet_file_event(struct duet_file *file, u64 index,
+					    u64 nr, enum duet_event event)
+{
+	u64 end = index + nr, next;
+
+	lockdep_assert_held(&file->lock);
+	if (likely(nr == 1)) {
+		duet_run_event(file, index >> DUET_RUN_SHIFT,
+			       1ULL << (index & (DUET_RUN_PAGES - 1)), event);
+		return;
+	}
+	for (; index < end; index = next) {
+		u64 run = index >> DUET_RUN_SHIFT;
+		u64 pages = ~0ULL << (index & (DUET_RUN_PAGES - 1));
+
+		next = (run + 1) << DUET_RUN_SHIFT;
+		if (next > end) {
+			pages &= ~0ULL >> (next - end);
+			next = end;
+		}
+		duet_run_event(file, run, pages, event);
+	}
+}
+
+/*
+ * A file that was not seen before, or whose last verdict is void. What a file
+ * system keeps of its own in a page cache is no regular file.
+ */
+static noinline struct duet_file *duet_first_sight(struct inode *inode,
+						   struct folio *folio,
+						   enum duet_event event)
+{
+	struct duet_fs *fs;
+	unsigned int how = 0;
+
+	if (unlikely(!S_ISREG(inode->i_mode))) {
+		duet_hook_proved(inode, (enum duet_hook_id)event);
+		return NULL;
+	}
+	fs = duet_watched_fs(inode->i_sb);
+	/* With xa_lock held there is no telling, and nothing was cached. */
+	if (!fs || event == DUET_EVENT_REMOVED || event == DUET_EVENT_DIRTY)
+		return NULL;
+	if (event == DUET_EVENT_ADDED &&
+	    inode->i_mapping->nrpages == folio_nr_pages(folio))
+		how = DUET_DECIDE_FRESH;
+	return duet_decide(fs, inode, NULL, how);
+}
+
+static __always_inline void duet_page_event(struct folio *folio,
+					    struct address_space *mapping,
+					    enum duet_event event)
+{
+	/* The others are told with xa_lock held, so no verdict there. */
+	const bool decides = event == DUET_EVENT_ADDED ||
+			     event == DUET_EVENT_FLUSHED;
+	struct inode *inode = mapping->host;
+	struct duet_file *file;
+	bool dead;
+
+	if (duet_nobody_wants(inode))
+		return;
+again:
+	file = duet_file_find(inode);
+	if (unlikely(!file ||
+		     (decides && file->epoch != READ_ONCE(duet.epoch)))) {
+		file = duet_first_sight(inode, folio, event);
+		if (!file)
+			return;
+	}
+	/* The others take it with xa_lock held, so interrupts are off. */
+	if (decides)
+		spin_lock_irq(&file->lock);
+	else
+		spin_lock(&file->lock);
+	dead = file->dead;
+	if (likely(!dead)) {
+		this_cpu_inc(duet_counts.events[event]);
+		duet_file_event(file, folio->index, folio_nr_pages(folio),
+				event);
+	}
+	if (decides)
+		spin_unlock_irq(&file->lock);
+	else
+		spin_unlock(&file->lock);
+	/* Nobody wanted it when it died. Only ADDED and FLUSHED tell anew. */
+	if (unlikely(dead) && decides) {
+		cpu_relax();
+		goto again;
+	}
+}
+
+void duet_page_added(struct folio *folio, struct address_space *mapping)
+{
+	duet_page_event(folio, mapping, DUET_EVENT_ADDED);
+}
+
+void duet_page_removed(struct folio *folio, struct address_space *mapping)
+{
+	duet_page_event(folio, mapping, DUET_EVENT_REMOVED);
+}
+
+void duet_page_dirtied(struct folio *folio, struct address_space *mapping)
+{
+	duet_page_event(folio, mapping, DUET_EVENT_DIRTY);
+}
+
+void duet_page_flushed(struct folio *folio, struct address_space *mapping)
+{
+	duet_page_event(folio, mapping, DUET_EVENT_FLUSHED);
+}

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The reader's end of a task: read() and poll().
+ *
+ * This is where the work is. The probes only mark and queue; here a file is
+ * taken off the queue, compared with the page cache where that was put off,
+ * its nodes are put in order, and what has cancelled since is dropped.
+ */
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/poll.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+#include "duet.h"
+
+/* Nodes that are read with file->lock held. */
+#define DUET_READ_BATCH	32
+
+/* Merges two lists of nodes in page order. */
+static struct duet_node *duet_merge(struct duet_node *a, struct duet_node *b,
+				    unsigned int slot)
+{
+	struct duet_node *head, **tail = &head;
+
+	while (a != DUET_LIST_END && b != DUET_LIST_END) {
+		struct duet_node **first = a->run <= b->run ? &a : &b;
+
+		*tail = *first;
+		tail = &(*first)->slot[slot].next;
+		*first = *tail;
+	}
+	*tail = a != DUET_LIST_END ? a : b;
+	return head;
+}
+
+/*
+ * Sorts a file's pending nodes by page. Bottom-up merge sort: part[i] holds a
+ * sorted list of 2^i nodes. Nobody else touches a node that is on a list.
+ */
+static struct duet_node *duet_sort(struct duet_node *list, unsigned int slot)
+{
+	struct duet_node *part[64], *node;
+	unsigned int i, used = 0;
+
+	if (list == DUET_LIST_END || list->slot[slot].next == DUET_LIST_END)
+		return list;
+	while (list != DUET_LIST_END) {
+		node = list;
+		list = node->slot[slot].next;
+		node->slot[slot].next = DUET_LIST_END;
+		for (i = 0; i < used && part[i] != DUET_LIST_END; i++) {
+			node = duet_merge(part[i], node, slot);
+			part[i] = DUET_LIST_END;
+		}
+		if (i == used)
+			used++;
+		part[i] = node;
+	}
+	node = DUET_LIST_END;
+	for (i = 0; i < used; i++)
+		node = duet_merge(part[i], node, slot);
+	return node;
+}
+
+/* Takes the next file off the queue, first come, first served. */
+static bool duet_take_file(struct duet_task *task)
+{
+	struct duet_want *want;
+	struct duet_file *file;
+	unsigned long flags;
+
+	lockdep_assert_held(&task->lock);
+	if (!task->todo)
+		task->todo = llist_reverse_order(llist_del_all(&task->queue));
+	if (!task->todo)
+		return false;
+	file = duet_queued_file(task, task->todo);
+	task->todo = task->todo->next;
+	want = &file->want[task->slot];
+	atomic_long_sub(duet.file_size, &task->pending);
+
+	if (!duet_admit(task, file))
+		want = &file->want[task->slot];	/* nothing is left of it */
+
+	/* As in every probe: see table.c. */
+	spin_lock_irqsave(&file->lock, flags);
+	/* Asked for again meanwhile, once QUEUED is off nobody would do it. */
+	while (want->flags & DUET_WANT_SYNC) {
+		spin_unlock_irqrestore(&file->lock, flags);
+		duet_sync_file(file, task);
+		spin_lock_irqsave(&file->lock, flags);
+		if (fatal_signal_pending(current))
+			break;
+	}
+	want->flags &= ~DUET_WANT_QUEUED;
+	task->nodes = want->pending ?: DUET_LIST_END;
+	want->pending = NULL;
+	spin_unlock_irqrestore(&file->lock, flags);
+
+	task->nodes = duet_sort(task->nodes, task->slot);
+	/* The queue's hold is the reader's now. */
+	task->file = file;
+	return true;
+}
+
+static void duet_overflow_item(struct duet_task *task, struct duet_item *item,
+			       u64 ino, u32 gen)
+{
+	memset(item, 0, sizeof(*item));
+	item->uuid.ino = ino;
+	item->uuid.gen = gen;
+	item->uuid.tid = task->slot + 1;
+	item->state = DUET_ITEM_OVERFLOW;
+	task->nr_overflows++;
+}
+
+/* A run may go on in the next node; n items, more of which are new. */
+static unsigned int duet_join_runs(struct duet_item *items, unsigned int n,
+				   unsigned int more)
+{
+	struct duet_item *last = items + n - 1, *next = items + n;
+
+	if (!n || !more || !next->nr || last->uuid.ino != next->uuid.ino ||
+	    last->uuid.gen != next->uuid.gen || last->state != next->state ||
+	    last->idx + last->nr != next->idx ||
+	    last->nr > U32_MAX - DUET_RUN_PAGES)
+		return n + more;
+	last->nr += next->nr;
+	memmove(next, next + 1, (more - 1) * sizeof(*next));
+	return n + more - 1;
+}
+
+enum duet_progress {
+	DUET_READ_MORE,		/* more to look at in this file */
+	DUET_READ_FULL,		/* there is news, and no room for it */
+	DUET_READ_DONE		/* of this file there is nothing left */
+};
+
+/*
+ * Makes items of the nodes of the file that is being read, in page order, as
+ * far as there is room, and takes off what has been told or has cancelled.
+ */
+static enum duet_progress duet_read_nodes(struct duet_task *task,
+					  struct duet_item *items,
+					  unsigned int *nr, unsigned int max)
+{
+	struct duet_file *file = task->file;
+	struct duet_want *want = &file->want[task->slot];
+	unsigned int n = *nr, batch = 0;
+	struct duet_node *node;
+
+	lockdep_assert_held(&file->lock);
+	if (unlikely(want->flags & DUET_WANT_LOST)) {
+		if (n == max)
+			return DUET_READ_FULL;
+		want->flags &= ~DUET_WANT_LOST;
+		duet_overflow_item(task, &items[n++], file->ino, file->gen);
+		*nr = n;
+	}
+	while ((node = task->nodes) != DUET_LIST_END) {
+		struct duet_slot *slot = &node->slot[task->slot];
+		struct duet_news news;
+		u64 pages, left;
+
+		if (batch++ == DUET_READ_BATCH)
+			return DUET_READ_MORE;
+		pages = duet_node_news(node, task, &news);
+		if (pages) {
+			left = pages;
+			n = duet_join_runs(items, n,
+					   duet_news_items(node, task, &news,
+							   &left, items + n,
+							   max - n));
+			*nr = n;
+			duet_node_told(node, task, pages & ~left);
+			if (left)
+				return DUET_READ_FULL;
+		}
+		task->nodes = slot->next;
+		slot->next = NULL;
+		node->nr_queued--;
+		atomic_long_sub(duet.node_size, &task->pending);
+		duet_node_gc(node);
+	}
+	/* The last item of a file that left: nothing of it is owed any more. */
+	if (!(want->flags & (DUET_WANT_QUEUED | DUET_WANT_SYNC)))
+		want->flags &= ~DUET_WANT_LEFT;
+	return DUET_READ_DONE;
+}
+
+/* The same, and lets go of the file when it is done. */
+static enum duet_progress duet_read_file(struct duet_task *task,
+					 struct duet_item *items,
+					 unsigned int *nr, unsigned int max)
+{
+	struct duet_file *file = task->file;
+	enum duet_progress progress;
+	unsigned long flags;
+	bool dead = false;
+
+	preempt_disable();	/* see duet_file_release() */
+	/* As in every probe: see table.c. */
+	spin_lock_irqsave(&file->lock, flags);
+	progress = duet_read_nodes(task, items, nr, max);
+	if (progress == DUET_READ_DONE) {
+		task->file = NULL;
+		file->holds--;
+		dead = duet_file_unused(file);
+		if (dead)
+			file->dead = true;
+	}
+	spin_unlock_irqrestore(&file->lock, flags);
+	if (dead)
+		duet_file_bury(file);
+	preempt_enable();
+	return progress;
+}
+
+/*
+ * Fills items with at most max of them, and returns how many. Says in *more
+ * whether something is left, so that with max 0 this is the question whether
+ * a read would return something. What comes after this wakes again.
+ */
+static unsigned int duet_collect(struct duet_task *task,
+				 struct duet_item *items, unsigned int max,
+				 bool *more)
+{
+	unsigned int n = 0;
+
+	lockdep_assert_held(&task->lock);
+	*more = true;
+	clear_bit(DUET_TASK_READY, &task->flags);
+	smp_mb__after_atomic();	/* pairs with duet_task_wake()'s test-and-set */
+	if (unlikely(test_bit(DUET_TASK_LOST, &task->flags))) {
+		if (!max)
+			return 0;
+		clear_bit(DUET_TASK_LOST, &task->flags);
+		duet_overflow_item(task, &items[n++], 0, 0);
+	}
+	if (unlikely(test_bit(DUET_TASK_RESCAN, &task->flags)))
+		duet_scan(task);
+	do {
+		if (!task->file && !duet_take_file(task)) {
+			*more = false;
+			break;
+		}
+		if (duet_read_file(task, items, &n, max) == DUET_READ_FULL)
+			break;
+		cond_resched();
+		if (test_bit(DUET_TASK_STOPPED, &task->flags) ||
+		    fatal_signal_pending(current)) {
+			*more = false;
+			break;
+		}
+	} while (n < max || !max);
+	return n;
+}
+
+/* Whether a read would return something. */
+static bool duet_task_readable(struct duet_task *task)
+{
+	bool more;
+
+	if (task->next_item < task->nr_items)	/* left from a failed copy */
+		return true;
+	duet_collect(task, NULL, 0, &more);
+	return more;
+}
+
+/* Fills the task's buffer with at most max items; how many it holds then. */
+static unsigned int duet_task_fill(struct duet_task *task, unsigned int max)
+{
+	bool more;
+
+	lockdep_assert_held(&task->lock);
+	if (task->next_item == task->nr_items) {
+		task->next_item = 0;
+		task->nr_items = 0;
+		task->nr_items = duet_collect(task, task->items, max, &more);
+	}
+	return min(task->nr_items - task->next_item, max);
+}
+
+static ssize_t duet_task_read(struct file *file, char __user *buf,
+			      size_t count, loff_t *pos)
+{
+	const unsigned long wakes = BIT(DUET_TASK_READY) | BIT(DUET_TASK_STOPPED);
+	struct duet_task *task = file->private_data;
+	size_t max = count / sizeof(struct duet_item);
+	ssize_t done = 0;
+	unsigned int n;
+	int err;
+
+	if (!max)
+		return -EINVAL;
+	err = mutex_lock_interruptible(&task->read_lock);
+	if (err)
+		return -EINTR;
+
+	while (max) {
+		mutex_lock(&task->lock);
+		if (test_bit(DUET_TASK_STOPPED, &task->flags)) {
+			mutex_unlock(&task->lock);
+			err = -ESHUTDOWN;
+			break;
+		}
+		n = duet_task_fill(task, min_t(size_t, max, DUET_ITEMS));
+		mutex_unlock(&task->lock);
+
+		if (n) {
+			/* Given away once it is copied: a fault loses nothing. */
+			if (copy_to_user(buf + done,
+					 task->items + task->next_item,
+					 n * sizeof(*task->items))) {
+				err = -EFAULT;
+				break;
+			}
+			task->next_item += n;
+			WRITE_ONCE(task->nr_delivered, task->nr_delivered + n);
+			done += n * sizeof(*task->items);
+			max -= n;
+			if (signal_pending(current))
+				break;
+			continue;
+		}
+		if (done)
+			break;
+		if (test_bit(DUET_TASK_GONE, &task->flags)) {
+			err = -ENODEV;
+			break;
+		}
+		if (file->f_flags & O_NONBLOCK) {
+			err = -EAGAIN;
+			break;
+		}
+		err = wait_event_interruptible(task->wait,
+					       READ_ONCE(task->flags) & wakes);
+		if (err) {
+			err = -EINTR;
+			break;
+		}
+	}
+	mutex_unlock(&task->read_lock);
+	return done ?: err;
+}
+
+/*
+ * Readable means that a read returns something: what was cancelled since is
+ * taken away here, where there is time for it.
+ */
+static __poll_t duet_task_poll(struct file *file, poll_table *wait)
+{
+	struct duet_task *task = file->private_data;
+	__poll_t mask = 0;
+
+	poll_wait(file, &task->wait, wait);
+	if (!mutex_trylock(&task->read_lock))
+		return 0;	/* somebody reads; he is who would get it */
+	mutex_lock(&task->lock);
+	if (test_bit(DUET_TASK_STOPPED, &task->flags)) {
+		mask = EPOLLHUP | EPOLLERR;
+	} else {
+		if (duet_task_readable(task))
+			mask = EPOLLIN | EPOLLRDNORM;
+		else if (test_bit(DUET_TASK_GONE, &task->flags))
+			mask = EPOLLHUP;
+	}
+	mutex_unlock(&task->lock);
+	mutex_unlock(&task->read_lock);
+	return mask;
+}
+
+const struct file_operations duet_task_fops = {
+	.owner = THIS_MODULE,
+	.read = duet_task_read,
+	.poll = duet_task_poll,
+	.unlocked_ioctl = duet_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.release = duet_task_release,
+};
+
+/* The task whose descriptor this is, or NULL. */
+struct duet_task *duet_task_of(struct file *file)
+{
+	return file->f_op == &duet_task_fops ? file->private_data : NULL;
+}
