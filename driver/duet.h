@@ -46,13 +46,13 @@
 #include <linux/list.h>
 #include <linux/list_bl.h>
 #include <linux/llist.h>
+#include <linux/maple_tree.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/rculist.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
-#include <linux/xarray.h>
 #include "uapi/duet.h"
 
 #define DUET_EVENTS	(DUET_PAGE_ADDED | DUET_PAGE_REMOVED | \
@@ -133,6 +133,8 @@ struct duet_want {
 #define DUET_WANT_ALLOWED	BIT(4)	/* the task may know of the file */
 #define DUET_WANT_NEW		BIT(5)	/* with SYNC: all of it is an event */
 #define DUET_WANT_BACK		BIT(6)	/* with NEW: had left, untold so far */
+#define DUET_WANT_ASK		BIT(7)	/* whether it still may know of it */
+#define DUET_WANT_VERIFY	BIT(8)	/* reader looks its names up again */
 };
 
 /* A name's directory, to find the name again when no dentry is left. */
@@ -153,6 +155,7 @@ struct duet_file {
 	bool dead;			/* is being freed: look again */
 	bool stale;			/* cached and dirty missed something */
 	u16 nr_state;			/* state-based tasks in active */
+	unsigned int nlink;		/* names that the inode had at last */
 	unsigned int holds;		/* readers and walks that need it */
 	unsigned int nr_nodes;
 	struct duet_node *last;		/* found last, most often next */
@@ -218,7 +221,9 @@ struct duet_task {
 	char *prefix;			/* where that mount was */
 	char *path;			/* as the registering process saw it */
 	char name[DUET_NAME_LEN];
-	struct xarray done;		/* inode number -> generation */
+	struct maple_tree marks;	/* inode number -> a mark, marks.c */
+	atomic_t asked;			/* refusals of before are void */
+	unsigned long nr_marks;		/* task->lock */
 	atomic_long_t nr_done;
 	struct kobject *dir;		/* in sysfs */
 
@@ -433,6 +438,7 @@ void duet_inode_evicted(struct inode *inode);
 bool duet_has_file(const struct inode *inode);
 struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen);
 struct duet_file *duet_file_held(struct duet_task *task, u64 ino, u32 gen);
+void duet_names_changed(struct inode *inode, bool removed);
 struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
 			      struct duet_file **spare, unsigned int how);
 #define DUET_DECIDE_FRESH	0x1	/* no page of it was cached before */
@@ -490,6 +496,8 @@ unsigned int duet_news_items(const struct duet_node *node,
 /* scan.c */
 int duet_scan(struct duet_task *task);
 void duet_sync_file(struct duet_file *file, struct duet_task *task);
+void duet_verify_names(struct duet_task *task, struct duet_file *file,
+		       struct inode *inode);
 struct inode *duet_file_inode(struct duet_file *file, struct super_block **sb);
 
 /* watch.c */
@@ -522,14 +530,15 @@ struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 
 /* marks.c */
 bool duet_is_silent(struct duet_task *task, u64 ino, u32 gen);
-bool duet_is_done(struct duet_task *task, u64 ino, u32 gen);
 int duet_task_done(struct duet_task *task, u64 ino, u32 gen);
 int duet_task_undone(struct duet_task *task, u64 ino, u32 gen);
 int duet_task_check(struct duet_task *task, u64 ino, u32 gen);
 bool duet_may_know(const struct duet_task *task, struct inode *inode);
 bool duet_admit(struct duet_task *task, struct duet_file *file);
 void duet_attrs_changed(struct duet_fs *fs, struct inode *inode);
+void duet_marks_init(struct duet_task *task);
 void duet_marks_destroy(struct duet_task *task);
+bool duet_next_done(struct duet_task *task, unsigned long *ino, u32 *gen);
 
 /* read.c */
 extern const struct file_operations duet_task_fops;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Looking in without touching: what there is, in pieces that fit the caller's
- * buffer. A cursor says where to go on; what changes meanwhile may be missed.
+ * Looking in without touching: what there is, in pieces of 64 KiB or what
+ * fits the caller's buffer. A cursor says where to go on; what changes
+ * meanwhile may be missed.
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/mm.h>
 #include <linux/pid_namespace.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
@@ -37,6 +39,9 @@ void duet_info_fill(struct duet_info *info)
 	info->limit = duet.limit;
 	info->task_limit = duet.task_limit;
 	mutex_unlock(&duet.lock);
+	/* They would tell of files that the caller may not know of. */
+	if (!capable(CAP_SYS_ADMIN))
+		return;
 	info->bytes = atomic_long_read(&duet.bytes);
 	info->nr_files = atomic_long_read(&duet.nr_files);
 	info->nr_nodes = atomic_long_read(&duet.nr_nodes);
@@ -48,7 +53,7 @@ void duet_info_fill(struct duet_info *info)
 						     drops[i]));
 }
 
-/* ---- a buffer that is copied out when it is full ---- */
+/* ---- what a call gathers, and copies out at its end ---- */
 
 /* Sizes in the first version of the interface. */
 #define DUET_TASK_INFO_V1	4512
@@ -59,10 +64,8 @@ void duet_info_fill(struct duet_info *info)
 struct duet_out {
 	struct duet_dump *args;
 	size_t size;		/* of a structure here */
-	unsigned int max;	/* as many fit the caller's buffer */
-	unsigned int nr;	/* so many are there, or in buf */
-	unsigned int in_buf;
-	unsigned int buf_max;
+	unsigned int nr;
+	unsigned int max;
 	void *buf;
 };
 
@@ -72,42 +75,37 @@ static int duet_out_init(struct duet_out *out, struct duet_dump *args,
 {
 	if (args->flags || args->reserved || args->size < min)
 		return -EINVAL;
-	memset(out, 0, sizeof(*out));
 	out->args = args;
 	out->size = size;
-	out->max = args->len / args->size;
+	out->nr = 0;
+	out->max = min_t(size_t, args->len / args->size, SZ_64K / size);
 	if (!out->max)
 		return -EINVAL;
-	args->nr = 0;
-	out->buf_max = max_t(size_t, PAGE_SIZE / size, 1);
-	out->buf = kvmalloc(out->buf_max * size, GFP_KERNEL);
+	out->buf = kvmalloc_array(out->max, size, GFP_KERNEL);
 	return out->buf ? 0 : -ENOMEM;
 }
 
-/* Not in atomic context: the caller's memory may take its time. */
-static int duet_out_flush(struct duet_out *out)
+/* Room for one more, zeroed; NULL when there is none. */
+static void *duet_out_next(struct duet_out *out)
+{
+	if (out->nr == out->max)
+		return NULL;
+	return memset(out->buf + out->nr++ * out->size, 0, out->size);
+}
+
+/* With no lock held: the caller's memory may take its time. */
+static int duet_out_copy(struct duet_out *out)
 {
 	char __user *to = u64_to_user_ptr(out->args->buf);
 	size_t theirs = out->args->size, both = min(theirs, out->size);
 	unsigned int i;
 
-	to += (size_t)out->args->nr * theirs;
-	for (i = 0; i < out->in_buf; i++, to += theirs)
+	for (i = 0; i < out->nr; i++, to += theirs)
 		if (copy_to_user(to, out->buf + i * out->size, both) ||
 		    clear_user(to + both, theirs - both))
 			return -EFAULT;
-	out->in_buf = 0;
 	out->args->nr = out->nr;
 	return 0;
-}
-
-/* Room for one more, zeroed; NULL when the caller's buffer is full. */
-static void *duet_out_next(struct duet_out *out)
-{
-	if (out->nr == out->max || out->in_buf == out->buf_max)
-		return NULL;
-	out->nr++;
-	return memset(out->buf + out->in_buf++ * out->size, 0, out->size);
 }
 
 /* ---- tasks ---- */
@@ -132,12 +130,15 @@ static void duet_task_fill_info(struct duet_task_info *info,
 	info->gone = test_bit(DUET_TASK_GONE, &task->flags);
 	info->age = ktime_get_boottime_ns() - task->start;
 	info->limit = task->limit;
-	info->pending = atomic_long_read(&task->pending);
-	info->files = atomic_long_read(&task->nr_files);
 	info->done = atomic_long_read(&task->nr_done);
 	info->delivered = READ_ONCE(task->nr_delivered);
-	for (i = 0; i < DUET_NR_DROPS; i++)
-		info->drops[i] = atomic_long_read(&task->drops[i]);
+	/* They would tell of files that the caller may not know of. */
+	if (capable(CAP_SYS_ADMIN)) {
+		info->pending = atomic_long_read(&task->pending);
+		info->files = atomic_long_read(&task->nr_files);
+		for (i = 0; i < DUET_NR_DROPS; i++)
+			info->drops[i] = atomic_long_read(&task->drops[i]);
+	}
 	info->overflows = READ_ONCE(task->nr_overflows);
 	strscpy(info->name, task->name, sizeof(info->name));
 	strscpy(info->path, task->path, sizeof(info->path));
@@ -150,47 +151,31 @@ int duet_dump_tasks(struct file *file, void *argp, void __user *arg)
 	struct duet_task_info *info;
 	struct duet_task *task;
 	struct duet_out out;
-	unsigned int slot;
+	u64 slot;
 	int err;
 
 	err = duet_out_init(&out, args, sizeof(*info), DUET_TASK_INFO_V1);
 	if (err)
 		return err;
-	for (slot = args->cursor; slot < DUET_MAX_TASKS && !err; slot++) {
-		if (out.nr == out.max)
-			break;
-		mutex_lock(&duet.lock);
+	mutex_lock(&duet.lock);
+	for (slot = args->cursor; slot < DUET_MAX_TASKS; slot++) {
 		task = rcu_dereference_protected(duet.task[slot],
 						 lockdep_is_held(&duet.lock));
-		if (task && !duet_may_see(task))
-			task = NULL;
-		if (task)
-			duet_task_fill_info(duet_out_next(&out), task);
-		mutex_unlock(&duet.lock);
-		if (task)
-			err = duet_out_flush(&out);
+		if (!task || !duet_may_see(task))
+			continue;
+		info = duet_out_next(&out);
+		if (!info)
+			break;
+		duet_task_fill_info(info, task);
 	}
+	mutex_unlock(&duet.lock);
+	err = duet_out_copy(&out);
 	args->cursor = slot < DUET_MAX_TASKS ? slot : DUET_CURSOR_END;
 	kvfree(out.buf);
 	return err;
 }
 
 /* ---- the table ---- */
-
-/* Keeps Duet on, and its tables where they are, while they are looked at. */
-static int duet_table_hold(void)
-{
-	mutex_lock(&duet.lock);
-	if (duet.on)
-		return 0;
-	mutex_unlock(&duet.lock);
-	return -ESHUTDOWN;
-}
-
-static void duet_table_let_go(void)
-{
-	mutex_unlock(&duet.lock);
-}
 
 /*
  * Calls fn for the nodes of the buckets that the cursor and end say, with the
@@ -203,18 +188,20 @@ static int duet_walk_buckets(struct duet_out *out,
 			     bool (*fn)(struct duet_out *out,
 					const struct duet_node *node,
 					unsigned long bucket, u32 *skip,
-					void *arg),
-			     void *arg)
+					const struct duet_task *task),
+			     const struct duet_task *task)
 {
 	struct duet_dump *args = out->args;
 	u64 bucket = args->cursor >> 20;
 	u32 done = args->cursor & (BIT(20) - 1);
 	u64 end;
-	int err;
 
-	err = duet_table_hold();
-	if (err)
-		return err;
+	/* Keeps Duet on, its tables where they are, and the task's slot its. */
+	mutex_lock(&duet.lock);
+	if (!duet.on || (task && test_bit(DUET_TASK_STOPPED, &task->flags))) {
+		mutex_unlock(&duet.lock);
+		return -ESHUTDOWN;
+	}
 	end = 1ULL << duet.node_bits;
 	if (args->end)
 		end = min_t(u64, end, args->end);
@@ -232,36 +219,28 @@ static int duet_walk_buckets(struct duet_out *out,
 			local_irq_save(flags);
 			hlist_bl_lock(head);
 			hlist_bl_for_each_entry(node, pos, head, hash) {
-				room = fn(out, node, bucket, &skip, arg);
+				room = fn(out, node, bucket, &skip, task);
 				if (!room)
 					break;
 			}
 			hlist_bl_unlock(head);
 			local_irq_restore(flags);
 		}
-		if (room) {
-			bucket++;
-			done = 0;
-			if (bucket % 1024)
-				continue;
-			cond_resched();
-			if (!signal_pending(current))
-				continue;
+		if (!room) {
+			done += out->nr - before;
 			break;
 		}
-		done += out->nr - before;
-		if (out->nr == out->max)
-			break;
-		/* Only the buffer between is full. */
-		err = duet_out_flush(out);
-		if (err)
+		bucket++;
+		done = 0;
+		if (bucket % 1024)
+			continue;
+		cond_resched();
+		if (signal_pending(current))
 			break;
 	}
-	duet_table_let_go();
-	if (!err)
-		err = duet_out_flush(out);
+	mutex_unlock(&duet.lock);
 	args->cursor = bucket < end ? bucket << 20 | done : DUET_CURSOR_END;
-	return err;
+	return duet_out_copy(out);
 }
 
 static bool duet_slot_empty(const struct duet_slot *slot)
@@ -301,7 +280,8 @@ static bool duet_put_node(struct duet_out *out, const struct duet_node *node,
 }
 
 static bool duet_dump_node(struct duet_out *out, const struct duet_node *node,
-			   unsigned long bucket, u32 *skip, void *arg)
+			   unsigned long bucket, u32 *skip,
+			   const struct duet_task *task)
 {
 	const struct super_block *sb = READ_ONCE(node->file->fs->sb);
 	u32 dev = 0;
@@ -342,9 +322,9 @@ int duet_dump_nodes(struct file *file, void *argp, void __user *arg)
 /* ---- a task ---- */
 
 static bool duet_dump_news(struct duet_out *out, const struct duet_node *node,
-			   unsigned long bucket, u32 *skip, void *arg)
+			   unsigned long bucket, u32 *skip,
+			   const struct duet_task *task)
 {
-	const struct duet_task *task = arg;
 	struct duet_news news;
 	struct duet_item item;
 	u64 left;
@@ -386,10 +366,7 @@ int duet_dump_pending(struct file *file, void *argp, void __user *arg)
 			    DUET_ITEM_V1);
 	if (err)
 		goto put;
-	if (test_bit(DUET_TASK_STOPPED, &task->flags))
-		err = -ESHUTDOWN;
-	else
-		err = duet_walk_buckets(&out, duet_dump_news, task);
+	err = duet_walk_buckets(&out, duet_dump_news, task);
 	kvfree(out.buf);
 put:
 	duet_task_put(task);
@@ -404,7 +381,8 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 	struct duet_file_ref *ref;
 	struct duet_task *task;
 	struct duet_out out;
-	void *mark;
+	bool more;
+	u32 gen;
 	int err;
 
 	task = duet_task_get(args->tid, file);
@@ -416,27 +394,17 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 	err = duet_out_init(&out, args, sizeof(*ref), DUET_FILE_REF_V1);
 	if (err)
 		goto put;
-	for (mark = xa_find(&task->done, &ino, ULONG_MAX, XA_PRESENT); mark;
-	     mark = xa_find_after(&task->done, &ino, ULONG_MAX, XA_PRESENT)) {
+	while ((more = duet_next_done(task, &ino, &gen))) {
 		cond_resched();
-		if (!duet_is_done(task, ino, (u32)xa_to_value(mark)))
-			continue;
-		if (out.nr == out.max || signal_pending(current))
+		ref = signal_pending(current) ? NULL : duet_out_next(&out);
+		if (!ref)
 			break;
-		ref = duet_out_next(&out);
-		if (!ref) {
-			err = duet_out_flush(&out);
-			if (err)
-				break;
-			ref = duet_out_next(&out);
-		}
-		ref->ino = ino;
-		ref->gen = (u32)xa_to_value(mark);
+		ref->ino = ino++;
+		ref->gen = gen;
 		ref->result = 1;
 	}
-	if (!err)
-		err = duet_out_flush(&out);
-	args->cursor = mark ? ino : DUET_CURSOR_END;
+	err = duet_out_copy(&out);
+	args->cursor = more ? ino : DUET_CURSOR_END;
 	kvfree(out.buf);
 put:
 	duet_task_put(task);

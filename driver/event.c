@@ -111,7 +111,8 @@ static bool duet_is_news(const struct duet_file *file, enum duet_event event)
 {
 	unsigned int i;
 
-	if (event == DUET_EVENT_ADDED || event == DUET_EVENT_DIRTY)
+	if (file->nr_state &&
+	    (event == DUET_EVENT_ADDED || event == DUET_EVENT_DIRTY))
 		return true;
 	duet_for_each_slot(i, &file->active) {
 		struct duet_task *task = duet_dereference(duet.task[i]);

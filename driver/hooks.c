@@ -70,7 +70,8 @@ static void duet_enter_clear_dirty(unsigned long ip, unsigned long parent_ip,
 	struct folio *folio = duet_ftrace_arg0(fregs);
 	struct address_space *mapping = folio->mapping;
 
-	if (!mapping || !folio_test_dirty(folio) ||
+	/* On its way to swap, a folio's mapping is no page cache. */
+	if (!mapping || folio_test_anon(folio) || !folio_test_dirty(folio) ||
 	    !duet_is_watched(mapping->host->i_sb))
 		return;
 	preempt_disable();

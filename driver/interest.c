@@ -7,8 +7,8 @@
  * inode: no path string is compared, and it does not matter whose context the
  * event came in. That walk takes i_lock and looks at rename_lock, so it is
  * done in ADDED, FLUSHED and in process context, never in REMOVED or DIRTIED,
- * and its result is kept: "somebody" in an entry of the file, found by the
- * inode's address, "nobody" in a small lossy cache. REMOVED and DIRTIED only
+ * and its result is kept: "somebody" in an entry of the file, found by its
+ * inode, "nobody" in a small lossy cache. REMOVED and DIRTIED only
  * look the entry up. An inode that is unknown there interests nobody, since
  * all that is cached was seen by the scan or by ADDED.
  *
@@ -487,7 +487,8 @@ static void duet_file_join(struct duet_file *file, struct duet_task *task,
 	    !(want->flags & DUET_WANT_LEFT))
 		return;
 	if (want->flags & DUET_WANT_LEFT)
-		want->flags ^= DUET_WANT_LEFT | DUET_WANT_BACK;
+		want->flags |= DUET_WANT_BACK;
+	want->flags &= ~DUET_WANT_LEFT;
 	/* In its first scan, a task that wants no news has the file synced. */
 	if (test_bit(DUET_TASK_QUIET, &task->flags))
 		return;
@@ -540,7 +541,7 @@ again:
 	epoch = smp_load_acquire(&duet.epoch);
 	moves = atomic_read_acquire(&fs->moves);
 	file = duet_file_find(inode);
-	if (how & DUET_DECIDE_OPENED && inode->i_nlink < 2 &&
+	if (how & DUET_DECIDE_OPENED && !made && inode->i_nlink < 2 &&
 	    (file ? file->epoch == epoch : duet_nobody_wants(inode)))
 		return file;
 	known = duet_verdict(fs, inode, &map, &origin);
@@ -599,6 +600,7 @@ again:
 	}
 	if (origin.ino)
 		file->origin = origin;
+	file->nlink = inode->i_nlink;
 	/* With no name known, the next event or open decides again. */
 	file->epoch = known ? epoch : epoch - 1;
 	spin_unlock_irqrestore(&file->lock, flags);
@@ -611,6 +613,38 @@ check:
 	if (made)
 		duet_file_release(made);
 	return file;
+}
+
+/*
+ * A name of the inode was removed, or moved while it has others, or perhaps
+ * so if there are fewer now: each task that wants it looks for a name that is
+ * left, when it reads. Here, where directories are locked, none can be looked
+ * up. RCU.
+ */
+void duet_names_changed(struct inode *inode, bool removed)
+{
+	struct duet_file *file;
+	unsigned long flags;
+	unsigned int i;
+
+	file = duet_file_find(inode);
+	if (!file)
+		return;
+	/* As in every probe: see table.c. */
+	spin_lock_irqsave(&file->lock, flags);
+	if (file->dead || (!removed && file->nlink == inode->i_nlink))
+		goto unlock;
+	file->nlink = inode->i_nlink;
+	duet_for_each_slot(i, &file->active) {
+		struct duet_task *task = duet_dereference(duet.task[i]);
+
+		if (!task)
+			continue;
+		file->want[i].flags |= DUET_WANT_VERIFY;
+		duet_queue_file(file, task);
+	}
+unlock:
+	spin_unlock_irqrestore(&file->lock, flags);
 }
 
 /* ---- the end of an inode ---- */

@@ -11,77 +11,124 @@
  * the credentials that it was registered with, before the first delivery of a
  * file, and again when the file's attributes change.
  */
-#include <linux/capability.h>
 #include <linux/cred.h>
+#include <linux/maple_tree.h>
 #include <linux/xarray.h>
 #include "compat.h"
 #include "duet.h"
 
-/* Above the generation, in the value of a file that may not be known. */
-#define DUET_MARK_REFUSED	(1UL << 32)
+/*
+ * A mark, as an xarray value: the generation, above it whether the file is
+ * refused and not done, and above that which asking refused it.
+ */
+#define DUET_MARK_REFUSED	BIT_ULL(32)
+#define DUET_MARK_ASKED_SHIFT	33
+#define DUET_MARK_ASKED_MASK	GENMASK(29, 0)
 
-/* What one mark costs the limit: an entry of the tree and its share of it. */
-#define DUET_MARK_BYTES		16
+/*
+ * What one mark costs the limits: its share of a node of the tree, which is
+ * half full at worst, however far apart the inode numbers are.
+ */
+#define DUET_MARK_BYTES		64
 
-bool duet_is_done(struct duet_task *task, u64 ino, u32 gen)
+static unsigned long duet_refusal(const struct duet_task *task, u32 gen)
 {
-	return xa_load(&task->done, ino) == xa_mk_value(gen);
-}
+	unsigned long asked = atomic_read(&task->asked) & DUET_MARK_ASKED_MASK;
 
-static bool duet_is_refused(struct duet_task *task, u64 ino, u32 gen)
-{
-	return xa_load(&task->done, ino) == xa_mk_value(gen | DUET_MARK_REFUSED);
+	return gen | DUET_MARK_REFUSED | asked << DUET_MARK_ASKED_SHIFT;
 }
 
 /* In a probe as well: the tree is read under RCU. */
+static bool duet_has_mark(struct duet_task *task, u64 ino, unsigned long mark)
+{
+	return mtree_load(&task->marks, ino) == xa_mk_value(mark);
+}
+
+static bool duet_is_done(struct duet_task *task, u64 ino, u32 gen)
+{
+	return duet_has_mark(task, ino, gen);
+}
+
 bool duet_is_silent(struct duet_task *task, u64 ino, u32 gen)
 {
-	void *mark;
-
-	if (xa_empty(&task->done))
+	if (mtree_empty(&task->marks))
 		return false;
-	mark = xa_load(&task->done, ino);
-	return mark && (u32)xa_to_value(mark) == gen;
+	return duet_is_done(task, ino, gen) ||
+	       (!task->privileged &&
+		duet_has_mark(task, ino, duet_refusal(task, gen)));
+}
+
+void duet_marks_init(struct duet_task *task)
+{
+	mt_init_flags(&task->marks, MT_FLAGS_USE_RCU);
+}
+
+static bool duet_mark_is_done(void *mark)
+{
+	return mark && !(xa_to_value(mark) & DUET_MARK_REFUSED);
 }
 
 static int duet_mark(struct duet_task *task, u64 ino, unsigned long value)
 {
-	bool refused = value & DUET_MARK_REFUSED;
-	void *old;
+	void *old = mtree_load(&task->marks, ino);
+	int err;
 
 	lockdep_assert_held(&task->lock);
-	if (!duet_charge(DUET_MARK_BYTES))
+	if (ino == ULONG_MAX)	/* no inode's, and the end of the tree */
+		return -EINVAL;
+	if (!old && ((task->nr_marks + 1) * DUET_MARK_BYTES > task->limit ||
+		     !duet_charge(DUET_MARK_BYTES)))
 		return -ENOSPC;
-	old = xa_store(&task->done, ino, xa_mk_value(value), GFP_KERNEL);
-	if (old)	/* was there, or could not be made */
-		duet_uncharge(DUET_MARK_BYTES);
-	if (xa_is_err(old))
-		return xa_err(old);
-	if (!refused && (!old || xa_to_value(old) & DUET_MARK_REFUSED))
-		atomic_long_inc(&task->nr_done);
+	err = mtree_store(&task->marks, ino, xa_mk_value(value), GFP_KERNEL);
+	if (err) {
+		if (!old)
+			duet_uncharge(DUET_MARK_BYTES);
+		return err;
+	}
+	if (!old)
+		task->nr_marks++;
+	atomic_long_add(!(value & DUET_MARK_REFUSED) - duet_mark_is_done(old),
+			&task->nr_done);
 	return 0;
 }
 
 static void duet_unmark(struct duet_task *task, u64 ino)
 {
-	void *old = xa_erase(&task->done, ino);
+	void *old;
 
+	lockdep_assert_held(&task->lock);
+	old = mtree_erase(&task->marks, ino);
 	if (!old)
 		return;
+	task->nr_marks--;
 	duet_uncharge(DUET_MARK_BYTES);
-	if (!(xa_to_value(old) & DUET_MARK_REFUSED))
+	if (duet_mark_is_done(old))
 		atomic_long_dec(&task->nr_done);
 }
 
 void duet_marks_destroy(struct duet_task *task)
 {
-	unsigned long ino, n = 0;
+	lockdep_assert_held(&task->lock);
+	duet_uncharge(task->nr_marks * DUET_MARK_BYTES);
+	task->nr_marks = 0;
+	mtree_destroy(&task->marks);
+}
+
+/* The first file that is done, from an inode number on. */
+bool duet_next_done(struct duet_task *task, unsigned long *ino, u32 *gen)
+{
+	unsigned long index = *ino;
 	void *mark;
 
-	xa_for_each(&task->done, ino, mark)
-		n++;
-	duet_uncharge(n * DUET_MARK_BYTES);
-	xa_destroy(&task->done);
+	/* Leaves index behind what it found. */
+	while ((mark = mt_find(&task->marks, &index, ULONG_MAX - 1))) {
+		if (!duet_mark_is_done(mark))
+			continue;
+		*ino = index - 1;
+		*gen = xa_to_value(mark);
+		return true;
+	}
+	return false;
 }
 
 /* Marks the file and drops what the task has of it. */
@@ -118,7 +165,9 @@ int duet_task_undone(struct duet_task *task, u64 ino, u32 gen)
 	if (!duet_is_done(task, ino, gen))
 		return 0;
 	duet_unmark(task, ino);
-	duet_new_epoch();
+	/* Verdicts that are being made now look again: see duet_decide(). */
+	atomic_inc(&task->fs->moves);
+	smp_mb__after_atomic();
 	/* What is cached of it now is news to the task. */
 	inode = duet_inode_of(task, ino, gen, &sb);
 	if (inode) {
@@ -143,14 +192,16 @@ int duet_task_check(struct duet_task *task, u64 ino, u32 gen)
 	lockdep_assert_held(&task->lock);
 	if (duet_is_silent(task, ino, gen))
 		return 1;
-	rcu_read_lock();
-	file = duet_file_by_ino(task, ino, gen);
-	if (file && READ_ONCE(file->inode) &&
-	    test_bit(task->slot, file->active.words))
-		ret = 0;
-	rcu_read_unlock();
-	if (!ret)
-		return 0;
+	if (task->privileged) {
+		rcu_read_lock();
+		file = duet_file_by_ino(task, ino, gen);
+		if (file && READ_ONCE(file->inode) &&
+		    test_bit(task->slot, file->active.words))
+			ret = 0;
+		rcu_read_unlock();
+		if (!ret)
+			return 0;
+	}
 	inode = duet_inode_of(task, ino, gen, &sb);
 	if (!inode)
 		return 1;
@@ -191,17 +242,25 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 	struct duet_want *want = &file->want[task->slot];
 	struct super_block *sb;
 	struct inode *inode;
-	unsigned long flags;
-	bool may = false;
+	unsigned long flags, refusal;
+	bool may;
 
 	lockdep_assert_held(&task->lock);
-	if (task->privileged || READ_ONCE(want->flags) & DUET_WANT_ALLOWED)
+	if (task->privileged ||
+	    (READ_ONCE(want->flags) & (DUET_WANT_ALLOWED | DUET_WANT_ASK)) ==
+	    DUET_WANT_ALLOWED)
 		return true;
-	/* Set first: a change of the attributes takes it away again. */
+	/* Done while it was queued: that stands, whatever the answer. */
+	if (duet_is_done(task, file->ino, file->gen))
+		goto forget;
+	/* As in every probe: see table.c. */
 	spin_lock_irqsave(&file->lock, flags);
+	may = want->flags & DUET_WANT_ALLOWED;
+	want->flags &= ~DUET_WANT_ASK;	/* first: it may be set again */
 	want->flags |= DUET_WANT_ALLOWED;
 	spin_unlock_irqrestore(&file->lock, flags);
-	/* From disk, if it was evicted; if it is deleted there is no telling. */
+	refusal = duet_refusal(task, file->gen);
+	/* From disk, if it was evicted; if it is deleted, as it was before. */
 	inode = duet_inode_of(task, file->ino, file->gen, &sb);
 	if (inode) {
 		may = duet_may_know(task, inode);
@@ -211,9 +270,10 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 	if (may)
 		return true;
 	/* Without room for the mark it is asked again the next time. */
-	if (!inode || duet_silence(task, file->ino, file->gen,
-				   file->gen | DUET_MARK_REFUSED))
-		duet_file_forget(file, task);
+	if (inode && !duet_silence(task, file->ino, file->gen, refusal))
+		return false;
+forget:
+	duet_file_forget(file, task);
 	return false;
 }
 
@@ -224,29 +284,32 @@ void duet_attrs_changed(struct duet_fs *fs, struct inode *inode)
 	bool again = false;
 	unsigned int i;
 
-	if (!S_ISREG(inode->i_mode))
+	/* Deleted: what it was is what counts for what is still to be told. */
+	if (!S_ISREG(inode->i_mode) || !inode->i_nlink)
 		return;
 	rcu_read_lock();
 	roots = duet_dereference(fs->roots);
 	for (i = 0; roots && i < roots->nr; i++) {
 		struct duet_task *task = roots->task[i];
 		struct duet_file *file;
+		unsigned long flags;
 
 		if (task->privileged)
 			continue;
-		if (duet_is_refused(task, inode->i_ino, inode->i_generation)) {
-			duet_unmark(task, inode->i_ino);
+		/* Voids every refusal of the task; they are asked for anew. */
+		if (duet_has_mark(task, inode->i_ino,
+				  duet_refusal(task, inode->i_generation))) {
+			atomic_inc(&task->asked);
 			again = true;
 		}
 		file = duet_file_held(task, inode->i_ino, inode->i_generation);
-		if (file) {
-			unsigned long flags;
-
-			spin_lock_irqsave(&file->lock, flags);
-			file->want[task->slot].flags &= ~DUET_WANT_ALLOWED;
-			spin_unlock_irqrestore(&file->lock, flags);
-			duet_file_release(file);
-		}
+		if (!file)
+			continue;
+		/* As in every probe: see table.c. */
+		spin_lock_irqsave(&file->lock, flags);
+		file->want[task->slot].flags |= DUET_WANT_ASK;
+		spin_unlock_irqrestore(&file->lock, flags);
+		duet_file_release(file);
 	}
 	if (again) {
 		duet_new_epoch();

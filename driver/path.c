@@ -200,7 +200,9 @@ struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 			dput(dentry);
 		}
 	}
-	if (inode && inode->i_generation == gen && S_ISREG(inode->i_mode))
+	/* A handle may hold fewer bits of the number than the caller gave. */
+	if (inode && inode->i_ino == ino && inode->i_generation == gen &&
+	    S_ISREG(inode->i_mode))
 		return inode;
 	iput(inode);
 	deactivate_super(*sb);
@@ -322,7 +324,8 @@ struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen)
 	path_put(&path);
 	if (IS_ERR_OR_NULL(dentry))
 		return NULL;
-	if (d_inode(dentry)->i_generation == gen)
+	if (d_inode(dentry)->i_ino == ino &&
+	    d_inode(dentry)->i_generation == gen)
 		return dentry;
 	dput(dentry);
 	return NULL;

@@ -62,37 +62,59 @@ static struct duet_node *duet_sort(struct duet_node *list, unsigned int slot)
 	return node;
 }
 
-/* Takes the next file off the queue, first come, first served. */
-static bool duet_take_file(struct duet_task *task)
+/*
+ * Does what was put off for the reader, who may sleep: asks whether the task
+ * may know of the file, looks its names up, compares it with the page cache.
+ */
+static void duet_catch_up(struct duet_task *task, struct duet_file *file)
+{
+	struct duet_want *want = &file->want[task->slot];
+	struct super_block *sb;
+	struct inode *inode;
+
+	if (!duet_admit(task, file))
+		return;
+	if (unlikely(READ_ONCE(want->flags) & DUET_WANT_VERIFY)) {
+		inode = duet_file_inode(file, &sb);
+		if (inode) {
+			duet_verify_names(task, file, inode);
+			iput(inode);
+			deactivate_super(sb);
+		}
+	}
+	if (READ_ONCE(want->flags) & DUET_WANT_SYNC)
+		duet_sync_file(file, task);
+}
+
+/*
+ * Takes the next file off the queue, first come, first served. Once a call
+ * *refill lets it take what was queued since.
+ */
+static bool duet_take_file(struct duet_task *task, bool *refill)
 {
 	struct duet_want *want;
 	struct duet_file *file;
 	unsigned long flags;
 
 	lockdep_assert_held(&task->lock);
-	if (!task->todo)
+	if (!task->todo && *refill) {
 		task->todo = llist_reverse_order(llist_del_all(&task->queue));
+		*refill = false;
+	}
 	if (!task->todo)
 		return false;
 	file = duet_queued_file(task, task->todo);
 	task->todo = task->todo->next;
 	want = &file->want[task->slot];
 	atomic_long_sub(duet.file_size, &task->pending);
-
-	if (!duet_admit(task, file))
-		want = &file->want[task->slot];	/* nothing is left of it */
+	duet_catch_up(task, file);
 
 	/* As in every probe: see table.c. */
 	spin_lock_irqsave(&file->lock, flags);
-	/* Asked for again meanwhile, once QUEUED is off nobody would do it. */
-	while (want->flags & DUET_WANT_SYNC) {
-		spin_unlock_irqrestore(&file->lock, flags);
-		duet_sync_file(file, task);
-		spin_lock_irqsave(&file->lock, flags);
-		if (fatal_signal_pending(current))
-			break;
-	}
 	want->flags &= ~DUET_WANT_QUEUED;
+	/* Asked for again meanwhile, or not finished: another time. */
+	if (want->flags & (DUET_WANT_SYNC | DUET_WANT_VERIFY))
+		duet_queue_file(file, task);
 	task->nodes = want->pending ?: DUET_LIST_END;
 	want->pending = NULL;
 	spin_unlock_irqrestore(&file->lock, flags);
@@ -225,6 +247,7 @@ static unsigned int duet_collect(struct duet_task *task,
 				 struct duet_item *items, unsigned int max,
 				 bool *more)
 {
+	bool refill = true;
 	unsigned int n = 0;
 
 	lockdep_assert_held(&task->lock);
@@ -240,7 +263,7 @@ static unsigned int duet_collect(struct duet_task *task,
 	if (unlikely(test_bit(DUET_TASK_RESCAN, &task->flags)))
 		duet_scan(task);
 	do {
-		if (!task->file && !duet_take_file(task)) {
+		if (!task->file && !duet_take_file(task, &refill)) {
 			*more = false;
 			break;
 		}
@@ -331,6 +354,10 @@ static ssize_t duet_task_read(struct file *file, char __user *buf,
 		}
 		if (file->f_flags & O_NONBLOCK) {
 			err = -EAGAIN;
+			break;
+		}
+		if (signal_pending(current)) {
+			err = -EINTR;
 			break;
 		}
 		err = wait_event_interruptible(task->wait,

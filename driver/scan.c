@@ -164,6 +164,13 @@ static void duet_sync_run(struct duet_sync *sync, u64 run)
 	} while (!err);
 }
 
+/* Whether there is no sense in going on. */
+static bool duet_is_cut_short(const struct duet_task *task)
+{
+	return fatal_signal_pending(current) ||
+	       test_bit(DUET_TASK_STOPPED, &task->flags);
+}
+
 /* Every run that is cached. */
 static void duet_sync_cached(struct duet_sync *sync)
 {
@@ -173,7 +180,7 @@ static void duet_sync_cached(struct duet_sync *sync)
 	while ((entry = xa_find(&sync->mapping->i_pages, &index, ULONG_MAX,
 				XA_PRESENT))) {
 		cond_resched();
-		if (fatal_signal_pending(current))
+		if (duet_is_cut_short(sync->task))
 			break;
 		if (!xa_is_value(entry)) {
 			duet_sync_run(sync, index >> DUET_RUN_SHIFT);
@@ -211,7 +218,7 @@ static void duet_sync_known(struct duet_sync *sync)
 		return;
 	}
 	duet_file_each_node(sync->file, duet_collect_run, &runs);
-	for (i = 0; i < runs.nr && !fatal_signal_pending(current); i++) {
+	for (i = 0; i < runs.nr && !duet_is_cut_short(sync->task); i++) {
 		duet_sync_run(sync, runs.run[i]);
 		cond_resched();
 	}
@@ -296,8 +303,7 @@ static void duet_sync_inode(struct duet_file *file, struct duet_task *task,
 	duet_file_each_node(file, duet_node_recheck, task);
 	rcu_read_unlock();
 
-	if (likely(!sync.lost && !sync.busy &&
-		   !fatal_signal_pending(current)))
+	if (likely(!sync.lost && !sync.busy && !duet_is_cut_short(task)))
 		return;
 	if (sync.lost)
 		duet_task_drop(task, sync.why);
@@ -325,6 +331,27 @@ void duet_sync_file(struct duet_file *file, struct duet_task *task)
 		iput(inode);
 		deactivate_super(sb);
 	}
+}
+
+/*
+ * Looks for a name below the task's directory that the dcache has lost, where
+ * one was last, and decides anew with what is known then. The caller holds
+ * file and inode, and no lock of the VFS.
+ */
+void duet_verify_names(struct duet_task *task, struct duet_file *file,
+		       struct inode *inode)
+{
+	unsigned long flags;
+
+	/* As in every probe: see table.c. First: it may be set again. */
+	spin_lock_irqsave(&file->lock, flags);
+	file->want[task->slot].flags &= ~DUET_WANT_VERIFY;
+	spin_unlock_irqrestore(&file->lock, flags);
+	dput(duet_name_again(task, inode->i_ino, inode->i_generation));
+	rcu_read_lock();
+	duet_decide(task->fs, inode, NULL,
+		    DUET_DECIDE_LEAVE | DUET_DECIDE_UNNAMED);
+	rcu_read_unlock();
 }
 
 /*

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What sysfs tells of Duet, one value per file, and what can be set there.
- * docs/ABI describes each file. Nothing is told by a lock that the reading
+ * docs/ABI describes each file. What counts events is for who administers the
+ * system: it would tell of files that others may not know of. Nothing is told by a lock that the reading
  * of a file could wait for: a task's files are taken away below duet.lock.
  */
 #include <linux/capability.h>
@@ -111,21 +112,21 @@ static ssize_t bytes_show(struct device *dev, struct device_attribute *attr,
 {
 	return sysfs_emit(buf, "%ld\n", atomic_long_read(&duet.bytes));
 }
-static DEVICE_ATTR_RO(bytes);
+static DEVICE_ATTR_ADMIN_RO(bytes);
 
 static ssize_t nodes_show(struct device *dev, struct device_attribute *attr,
 			  char *buf)
 {
 	return sysfs_emit(buf, "%ld\n", atomic_long_read(&duet.nr_nodes));
 }
-static DEVICE_ATTR_RO(nodes);
+static DEVICE_ATTR_ADMIN_RO(nodes);
 
 static ssize_t files_show(struct device *dev, struct device_attribute *attr,
 			  char *buf)
 {
 	return sysfs_emit(buf, "%ld\n", atomic_long_read(&duet.nr_files));
 }
-static DEVICE_ATTR_RO(files);
+static DEVICE_ATTR_ADMIN_RO(files);
 
 static ssize_t longest_chain_show(struct device *dev,
 				  struct device_attribute *attr, char *buf)
@@ -137,7 +138,8 @@ static ssize_t longest_chain_show(struct device *dev,
 	mutex_unlock(&duet.lock);
 	return sysfs_emit(buf, "%u\n", table.longest);
 }
-static DEVICE_ATTR_RO(longest_chain);
+/* Looks at every bucket: for who administers the system. */
+static DEVICE_ATTR_ADMIN_RO(longest_chain);
 
 static struct attribute *duet_attrs[] = {
 	&dev_attr_enabled.attr,
@@ -181,7 +183,7 @@ static ssize_t duet_count_show(struct device *dev,
 
 #define DUET_COUNT_ATTR(_group, _name, _member)				\
 	static struct dev_ext_attribute duet_##_group##_##_name = {	\
-		__ATTR(_name, 0444, duet_count_show, NULL),		\
+		__ATTR(_name, 0400, duet_count_show, NULL),		\
 		(void *)offsetof(struct duet_counts, _member),		\
 	}
 
@@ -249,19 +251,18 @@ struct duet_task_attr {
 		duet_show_task_##_name,				\
 	}
 
-/* What a task looks at is for who administers the system. */
 DUET_TASK_ATTR(name, 0400, "%s", task->name);
 DUET_TASK_ATTR(path, 0400, "%s", task->path);
 DUET_TASK_ATTR(mask, 0444, "%#x", task->regmask);
 DUET_TASK_ATTR(pid, 0444, "%d", pid_nr(task->owner));
 DUET_TASK_ATTR(uid, 0444, "%u", from_kuid(&init_user_ns, task->cred->uid));
 DUET_TASK_ATTR(limit_bytes, 0444, "%lu", task->limit);
-DUET_TASK_ATTR(pending_bytes, 0444, "%ld", atomic_long_read(&task->pending));
-DUET_TASK_ATTR(files, 0444, "%ld", atomic_long_read(&task->nr_files));
+DUET_TASK_ATTR(pending_bytes, 0400, "%ld", atomic_long_read(&task->pending));
+DUET_TASK_ATTR(files, 0400, "%ld", atomic_long_read(&task->nr_files));
 DUET_TASK_ATTR(done, 0444, "%ld", atomic_long_read(&task->nr_done));
 DUET_TASK_ATTR(delivered, 0444, "%llu", READ_ONCE(task->nr_delivered));
 DUET_TASK_ATTR(overflows, 0444, "%llu", READ_ONCE(task->nr_overflows));
-DUET_TASK_ATTR(drops, 0444, "%ld", duet_drops(task));
+DUET_TASK_ATTR(drops, 0400, "%ld", duet_drops(task));
 
 static struct attribute *duet_task_attrs[] = {
 	&duet_attr_task_name.attr,

@@ -221,33 +221,35 @@ bool duet_node_gc(struct duet_node *node)
 /*
  * Calls fn for every node that the file has now, with file->lock held, in
  * steps of DUET_BATCH. Nodes that come meanwhile may or may not be seen. fn
- * may free its node. The caller keeps the file (a hold).
+ * may free its node. The caller keeps the file (a hold). Walks do not mind
+ * each other: each has its place in the list, a node that is no file's.
  */
 void duet_file_each_node(struct duet_file *file,
 			 void (*fn)(struct duet_node *node, void *arg),
 			 void *arg)
 {
-	unsigned int left, batch;
+	struct duet_node place = {}, *node;
+	unsigned int left, batch = 0;
 	unsigned long flags;
 
+	/* As in every probe: see the top. */
 	spin_lock_irqsave(&file->lock, flags);
+	/* New ones are added at the end, so these are the first to come. */
 	left = file->nr_nodes;
-	while (left && !list_empty(&file->nodes)) {
-		for (batch = 0; batch < DUET_BATCH && left; batch++, left--) {
-			struct duet_node *node;
-
-			node = list_first_entry_or_null(&file->nodes,
-							struct duet_node,
-							in_file);
-			if (!node)
-				break;
-			/* The first goes last, so the next is the next. */
-			list_move_tail(&node->in_file, &file->nodes);
-			fn(node, arg);
+	list_add(&place.in_file, &file->nodes);
+	while (left && !list_is_last(&place.in_file, &file->nodes)) {
+		node = list_next_entry(&place, in_file);
+		list_move(&place.in_file, &node->in_file);
+		if (!node->file)	/* another walk's place */
+			continue;
+		left--;
+		fn(node, arg);
+		if (++batch % DUET_BATCH == 0) {
+			spin_unlock_irqrestore(&file->lock, flags);
+			spin_lock_irqsave(&file->lock, flags);
 		}
-		spin_unlock_irqrestore(&file->lock, flags);
-		spin_lock_irqsave(&file->lock, flags);
 	}
+	list_del(&place.in_file);
 	spin_unlock_irqrestore(&file->lock, flags);
 }
 

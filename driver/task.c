@@ -313,7 +313,7 @@ static struct duet_task *duet_task_new(const char *name, u32 regmask,
 		return ERR_PTR(-ENOMEM);
 	kref_init(&task->ref);
 	INIT_LIST_HEAD(&task->list);
-	xa_init_flags(&task->done, XA_FLAGS_ACCOUNT);
+	duet_marks_init(task);
 	init_llist_head(&task->queue);
 	init_irq_work(&task->wake, duet_task_wake_work);
 	init_waitqueue_head(&task->wait);

@@ -107,16 +107,23 @@ static int duet_sb_event(struct fsnotify_group *group, u32 mask,
 	/* Verdicts that are being made now look again: see duet_decide(). */
 	atomic_inc(&fs->moves);
 	smp_mb__after_atomic();	/* pairs with the one in duet_decide() */
-	if (mask & FS_RENAME && mask & FS_ISDIR)
+	if (mask & FS_RENAME && mask & FS_ISDIR) {
 		duet_dir_moved(fs, fsnotify_data_dentry(data, data_type), dir);
-	else if (mask & FS_RENAME)
-		duet_file_moved(fs, inode, DUET_DECIDE_LEAVE);
-	else if (mask & FS_CREATE && data_type == FSNOTIFY_EVENT_INODE)
-		duet_file_moved(fs, inode, 0);		/* link() */
-	else if (mask & (FS_DELETE | FS_ATTRIB) && inode->i_nlink)
-		/* unlink(), or another file was renamed over this name */
+	} else if (mask & FS_RENAME) {
+		/* The only name, or one of several. */
 		duet_file_moved(fs, inode,
-				DUET_DECIDE_LEAVE | DUET_DECIDE_UNNAMED);
+				inode->i_nlink < 2 ? DUET_DECIDE_LEAVE : 0);
+	} else if (mask & FS_CREATE && data_type == FSNOTIFY_EVENT_INODE) {
+		duet_file_moved(fs, inode, 0);		/* link() */
+	}
+	/* unlink(), or another file was renamed over this name */
+	if (S_ISREG(inode->i_mode) &&
+	    (mask & (FS_DELETE | FS_ATTRIB) ? inode->i_nlink > 0 :
+	     mask & FS_RENAME && inode->i_nlink > 1)) {
+		rcu_read_lock();
+		duet_names_changed(inode, !(mask & FS_ATTRIB));
+		rcu_read_unlock();
+	}
 	return 0;
 }
 
@@ -171,20 +178,18 @@ static void duet_fs_listen(struct work_struct *work)
 	struct super_block *sb;
 	unsigned int i;
 
+	sb = duet_fs_pin(fs);
+	if (!sb)
+		return;
 	opens = kzalloc(sizeof(*opens), GFP_KERNEL);
 	if (!opens)
-		return;		/* the next such file tries again */
-	sb = duet_fs_pin(fs);
-	if (!sb) {
-		kfree(opens);
-		return;
-	}
+		goto again;
 	opens->fs = fs;
 	fsnotify_init_mark(&opens->mark, duet_opens_group);
 	opens->mark.mask = FS_OPEN;
 	if (duet_add_sb_mark(&opens->mark, sb)) {
 		fsnotify_put_mark(&opens->mark);
-		goto unpin;
+		goto again;
 	}
 	fs->opens = &opens->mark;
 
@@ -196,7 +201,11 @@ static void duet_fs_listen(struct work_struct *work)
 		duet_task_wake(roots->task[i]);
 	}
 	rcu_read_unlock();
-unpin:
+	deactivate_super(sb);
+	return;
+
+again:	/* with the next such file */
+	WRITE_ONCE(fs->unnamed, false);
 	deactivate_super(sb);
 }
 
@@ -234,6 +243,8 @@ static void duet_sb_free(struct fsnotify_mark *mark)
 {
 	struct duet_fs *fs = duet_fs_of(mark);
 
+	/* An event that was being handled to the last may have queued it. */
+	cancel_work_sync(&fs->listen);
 	kfree(rcu_dereference_protected(fs->roots, true));
 	kfree(fs);
 }
@@ -455,14 +466,15 @@ void duet_fs_put(struct duet_fs *fs)
 		return;
 	list_del(&fs->list);
 	duet_watched_set(fs, false);
-	/* After this no probe finds it, and nothing queues the work. */
+	/* After this no probe finds it. */
 	synchronize_rcu();
+	fsnotify_destroy_mark(&fs->mark, duet_sb_group);
+	/* From here on the work finds no superblock, and does nothing. */
 	cancel_work_sync(&fs->listen);
 	if (fs->opens) {
 		fsnotify_destroy_mark(fs->opens, duet_opens_group);
 		fsnotify_put_mark(fs->opens);
 	}
-	fsnotify_destroy_mark(&fs->mark, duet_sb_group);
 	fsnotify_put_mark(&fs->mark);
 }
 

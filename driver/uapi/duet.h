@@ -81,8 +81,8 @@ struct duet_item {
 #define DUET_STATUS_START	0x0001	/* on, for at most maxtasks tasks */
 #define DUET_STATUS_STOP	0x0002	/* off: ends every task */
 #define DUET_STATUS_REPORT	0x0004	/* returns 1 when on, 0 when off */
-#define DUET_STATUS_PRINT_BMAP	0x0008	/* task id's done files, to the log */
-#define DUET_STATUS_PRINT_ITEM	0x0010	/* task id's pending, to the log */
+#define DUET_STATUS_PRINT_BMAP	0x0008	/* task id, to the trace */
+#define DUET_STATUS_PRINT_ITEM	0x0010	/* the same */
 #define DUET_STATUS_PRINT_LIST	0x0020	/* fills the task attributes */
 
 /**
