@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from journal import Journal, started
 from truth import Watch, drop_caches
 
 from pyduet import Device, Mask
@@ -25,6 +26,27 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit(
             "these tests run in the lab: tests/vm/lab run -- python -m pytest tests/kernel", 2
         )
+    config.addinivalue_line("markers", "fs(*names): only for these kinds of /mnt/duet")
+    config.addinivalue_line("markers", "kernel_with(path): only where the kernel has this file")
+
+
+def file_system_type(mount: Path = MOUNT) -> str:
+    """Return what a directory that is a mount is formatted with."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return next(line.split()[2] for line in reversed(lines) if line.split()[1] == str(mount))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, and count as such, the tests of what this machine does not have."""
+    here = file_system_type()
+
+    def is_foreign(item: pytest.Item) -> bool:
+        fs, kernel = item.get_closest_marker("fs"), item.get_closest_marker("kernel_with")
+        return bool((fs and here not in fs.args) or (kernel and not kernel.args[0].exists()))
+
+    foreign = [item for item in items if is_foreign(item)]
+    config.hook.pytest_deselected(items=foreign)
+    items[:] = [item for item in items if item not in foreign]
 
 
 def counter(name: str) -> int:
@@ -71,6 +93,14 @@ def watch(device: Device) -> Iterator[Callable[..., Watch]]:
     yield register
     for one in watches:
         one.task.close()
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    """Return the kernel's own trace of /mnt/duet, from here on."""
+    drop_caches()
+    with started(MOUNT) as journal:
+        yield journal
 
 
 @pytest.fixture

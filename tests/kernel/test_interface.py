@@ -255,17 +255,6 @@ def test_unreadable_directory(device: Device, place: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_print_calls_go_to_the_log(device: Device, place: Path) -> None:
-    """The published summaries land in the kernel log, and say the task."""
-    fill(place / "tree/file", 1)
-    with device.register(place / "tree", Mask.EXISTS, name="printed") as task:
-        for flag in (8, 16):
-            assert call(device.fileno(), STATUS, status(flag, task.id)) == 0
-    log = subprocess.check_output(["dmesg"], text=True)
-    assert "task 1 (printed): 0 files done" in log
-    assert "task 1 (printed): items pending" in log
-
-
 def test_a_c_program_on_the_header(
     device: Device, place: Path, compile_c: Callable[[str], Path]
 ) -> None:

@@ -354,10 +354,13 @@ def test_removed_directory(watch: Register, place: Path) -> None:
     assert len(one.news(path)) == 2
     path.unlink()
     (place / "tree/dir").rmdir()
-    assert {item.state for item in one.read()} == {State.REMOVED}
+    assert {item.state for item in one.task.read()} == {State.REMOVED}
+    with pytest.raises(TaskGoneError):
+        one.task.read()
     (place / "tree/dir").mkdir()
     fill(place / "tree/dir/file", 2)
-    assert one.read() == []
+    with pytest.raises(TaskGoneError):
+        one.task.read()
 
 
 def test_hooks_are_attached_only_while_wanted(device: Device, place: Path) -> None:
@@ -365,7 +368,7 @@ def test_hooks_are_attached_only_while_wanted(device: Device, place: Path) -> No
 
     def attached() -> set[str]:
         hooks = (SYSFS / "hooks").iterdir()
-        return {hook.name for hook in hooks if hook.read_text() == "attached\n"}
+        return {hook.name for hook in hooks if hook.read_text() == "alive\n"}
 
     def traced(name: str) -> bool:
         return f"{name} (" in Path("/sys/kernel/tracing/enabled_functions").read_text()

@@ -123,12 +123,12 @@ def test_cost_does_not_grow_with_cached_inodes(watch: Register, place: Path) -> 
 
     def cost() -> float:
         start = time.perf_counter()
-        for _ in range(300):
-            one.task.path_of(file)
+        one.task.path_of(file)
         return time.perf_counter() - start
 
-    few = min(cost() for _ in range(3))
+    # The fastest of many: what else the machine does, it does not do all the time.
+    few = min(cost() for _ in range(1000))
     for i in range(8000):
         (place / f"out/{i}").touch()
-    many = min(cost() for _ in range(3))
+    many = min(cost() for _ in range(1000))
     assert many < 3 * few

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""File systems that are unmounted and mounted again under a task, of the kind of /mnt/duet.
+
+Truth: whether umount(8) succeeds and the loop device is free, and truth.py.
+"""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from actions import read_page, sync_file, write_at
+from conftest import EVENTS, MOUNT, STATES, eventually, file_system_type
+from truth import Watch, drop_caches, fill
+
+from pyduet import FileId, Mask, State, TaskGoneError
+
+Register = Callable[..., Watch]
+BOTH = pytest.mark.parametrize("mask", [STATES, EVENTS], ids=["states", "events"])
+#: As small as mkfs makes them, MiB; the image is sparse.
+SIZE = {"ext4": 32, "xfs": 300, "btrfs": 128}
+
+
+class Disk:
+    """A file system of its own in a file."""
+
+    def __init__(self, place: Path) -> None:
+        """Format and mount it, with a directory `tree` in it."""
+        self.image, self.where = place / "image", place / "disk"
+        kind = file_system_type(MOUNT)
+        with self.image.open("wb") as file:
+            file.truncate(SIZE[kind] << 20)
+        subprocess.run(
+            [f"mkfs.{kind}", "-q", "-F" if kind == "ext4" else "-f", self.image], check=True
+        )
+        subprocess.run(["modprobe", "loop"], check=True)
+        self.where.mkdir()
+        self.mount()
+        self.tree = self.where / "tree"
+        self.tree.mkdir()
+
+    def mount(self) -> None:
+        """Mount it (again)."""
+        subprocess.run(["mount", "-o", "loop", self.image, self.where], check=True)
+
+    def unmount(self, *options: str) -> None:
+        """Unmount it; fails if something keeps it busy."""
+        subprocess.run(["umount", *options, self.where], check=True)
+
+    def is_free(self) -> bool:
+        """Return whether the superblock is really gone: its loop device is."""
+        return str(self.image) not in subprocess.check_output(["losetup", "-a"], text=True)
+
+
+def last_words(watch: Watch) -> dict[tuple[FileId, int], State]:
+    """Return what one read tells; the next one would say that the file system is gone."""
+    return {
+        (item.file, page): item.state
+        for item in watch.task.read()
+        for page in range(item.index, item.end)
+    }
+
+
+@pytest.fixture
+def disk(place: Path) -> Iterator[Disk]:
+    """Return a mounted file system; a test may unmount it itself."""
+    disk = Disk(place)
+    yield disk
+    if disk.where.is_mount():
+        disk.unmount()
+
+
+@BOTH
+def test_task_is_told_and_blocks_nothing(watch: Register, disk: Disk, mask: Mask) -> None:
+    """Pitfall: the registered path pinned its mount for ever, so umount failed without a word."""
+    path = fill(disk.tree / "file", 3)
+    deep = disk.tree / "a/b"
+    deep.mkdir(parents=True)
+    one, below = watch(disk.tree, mask), watch(deep, mask)
+    file = one.file_id(path)
+    assert one.news(path) == dict.fromkeys(range(3), State.ADDED)
+    disk.unmount()
+    assert one.task.wait(20)
+    assert last_words(one) == {(file, page): State.REMOVED for page in range(3)}
+    for each in (one, below):
+        with pytest.raises(TaskGoneError):
+            each.task.read()
+    assert eventually(disk.is_free)
+
+
+def test_mounted_again(watch: Register, disk: Disk) -> None:
+    """The old task stays gone, a new one begins with nothing cached and no marks."""
+    path = fill(disk.tree / "file", 8)
+    old = watch(disk.tree)
+    old.task.mark_done(old.file_id(path))
+    disk.unmount()
+    disk.mount()
+    new = watch(disk.tree)
+    assert new.read() == []
+    read_page(path, 5)
+    assert new.news(path) == {5: State.ADDED}
+    with pytest.raises(TaskGoneError):
+        old.task.read()
+    assert new.disagreements(disk.tree) == []
+    old.task.close()
+    read_page(path, 6)
+    assert new.news(path) == {6: State.ADDED}
+
+
+def test_lazy_unmount(watch: Register, disk: Disk) -> None:
+    """While somebody has a file open the file system lives, and so does the task."""
+    path = fill(disk.tree / "file", 8)
+    drop_caches()
+    one = watch(disk.tree)
+    one.read()
+    file = one.file_id(path)
+    fd = os.open(path, os.O_RDWR)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    disk.unmount("--lazy")
+    os.pread(fd, 1, 2 * 4096)
+    assert one.news(file[:2]) == {2: State.ADDED}
+    os.close(fd)
+    assert one.task.wait(20)
+    assert last_words(one) == {(file, 2): State.REMOVED}
+    with pytest.raises(TaskGoneError):
+        one.task.read()
+    assert eventually(disk.is_free)
+
+
+@BOTH
+def test_unmounted_where_it_registered(
+    watch: Register, disk: Disk, place: Path, mask: Mask
+) -> None:
+    """The mount that a task was registered through goes; the file system has another."""
+    path = fill(disk.tree / "file", 8)
+    drop_caches()
+    subprocess.run(["mount", "--bind", disk.tree, place / "out"], check=True)
+    one = watch(place / "out", mask)
+    subprocess.run(["umount", place / "out"], check=True)
+    read_page(path, 2)
+    assert one.news(path) == {2: State.ADDED}
+
+
+def test_read_only_and_back(watch: Register, disk: Disk) -> None:
+    """A remount is no unmount: the task goes on."""
+    path = fill(disk.tree / "file", 8)
+    drop_caches()
+    one = watch(disk.tree)
+    write_at(path, 1)
+    subprocess.run(["mount", "-o", "remount,ro", disk.where], check=True)
+    read_page(path, 2)
+    assert one.disagreements(disk.tree) == []
+    subprocess.run(["mount", "-o", "remount,rw", disk.where], check=True)
+    write_at(path, 3)
+    assert one.disagreements(disk.tree) == []
+    sync_file(path)
+    assert one.disagreements(disk.tree) == []
+    assert one.tracker.cached(one.file_id(path)) == {1, 2, 3}
