@@ -225,12 +225,15 @@ static __always_inline void duet_page_event(struct folio *folio,
 	struct duet_file *file;
 	bool dead;
 
-	if (duet_nobody_wants(inode))
+	/* FLUSHED is the dearest hook, so a file of no interest goes first. */
+	if (event == DUET_EVENT_FLUSHED && duet_nobody_wants(inode))
 		return;
 again:
 	file = duet_file_find(inode);
 	if (unlikely(!file ||
 		     (decides && file->epoch != READ_ONCE(duet.epoch)))) {
+		if (decides && !file && duet_nobody_wants(inode))
+			return;
 		file = duet_first_sight(inode, folio, event);
 		if (!file)
 			return;

@@ -427,18 +427,19 @@ unsigned int duet_news_items(const struct duet_node *node,
 	unsigned int n = 0;
 
 	while (pages && n < max) {
-		unsigned int first = __ffs64(pages), nr = 1;
+		unsigned int first = __ffs64(pages);
 
 		/* Most often all pages of a node have the same news. */
-		if (!(same >> first & 1))
+		if (unlikely(!(same >> first & 1)))
 			item.state = duet_news_of(news, pages, first, &same);
-		if (ranges) {
-			nr = duet_run_length(same, first);
-			item.nr = nr;
-		}
 		item.idx = base + first;
+		if (ranges)
+			item.nr = duet_run_length(same, first);
 		items[n++] = item;
-		pages &= ~(GENMASK_ULL(nr - 1, 0) << first);
+		if (item.nr > 1)
+			pages &= ~(GENMASK_ULL(item.nr - 1, 0) << first);
+		else
+			pages &= pages - 1;
 	}
 	*left = pages;
 	return n;
