@@ -28,7 +28,7 @@ def lab(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.parametrize("kernel", [known.name for known in series.all_series()])
+@pytest.mark.parametrize("kernel", [known.name for known in series.stock_series()])
 def test_status_streams_share_and_disk(kernel: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("from the host")
     script = (
@@ -126,6 +126,11 @@ def test_bad_options() -> None:
     assert "--smp" in done.stderr
 
 
+def test_debug_kernel_is_for_those_who_ask() -> None:
+    assert "debug" not in lab("kernels").stdout.split()
+    assert (HERE / str(series.find_series("debug").config)).is_file()
+
+
 @pytest.mark.parametrize(
     ("line", "trouble"),
     [
@@ -137,6 +142,8 @@ def test_bad_options() -> None:
         ("rcu: INFO: rcu_preempt detected stalls on CPUs/tasks: { 0-...D } 3 jiffies", True),
         ("WARNING: possible circular locking dependency detected", True),
         ("kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)", True),
+        ("INFO: trying to register non-static key.", True),
+        ("BUG: duet.ko lost memory (kmemleak)", True),
         ("clocksource: Marking clocksource tsc as unstable", False),
         ("duet: module verification failed: signature and/or required key missing", False),
     ],

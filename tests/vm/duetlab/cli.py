@@ -13,7 +13,7 @@ from .disk import FILE_SYSTEMS
 from .driver import build_module
 from .errors import EXIT_INTERRUPT, EXIT_LAB, LabError, UsageError
 from .kernel import get_kernel
-from .series import all_series, find_series
+from .series import find_series, stock_series
 from .session import Options, run
 
 _DESCRIPTION = """\
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-q", "--quiet", action="store_true", help="no words about progress")
     one = argparse.ArgumentParser(add_help=False)
-    one.add_argument("--kernel", metavar="SERIES", help="a series of `lab kernels` [the first]")
+    one.add_argument("--kernel", metavar="SERIES", help="of `lab kernels`, or debug [the first]")
 
     guest = argparse.ArgumentParser(add_help=False)
     add = guest.add_argument
@@ -78,13 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
     sub = commands.add_parser("shell", parents=[common, one, guest], help="a prompt in a guest")
     sub.add_argument("--timeout", type=_seconds, metavar="S", help="seconds [none]")
-    sub = commands.add_parser("fetch", parents=[common], help="download kernels and headers")
+    sub = commands.add_parser("fetch", parents=[common], help="get kernels and headers")
     sub.add_argument("--kernel", action="append", metavar="SERIES", help="only these series")
     sub.add_argument("--update", action="store_true", help="look for newer ones than the cache's")
     sub = commands.add_parser("build", parents=[common, one], help="build duet.ko, print its path")
     sub.add_argument("--check", action="store_true", help="with W=1 and sparse; warnings fail")
     commands.add_parser("headers", parents=[common, one], help="print KDIR")
-    commands.add_parser("kernels", parents=[common], help="list the series")
+    commands.add_parser("kernels", parents=[common], help="list the series of stock kernels")
     commands.add_parser("accel", parents=[common, one], help="print kvm or tcg")
     return parser
 
@@ -154,7 +154,7 @@ def _dispatch(args: argparse.Namespace) -> int:
         case "run" | "shell":
             return run(_options(args))
         case "fetch":
-            names = args.kernel or [series.name for series in all_series()]
+            names = args.kernel or [series.name for series in stock_series()]
             for series in [find_series(name) for name in names]:
                 kernel = get_kernel(series, update=args.update)
                 host.say(f"{series.name} is {kernel.release}, in {kernel.root}")
@@ -163,7 +163,7 @@ def _dispatch(args: argparse.Namespace) -> int:
         case "headers":
             print(get_kernel(find_series(args.kernel)).kdir)
         case "kernels":
-            print("\n".join(series.name for series in all_series()))
+            print("\n".join(series.name for series in stock_series()))
         case "accel":
             print(choose_accel(get_kernel(find_series(args.kernel))))
     return 0
@@ -178,6 +178,9 @@ def main(argv: list[str]) -> int:
     """The lab's exit status."""
     args = _parser().parse_args(argv)
     host.quiet = args.quiet
+    # The flags of a make that started the lab are not for those that the lab starts.
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        os.environ.pop(name, None)
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     try:

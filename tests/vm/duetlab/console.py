@@ -15,13 +15,16 @@ _TROUBLE = re.compile(
     INFO:\ task\ .*\ blocked | rcu.*\bdetected\b.*\bstall | soft\ lockup | hard\ LOCKUP |
     possible\ (circular|recursive|irq)\ lock | inconsistent\ lock\ state |
     suspicious\ RCU\ usage | sleeping\ function\ called | scheduling\ while\ atomic |
-    bad\ unlock\ balance | held\ lock\ freed | nested\ lock\ was\ not\ taken |
+    trying\ to\ register\ non-static\ key | bad\ unlock\ balance | held\ lock\ freed |
+    nested\ lock\ was\ not\ taken |
     kmemleak:\ \d+\ new\ suspected | Busy\ inodes\ after\ unmount | (?i:use-after-free)
     """,
     re.VERBOSE,
 )
-# Advice of the kernel about the processor's bugs, at boot.
-_HARMLESS = re.compile(r"WARNING: Unprivileged eBPF|Spectre V2 *:|MDS CPU bug|Stale Data CPU bug")
+# At boot: advice of the kernel about the processor's bugs, and what a debug kernel looks for.
+_HARMLESS = re.compile(
+    r"WARNING: Unprivileged eBPF|Spectre V2 *:|MDS CPU bug|Stale Data CPU bug|debug is enabled"
+)
 
 _CONTEXT_BEFORE = 3
 _CONTEXT_AFTER = 60

@@ -113,8 +113,7 @@ def _make(kernel: Kernel, target: Path, *, check: bool) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-        | {"LC_ALL": "C"},
+        env={**os.environ, "LC_ALL": "C"},
         check=False,
     )
     log = done.stdout.replace(f"{target}/", "driver/") if not check else done.stdout

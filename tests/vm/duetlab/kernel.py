@@ -12,8 +12,9 @@ from pathlib import Path
 
 from .errors import LabError
 from .host import cache_dir, locked, output_of, program, say
-from .packages import Apt
+from .packages import Apt, Package
 from .series import Series
+from .source import build_kernel, identity, release_of
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,10 @@ class Kernel:
 
 def get_kernel(series: Series, *, update: bool = False) -> Kernel:
     """The series' kernel: the one in the cache, or the newest when there is none."""
-    base = cache_dir() / "kernels" / series.name
+    name = series.name if series.config is None else identity(series)
+    base = cache_dir() / "kernels" / name
     current = base / "current.json"
-    with locked(f"kernel-{series.name}"):
+    with locked(f"kernel-{name}"):
         if current.exists() and not update:
             known = json.loads(current.read_text())
             if (base / known["dir"] / "vmlinux").exists():
@@ -65,31 +67,42 @@ def get_kernel(series: Series, *, update: bool = False) -> Kernel:
 
 
 def _fetch(series: Series, base: Path, current: Path) -> Kernel:
-    """Download and unpack the newest kernel of the series, unless it is there already."""
+    """Download or build the newest kernel of the series, unless it is there already."""
     apt = Apt(series.suites)
     apt.update()
-    image = apt.newest(series.image)
-    release = image.name.removeprefix("linux-image-")
-    directory = f"{release}_{image.version}".replace(":", "_")
+    package = apt.newest(series.package)
+    if series.config is None:
+        release = package.name.removeprefix("linux-image-")
+    else:
+        release = release_of(package, base.name)
+    directory = f"{release}_{package.version}".replace(":", "_")
     final = base / directory
-    kernel = Kernel(series, release, final / "root")
     if not final.exists():
         partial = base / (directory + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        headers = f"linux-headers-{release}"
-        needed = [f"{image.name}={image.version}", f"{headers}={image.version}"]
-        # The rest of the headers, and of newer images, which have come apart; not the compiler.
-        for name in (image.name, headers):
-            needed += re.findall(
-                r"(?:^|, )(linux-(?:base|binary|headers|kbuild|modules)-[^\s,]+)",
-                apt.depends(name, image.version),
-            )
-        say(f"downloading {release} {image.version}")
-        apt.unpack(sorted(set(needed)), partial / "root")
-        _prepare(Kernel(series, release, partial / "root"), final)
+        if series.config is None:
+            kernel = Kernel(series, release, partial / "root")
+            _download(apt, package, kernel)
+            _prepare(kernel, final)
+        else:
+            build_kernel(apt, package, series, release, partial)
         partial.rename(final)
     current.write_text(json.dumps({"dir": directory, "release": release}))
-    return kernel
+    return Kernel(series, release, final / "root")
+
+
+def _download(apt: Apt, image: Package, kernel: Kernel) -> None:
+    """Download and unpack the packages of a stock kernel."""
+    headers = f"linux-headers-{kernel.release}"
+    needed = [f"{image.name}={image.version}", f"{headers}={image.version}"]
+    # The rest of the headers, and of newer images, which have come apart; not the compiler.
+    for name in (image.name, headers):
+        needed += re.findall(
+            r"(?:^|, )(linux-(?:base|binary|headers|kbuild|modules)-[^\s,]+)",
+            apt.depends(name, image.version),
+        )
+    say(f"downloading {kernel.release} {image.version}")
+    apt.unpack(sorted(set(needed)), kernel.root)
 
 
 def _prepare(kernel: Kernel, final: Path) -> None:

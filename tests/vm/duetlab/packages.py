@@ -134,7 +134,7 @@ class Apt:
         )
 
     def newest(self, pattern: str) -> Package:
-        """The newest package whose name the pattern matches and whose headers exist too."""
+        """The newest package whose name the pattern matches; of images, with headers beside it."""
         listing = output_of(
             [program("apt-cache", "apt"), "dumpavail"], "reading the package lists", self._env
         )

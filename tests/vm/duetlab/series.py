@@ -3,6 +3,7 @@
 
 import tomllib
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import UsageError
 from .host import LAB_DIR
@@ -14,18 +15,39 @@ class Series:
 
     name: str
     suites: tuple[str, ...]
-    image: str
+    package: str
     build: str | None = None
+    config: str | None = None
+    append: str = ""
+
+
+def stock_series() -> list[Series]:
+    """The series of Debian's own kernels, in the list's order."""
+    return [
+        Series(line["series"], tuple(line["suites"]), line["image"], line.get("build"))
+        for line in _list("kernel")
+    ]
 
 
 def all_series() -> list[Series]:
-    """Every series of the list, in its order."""
-    with open(LAB_DIR / "kernels.toml", "rb") as handle:
-        lines = tomllib.load(handle)["kernel"]
-    return [
-        Series(line["series"], tuple(line["suites"]), line["image"], line.get("build"))
-        for line in lines
+    """Every series of the list, those that the lab builds last."""
+    return stock_series() + [
+        Series(
+            line["series"],
+            tuple(line["suites"]),
+            line["source"],
+            config=line["config"],
+            append=line["append"],
+        )
+        for line in _list("built")
     ]
+
+
+def _list(name: str) -> list[dict[str, Any]]:
+    """One of the lists of kernels.toml."""
+    with open(LAB_DIR / "kernels.toml", "rb") as handle:
+        lines: list[dict[str, Any]] = tomllib.load(handle)[name]
+    return lines
 
 
 def find_series(name: str | None) -> Series:

@@ -76,6 +76,9 @@ def run(options: Options) -> int:
     elif accel == "auto":
         accel = choose_accel(kernel)
 
+    append = [options.series.append, options.append]
+    if ramdisk:
+        append.append(f"brd.rd_nr=1 brd.rd_size={size << 10}")
     in_guest_mkfs = ramdisk and options.disk_from is None
     config = {
         "LAB_RELEASE": kernel.release,
@@ -109,7 +112,7 @@ def run(options: Options) -> int:
             smp=smp,
             mem=mem,
             icount=options.icount,
-            append=options.append,
+            append=" ".join(filter(None, append)),
             verbose=options.verbose,
             disk=disk,
             share=options.share,
