@@ -99,6 +99,7 @@ class Screen:
         (State.DIRTY, "33"),
         (State.FLUSHED, "34"),
         (State.ADDED, "32"),
+        (State.OVERFLOW, "35"),
     )
 
     def __init__(self) -> None:
@@ -120,7 +121,7 @@ class Screen:
     def news(self, item: Item, path: str) -> None:
         colour = next(colour for bit, colour in self.COLOURS if bit in item.state)
         words = self.paint(f"{'+'.join(item.state.names):14}", colour)
-        pages = str(item.index) if item.pages == 1 else f"{item.index}-{item.end - 1}"
+        pages = str(item.index) if item.pages < 2 else f"{item.index}-{item.end - 1}"
         clock = time.monotonic() - self._begin
         self.print(f"{clock:7.2f} s  {words}  {path}  {self.paint(f'[{pages}]', '2')}")
 
@@ -322,6 +323,8 @@ def check(watch: Watch, root: str) -> Verdict:
 def summary(screen: Screen, watch: Watch) -> None:
     screen.heading("Events by kind")
     for bit in State:
+        if bit is State.OVERFLOW:
+            continue  # of no page
         colour = dict(screen.COLOURS)[bit]
         name = screen.paint(f"{str(bit.name).lower():8}", colour)
         screen.print(f"  {name} {watch.events[bit]:>10,} pages")

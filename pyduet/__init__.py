@@ -24,8 +24,9 @@ from pyduet.errors import (
     UnsupportedFilesystemError,
 )
 from pyduet.events import FileId, Item, Mask, State
+from pyduet.info import DropCounts, EventCounts, Info, NodeInfo, Table, TaskInfo
 from pyduet.mincore import cached_pages
-from pyduet.task import Task, TaskInfo
+from pyduet.task import Task
 from pyduet.tracker import Tracker
 
 __version__ = "0.1.0"
@@ -34,16 +35,21 @@ __all__ = [
     "DEFAULT_DEVICE",
     "AlreadyError",
     "Device",
+    "DropCounts",
     "DuetError",
+    "EventCounts",
     "FileId",
+    "Info",
     "Item",
     "Mask",
+    "NodeInfo",
     "NotDirectoryError",
     "NotLoadedError",
     "OffError",
     "PathNotFoundError",
     "PermissionDeniedError",
     "State",
+    "Table",
     "Task",
     "TaskGoneError",
     "TaskInfo",

@@ -53,6 +53,36 @@ class Bmap(enum.IntFlag):
     CHECK = 0x0004
 
 
+class Register(enum.IntFlag):
+    """``DUET_REGISTER_*``: how a task is registered."""
+
+    RANGES = 0x0001
+    CLOEXEC = 0x0002
+    NONBLOCK = 0x0004
+    NO_SCAN = 0x0008
+
+
+class Drop(enum.IntEnum):
+    """``enum duet_drop``: why something was dropped, an index of counters."""
+
+    LIMIT = 0
+    TASK_LIMIT = 1
+    NOMEM = 2
+
+
+class Event(enum.IntEnum):
+    """``enum duet_event``: a kind of event, an index of counters and of bits."""
+
+    ADDED = 0
+    REMOVED = 1
+    DIRTY = 2
+    FLUSHED = 3
+
+
+NR_DROPS = len(Drop)
+NR_EVENTS = len(Event)
+
+
 class Uuid(ctypes.Structure):
     """``struct duet_uuid``."""
 
@@ -71,12 +101,16 @@ class Item(ctypes.Structure):
         ("uuid", Uuid),
         ("idx", ctypes.c_uint64),
         ("state", ctypes.c_uint16),
-        ("pad", ctypes.c_uint8 * 6),
+        ("pad", ctypes.c_uint8 * 2),
+        ("nr", ctypes.c_uint32),
     ]
 
 
-#: The same as :class:`Item` for decoding many at once: ino, gen, tid, idx, state.
-ITEM = struct.Struct("=QIB3xQH6x")
+#: The same as :class:`Item` for decoding many at once: ino, gen, tid, idx, state, nr.
+ITEM = struct.Struct("=QIB3xQH2xI")
+
+#: Alone in an item's state: the task was not told all.
+ITEM_OVERFLOW = 0x8000
 
 
 class TaskAttrs(ctypes.Structure):
@@ -157,7 +191,191 @@ class GpathArgs(ctypes.Structure):
     ]
 
 
+# The calls from 0x10 on. Their structures may grow at the end; pointers are
+# 64-bit numbers.
+
+ABI_VERSION = 1
+
+CHAIN_LENGTHS = 16
+
+#: What ``Dump.cursor`` comes back as when there is no more.
+CURSOR_END = 2**64 - 1
+
+
+def cursor_bucket(bucket: int) -> int:
+    """``DUET_CURSOR_BUCKET``: the cursor that begins with a bucket."""
+    return bucket << 20
+
+
+class Info(ctypes.Structure):
+    """``struct duet_info``."""
+
+    _fields_ = [
+        ("flags", ctypes.c_uint32),
+        ("abi_version", ctypes.c_uint32),
+        ("on", ctypes.c_uint32),
+        ("max_tasks", ctypes.c_uint32),
+        ("nr_tasks", ctypes.c_uint32),
+        ("node_pages", ctypes.c_uint32),
+        ("node_bytes", ctypes.c_uint32),
+        ("file_bytes", ctypes.c_uint32),
+        ("hooks_found", ctypes.c_uint32),
+        ("hooks_alive", ctypes.c_uint32),
+        ("limit", ctypes.c_uint64),
+        ("task_limit", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+        ("nr_files", ctypes.c_uint64),
+        ("nr_nodes", ctypes.c_uint64),
+        ("events", ctypes.c_uint64 * NR_EVENTS),
+        ("drops", ctypes.c_uint64 * NR_DROPS),
+        ("reserved", ctypes.c_uint64 * 3),
+    ]
+
+
+class RegisterArgs(ctypes.Structure):
+    """``struct duet_register``."""
+
+    _fields_ = [
+        ("flags", ctypes.c_uint32),
+        ("mask", ctypes.c_uint32),
+        ("dirfd", ctypes.c_int32),
+        ("tid", ctypes.c_uint32),
+        ("path", ctypes.c_uint64),
+        ("name", ctypes.c_uint64),
+        ("limit", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64 * 2),
+    ]
+
+
+class FileRef(ctypes.Structure):
+    """``struct duet_file_ref``: a file, in a batch."""
+
+    _fields_ = [
+        ("ino", ctypes.c_uint64),
+        ("gen", ctypes.c_uint32),
+        ("result", ctypes.c_int32),
+    ]
+
+
+class Marks(ctypes.Structure):
+    """``struct duet_marks``."""
+
+    _fields_ = [
+        ("flags", ctypes.c_uint32),
+        ("tid", ctypes.c_uint32),
+        ("nr", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("files", ctypes.c_uint64),
+    ]
+
+
+class Paths(ctypes.Structure):
+    """``struct duet_paths``."""
+
+    _fields_ = [
+        ("flags", ctypes.c_uint32),
+        ("tid", ctypes.c_uint32),
+        ("nr", ctypes.c_uint32),
+        ("len", ctypes.c_uint32),
+        ("files", ctypes.c_uint64),
+        ("buf", ctypes.c_uint64),
+    ]
+
+
+class Rescan(ctypes.Structure):
+    """``struct duet_rescan``."""
+
+    _fields_ = [
+        ("flags", ctypes.c_uint32),
+        ("tid", ctypes.c_uint32),
+    ]
+
+
+class Dump(ctypes.Structure):
+    """``struct duet_dump``: the argument of every DUMP call."""
+
+    _fields_ = [
+        ("flags", ctypes.c_uint32),
+        ("tid", ctypes.c_uint32),
+        ("cursor", ctypes.c_uint64),
+        ("end", ctypes.c_uint64),
+        ("len", ctypes.c_uint32),
+        ("nr", ctypes.c_uint32),
+        ("buf", ctypes.c_uint64),
+        ("size", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+    ]
+
+
+class TaskInfo(ctypes.Structure):
+    """``struct duet_task_info``: what DUMP_TASKS returns."""
+
+    _fields_ = [
+        ("tid", ctypes.c_uint32),
+        ("mask", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("pid", ctypes.c_uint32),
+        ("uid", ctypes.c_uint32),
+        ("dev", ctypes.c_uint32),
+        ("fd", ctypes.c_int32),
+        ("gone", ctypes.c_uint32),
+        ("age", ctypes.c_uint64),
+        ("limit", ctypes.c_uint64),
+        ("pending", ctypes.c_uint64),
+        ("files", ctypes.c_uint64),
+        ("done", ctypes.c_uint64),
+        ("delivered", ctypes.c_uint64),
+        ("drops", ctypes.c_uint64 * NR_DROPS),
+        ("overflows", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64 * 6),
+        ("name", ctypes.c_char * (NAME_LEN + 1)),
+        ("path", ctypes.c_char * PATH_LEN),
+    ]
+
+
+class Table(ctypes.Structure):
+    """``struct duet_table``."""
+
+    _fields_ = [
+        ("flags", ctypes.c_uint32),
+        ("longest", ctypes.c_uint32),
+        ("buckets", ctypes.c_uint64),
+        ("nodes", ctypes.c_uint64),
+        ("chains", ctypes.c_uint64 * CHAIN_LENGTHS),
+        ("reserved", ctypes.c_uint64 * 2),
+    ]
+
+
+class NodeInfo(ctypes.Structure):
+    """``struct duet_node_info``: what DUMP_NODES returns."""
+
+    _fields_ = [
+        ("bucket", ctypes.c_uint64),
+        ("ino", ctypes.c_uint64),
+        ("gen", ctypes.c_uint32),
+        ("dev", ctypes.c_uint32),
+        ("idx", ctypes.c_uint64),
+        ("tid", ctypes.c_uint32),
+        ("queued", ctypes.c_uint32),
+        ("cached", ctypes.c_uint64),
+        ("dirty", ctypes.c_uint64),
+        ("bits", ctypes.c_uint64 * NR_EVENTS),
+    ]
+
+
 IOC_STATUS: int = ioctl_opt.IOWR(IOC_MAGIC, 1, StatusArgs)
 IOC_INIT: int = ioctl_opt.IOWR(IOC_MAGIC, 2, InitArgs)
 IOC_BMAP: int = ioctl_opt.IOWR(IOC_MAGIC, 3, BmapArgs)
 IOC_GPATH: int = ioctl_opt.IOWR(IOC_MAGIC, 4, GpathArgs)
+
+IOC_INFO: int = ioctl_opt.IOWR(IOC_MAGIC, 0x10, Info)
+IOC_REGISTER: int = ioctl_opt.IOWR(IOC_MAGIC, 0x11, RegisterArgs)
+IOC_MARKS: int = ioctl_opt.IOWR(IOC_MAGIC, 0x12, Marks)
+IOC_PATHS: int = ioctl_opt.IOWR(IOC_MAGIC, 0x13, Paths)
+IOC_RESCAN: int = ioctl_opt.IOW(IOC_MAGIC, 0x14, Rescan)
+
+IOC_TABLE: int = ioctl_opt.IOWR(IOC_MAGIC, 0x20, Table)
+IOC_DUMP_TASKS: int = ioctl_opt.IOWR(IOC_MAGIC, 0x21, Dump)
+IOC_DUMP_NODES: int = ioctl_opt.IOWR(IOC_MAGIC, 0x22, Dump)
+IOC_DUMP_PENDING: int = ioctl_opt.IOWR(IOC_MAGIC, 0x23, Dump)
+IOC_DUMP_MARKS: int = ioctl_opt.IOWR(IOC_MAGIC, 0x24, Dump)

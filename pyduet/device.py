@@ -4,14 +4,17 @@
 import ctypes
 import itertools
 import os
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from pyduet import abi
 from pyduet.call import call
+from pyduet.dump import dump_structures
 from pyduet.errors import Operation, error_for
 from pyduet.events import Mask
-from pyduet.task import Task, TaskInfo, list_tasks
+from pyduet.info import Info, NodeInfo, Table, TaskInfo
+from pyduet.task import Task
 
 DEFAULT_DEVICE = "/dev/duet"
 
@@ -100,28 +103,80 @@ class Device:
         return self._status(Operation.REPORT, abi.Status.REPORT) == 1
 
     def tasks(self) -> list[TaskInfo]:
-        """Return the registered tasks of all processes."""
-        return list_tasks(self.fileno())
+        """Return the registered tasks of all processes; without CAP_SYS_ADMIN the user's own."""
+        raw = dump_structures(self.fileno, abi.IOC_DUMP_TASKS, abi.TaskInfo, "the tasks")
+        return [TaskInfo.of(task) for task in raw]
+
+    def info(self) -> Info:
+        """Return how Duet is set, and counters."""
+        request = abi.Info()
+        call(self.fileno(), abi.IOC_INFO, request, Operation.INFO)
+        return Info.of(request)
+
+    def table(self) -> Table:
+        """Return the shape of the table of nodes; needs CAP_SYS_ADMIN.
+
+        Raises:
+            PermissionDeniedError: without CAP_SYS_ADMIN.
+
+        """
+        request = abi.Table()
+        call(self.fileno(), abi.IOC_TABLE, request, Operation.LOOK, "the table")
+        return Table.of(request)
+
+    def nodes(self, first: int = 0, end: int = 0) -> Iterator[NodeInfo]:
+        """Yield what the nodes of some buckets say to each task; needs CAP_SYS_ADMIN.
+
+        What changes meanwhile may or may not be seen.
+
+        Args:
+            first: bucket to begin with.
+            end: bucket to stop before, 0 for none.
+
+        Raises:
+            PermissionDeniedError: without CAP_SYS_ADMIN.
+
+        """
+        raw = dump_structures(
+            self.fileno, abi.IOC_DUMP_NODES, abi.NodeInfo, "the nodes", first=first, end=end
+        )
+        return map(NodeInfo.of, raw)
 
     def register(
-        self, path: str | os.PathLike[str], mask: Mask, *, name: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        mask: Mask,
+        *,
+        name: str | None = None,
+        ranges: bool = False,
+        no_scan: bool = False,
+        dirfd: int | None = None,
+        limit: int = 0,
     ) -> Task:
-        """Register a task on a directory and everything below it.
+        """Register a task on a directory and everything below it, or on a regular file.
 
         Its first items tell what is cached already, as far as the mask asks.
 
         Args:
-            path: the directory.
+            path: the directory or file.
             mask: what to be told; see :class:`Mask` for what excludes what.
-            name: for people, up to 254 bytes; ``Task.id`` is found by it, so
-                it is best unique. Without one it is made of the process id.
+            name: for people, up to 254 bytes. Without one it is made of the
+                process id.
+            ranges: have the driver tell runs of pages, which is cheaper.
+            no_scan: do not tell what is cached already.
+            dirfd: descriptor of what a relative path is relative to, without
+                one the working directory; an empty path means it itself.
+            limit: bytes that what the task has not read yet may take, 0 for
+                the default, which is also the most without CAP_SYS_ADMIN.
 
         Raises:
             OffError: Duet is off.
             TooManyTasksError: no task is free.
             PathNotFoundError, NotDirectoryError: of ``path``.
-            UnsupportedFilesystemError: Duet does not watch this file system.
-            PermissionDeniedError: no read permission on the directory.
+            UnsupportedFilesystemError: Duet does not watch this file system,
+                or this kernel does not tell what the mask asks for.
+            PermissionDeniedError: no read and search permission on ``path``;
+                a limit above the default.
             DuetError: a bad mask, a name or path that is too long.
             ValueError: a NUL in the name or the path.
 
@@ -130,16 +185,24 @@ class Device:
         raw_name, raw_path = os.fsencode(name), os.fsencode(path)
         if b"\0" in raw_name + raw_path:
             raise ValueError("a NUL in the task's name or path")
-        request = abi.InitArgs(
-            size=ctypes.sizeof(abi.InitArgs),
-            regmask=mask | abi.Page.FD_NONBLOCK,
-            # Cut to the field, an overlong one has no NUL: the driver refuses it.
-            name=raw_name[: abi.NAME_LEN],
-            path=raw_path[: abi.PATH_LEN],
+        flags = abi.Register.CLOEXEC | abi.Register.NONBLOCK
+        if ranges:
+            flags |= abi.Register.RANGES
+        if no_scan:
+            flags |= abi.Register.NO_SCAN
+        name_buffer = ctypes.create_string_buffer(raw_name)
+        path_buffer = ctypes.create_string_buffer(raw_path)
+        request = abi.RegisterArgs(
+            flags=flags,
+            mask=mask,
+            dirfd=_AT_FDCWD if dirfd is None else dirfd,
+            path=ctypes.addressof(path_buffer),
+            name=ctypes.addressof(name_buffer),
+            limit=limit,
         )
         subject = os.fsdecode(path)
-        fd = call(self.fileno(), abi.IOC_INIT, request, Operation.REGISTER, subject)
-        return Task(fd, name=name, path=subject)
+        fd = call(self.fileno(), abi.IOC_REGISTER, request, Operation.REGISTER, subject)
+        return Task(fd, task_id=request.tid, name=name, path=subject)
 
     def _status(
         self, operation: Operation, flag: abi.Status, subject: str = "", *, maxtasks: int = 0
@@ -149,3 +212,6 @@ class Device:
 
 
 _SERIAL = itertools.count(1)
+
+#: AT_FDCWD of linux/fcntl.h.
+_AT_FDCWD = -100

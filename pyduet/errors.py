@@ -39,19 +39,19 @@ class TooManyTasksError(DuetError):
 
 
 class PathNotFoundError(DuetError, FileNotFoundError):
-    """The directory to watch does not exist, or a file has no path any more."""
+    """The directory or file to watch does not exist, or a file has no path any more."""
 
 
 class NotDirectoryError(DuetError, NotADirectoryError):
-    """A task watches a directory, and this is none."""
+    """A part of the path to watch is no directory."""
 
 
 class UnsupportedFilesystemError(DuetError):
-    """Duet does not watch this kind of file system."""
+    """Duet does not watch this kind of file system, or not for this mask on this kernel."""
 
 
 class TaskGoneError(DuetError):
-    """The task, or the file system that it watched, is gone."""
+    """The task, or the directory or file system that it watched, is gone."""
 
 
 class Operation(enum.Enum):
@@ -66,6 +66,9 @@ class Operation(enum.Enum):
     READ = "read the events of {subject}"
     BMAP = "reach the done mark of {subject}"
     PATH = "find the path of {subject}"
+    RESCAN = "rescan {subject}"
+    INFO = "ask how Duet is set"
+    LOOK = "look into {subject}"
 
 
 _LOAD = "load it: modprobe duet"
@@ -115,12 +118,21 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
     ),
     (errno.EINVAL, Operation.REGISTER): (
         DuetError,
-        "cannot watch {subject}: the driver refuses the mask; "
-        "EXISTS excludes ADDED and REMOVED, MODIFIED excludes DIRTY and FLUSHED",
+        "cannot watch {subject}: the driver refuses the mask, or it is neither a directory nor a "
+        "regular file; EXISTS excludes ADDED and REMOVED, MODIFIED excludes DIRTY and FLUSHED",
     ),
     (errno.ENOTDIR, Operation.REGISTER): (
         NotDirectoryError,
-        "cannot watch {subject}: it is not a directory; watch the one that holds it",
+        "cannot watch {subject}: it, or a part of its path, is not a directory; check the path",
+    ),
+    (errno.EBADF, Operation.REGISTER): (
+        DuetError,
+        "cannot watch {subject}: the directory descriptor is not open; open it first",
+    ),
+    (errno.EPERM, Operation.REGISTER): (
+        PermissionDeniedError,
+        "not permitted to watch {subject} with this limit; "
+        "more than the default needs root (CAP_SYS_ADMIN)",
     ),
     (errno.ENOENT, Operation.REGISTER): (
         PathNotFoundError,
@@ -128,25 +140,31 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
     ),
     (errno.EOPNOTSUPP, Operation.REGISTER): (
         UnsupportedFilesystemError,
-        "cannot watch {subject}: Duet does not support its file system; "
-        "choose a directory on a supported one",
+        "cannot watch {subject}: Duet does not support its file system, or this kernel lacks what "
+        "the mask needs; choose another, see /sys/class/misc/duet/hooks",
     ),
     (errno.EACCES, Operation.REGISTER): (
         PermissionDeniedError,
-        "not permitted to watch {subject}; it takes read permission on the directory",
+        "not permitted to watch {subject}; "
+        "it takes read permission on it, and on a directory search permission as well",
     ),
     (errno.ENOMEM, _ANY): (
         DuetError,
         "cannot {action}: the kernel is out of memory; free some and try again",
     ),
+    (errno.ENOSPC, Operation.BMAP): (
+        DuetError,
+        "cannot {action}: there is no room within the memory limit; "
+        "raise it: /sys/class/misc/duet/limit_bytes",
+    ),
     (errno.EMFILE, _ANY): (
         DuetError,
         "cannot {action}: too many open files; close some or raise ulimit -n",
     ),
-    (errno.ENODEV, Operation.READ): (
+    (errno.ENODEV, _ANY): (
         TaskGoneError,
-        "cannot read the events of {subject}: its file system was unmounted; "
-        "mount it and register again",
+        "cannot {action}: what the task watched was removed or unmounted; "
+        "register again once it is back",
     ),
     (errno.ESRCH, _ANY): (
         TaskGoneError,
@@ -155,6 +173,15 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
     (errno.ENOENT, Operation.PATH): (
         PathNotFoundError,
         "cannot find the path of {subject}: it was deleted or left the watched directory; skip it",
+    ),
+    (errno.EACCES, Operation.PATH): (
+        PermissionDeniedError,
+        "not permitted to find the path of {subject}; who registered the task has to own the file, "
+        "or be able to write it",
+    ),
+    (errno.E2BIG, _ANY): (
+        DuetError,
+        "cannot {action}: the driver is older than this library; load the one that came with it",
     ),
     (errno.ENOTTY, _ANY): (
         DuetError,

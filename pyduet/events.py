@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pyduet import abi
-from pyduet.abi import Page
+from pyduet.abi import ITEM_OVERFLOW, NR_EVENTS, Page
 
 
 class Mask(enum.IntFlag):
@@ -39,6 +39,8 @@ class State(enum.IntFlag):
     REMOVED = Page.REMOVED
     DIRTY = Page.DIRTY
     FLUSHED = Page.FLUSHED
+    #: Alone: the task was not told all; see :class:`Item`.
+    OVERFLOW = ITEM_OVERFLOW
 
     @property
     def names(self) -> list[str]:
@@ -65,10 +67,14 @@ class FileId(NamedTuple):
 class Item:
     """The same news about one page or several consecutive ones of a file.
 
+    An overflow (``State.OVERFLOW``) is about no page: it says that the task was
+    not told all of a file, or, with an inode number of 0, of files that are not
+    known. ``Task.rescan()`` brings back what can be brought back.
+
     Attributes:
         file: the file.
         index: the first page, in units of the page size.
-        pages: how many pages, at least 1.
+        pages: how many pages, at least 1; 0 of an overflow.
         state: what is said about them.
 
     """
@@ -83,16 +89,21 @@ class Item:
         """Index of the page after the last one."""
         return self.index + self.pages
 
+    @property
+    def nr(self) -> int:
+        """How many pages, as ``struct duet_item`` calls it: the same as ``pages``."""
+        return self.pages
+
 
 #: Every state there can be, made once: building flags is slow in the stream.
-_STATES = [State(bits) for bits in range(1 << len(State))]
+_STATES = {bits: State(bits) for bits in (*range(1 << NR_EVENTS), ITEM_OVERFLOW)}
 
 
 def decode(data: bytes | memoryview) -> Iterator[Item]:
     """Yield what one read of a task's descriptor returned.
 
     Neighbours in the stream are merged when they say the same of consecutive
-    pages of one file; the order stays.
+    pages of one file; the order stays. Overflows stay as they are.
 
     Args:
         data: whole items of ``abi.ITEM.size`` bytes.
@@ -103,20 +114,22 @@ def decode(data: bytes | memoryview) -> Iterator[Item]:
     """
     if len(data) % abi.ITEM.size:
         raise ValueError(f"{len(data)} bytes are no whole number of items")
-    ino = generation = task = first = end = state = -1
-    for item in abi.ITEM.iter_unpack(data):
-        if item == (ino, generation, task, end, state):
-            end += 1
+    file = (-1, -1, -1)
+    first = end = state = -1
+    for ino, generation, task, index, news, nr in abi.ITEM.iter_unpack(data):
+        same = index == end and news == state and (ino, generation, task) == file
+        if same and state != ITEM_OVERFLOW:
+            end += nr or 1
             continue
-        if end > first:
-            yield _item(ino, generation, task, first, end, state)
-        ino, generation, task, first, state = item
-        end = first + 1
-    if end > first:
-        yield _item(ino, generation, task, first, end, state)
+        if state >= 0:
+            yield _item(file, first, end, state)
+        file, first, state = (ino, generation, task), index, news
+        end = index if state == ITEM_OVERFLOW else index + (nr or 1)
+    if state >= 0:
+        yield _item(file, first, end, state)
 
 
-def _item(ino: int, generation: int, task: int, first: int, end: int, state: int) -> Item:
-    if state >= len(_STATES):
-        raise ValueError(f"unknown state {state:#x} of page {first} of inode {ino}")
-    return Item(FileId(ino, generation, task), first, end - first, _STATES[state])
+def _item(file: tuple[int, int, int], first: int, end: int, state: int) -> Item:
+    if state not in _STATES:
+        raise ValueError(f"unknown state {state:#x} of page {first} of inode {file[0]}")
+    return Item(FileId(*file), first, end - first, _STATES[state])

@@ -3,57 +3,17 @@
 
 import ctypes
 import errno
-import itertools
 import os
 import select
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from pyduet import abi
+from pyduet import abi, batch
 from pyduet.call import call
-from pyduet.errors import Operation, TaskGoneError, error_for
-from pyduet.events import FileId, Item, Mask, decode
-
-
-@dataclass(frozen=True, slots=True)
-class TaskInfo:
-    """One registered task, of any process.
-
-    Attributes:
-        id: identity of the task, 1 to 255; reused after the task ended.
-        fd: number of the task's descriptor in the process that registered it.
-        name: human-readable name.
-        mask: what the task asked for.
-        path: the directory, as the registering process saw it.
-
-    """
-
-    id: int
-    fd: int
-    name: str
-    mask: Mask
-    path: str
-
-
-def list_tasks(fd: int) -> list[TaskInfo]:
-    """Return the registered tasks of all processes, asked over the device or a task."""
-    request = abi.TaskList()
-    request.head.size = ctypes.sizeof(abi.StatusArgs)
-    request.head.flags = abi.Status.PRINT_LIST
-    request.head.numtasks = abi.MAX_TASKS
-    call(fd, abi.IOC_STATUS, request, Operation.LIST)
-    return [
-        TaskInfo(
-            id=task.id,
-            fd=task.fd,
-            name=os.fsdecode(task.name),
-            mask=Mask(task.regmask & ~abi.Page.FD_NONBLOCK),
-            path=os.fsdecode(task.path),
-        )
-        for task in itertools.islice(request.tasks, request.head.numtasks)
-    ]
+from pyduet.dump import dump, dump_structures
+from pyduet.errors import Operation, error_for
+from pyduet.events import FileId, Item, decode
 
 
 class Task:
@@ -62,21 +22,20 @@ class Task:
     Owns the task's descriptor, which is close-on-exec and whose closing ends
     the task. Using a closed task raises :class:`ValueError`.
 
-    Thread-safety: ``mark_done``, ``unmark``, ``is_done`` and ``path_of`` may be
-    called from several threads; events are read by one thread at a time; and
-    ``close()`` waits for nobody, so no other thread may be in a call.
+    Thread-safety: marks, paths and dumps may be asked for from several
+    threads; events are read by one thread at a time; and ``close()`` waits for
+    nobody, so no other thread may be in a call.
     """
 
-    def __init__(self, fd: int, *, name: str, path: str) -> None:
+    def __init__(self, fd: int, *, task_id: int, name: str, path: str) -> None:
         """Take over the descriptor; :meth:`Device.register` calls this."""
-        os.set_inheritable(fd, False)
         self._fd = fd
-        self._id: int | None = None
+        self._id = task_id
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         #: Name that the task was registered with.
         self.name = name
-        #: Directory that the task was registered on, as it was given.
+        #: Directory or file that the task was registered on, as it was given.
         self.path = path
 
     def __enter__(self) -> Self:
@@ -106,40 +65,23 @@ class Task:
 
     @property
     def id(self) -> int:
-        """Identity of the task, 1 to 255.
-
-        Items carry it; before the first one it is looked up in the task list
-        by descriptor number and name.
-
-        Raises:
-            TaskGoneError: no such task is registered any more.
-            LookupError: several tasks of that descriptor number and name exist
-                (of other processes); register under a name of its own.
-
-        """
-        fd = self.fileno()
-        if self._id is None:
-            ids = [t.id for t in list_tasks(fd) if (t.fd, t.name) == (fd, self.name)]
-            if not ids:
-                raise TaskGoneError(
-                    errno.ESRCH,
-                    f"the task {self.name} on {self.path} is not registered; register again",
-                )
-            if len(ids) > 1:
-                raise LookupError(f"tasks {ids} are all named {self.name}; use a name of its own")
-            self._id = ids[0]
+        """Identity of the task, 1 to 255; raises ValueError when closed."""
+        self.fileno()
         return self._id
 
     def read(self, max_items: int = 4096) -> list[Item]:
         """Return what is pending now, without waiting; an empty list when nothing is.
 
         Args:
-            max_items: how many pages at most; consecutive ones with the same
-                news come merged, so fewer objects are returned.
+            max_items: how many of the driver's items at most: of pages, or of
+                runs of pages when the task was registered for ranges.
+                Consecutive ones with the same news come merged, so fewer
+                objects are returned.
 
         Raises:
             OffError: Duet was switched off.
-            TaskGoneError: the file system was unmounted, and all was read.
+            TaskGoneError: the directory was removed or the file system
+                unmounted, and all was read.
 
         """
         if max_items < 1:
@@ -150,10 +92,7 @@ class Task:
             return []
         except OSError as error:
             raise error_for(error.errno or 0, Operation.READ, self.path) from error
-        items = list(decode(data))
-        if items:
-            self._id = items[0].file.task
-        return items
+        return list(decode(data))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until :meth:`read` has something to say.
@@ -197,17 +136,112 @@ class Task:
         """Return whether a file is done, or of no interest to the task."""
         return self._bmap(abi.Bmap.CHECK, file) == 1
 
+    def mark_many(self, files: Iterable[FileId]) -> None:
+        """Mark files done, with few calls.
+
+        Raises:
+            DuetError: of the first file that could not be marked; those after
+                it may be marked.
+            ValueError: a file of another task.
+
+        """
+        self._marks(abi.Bmap.SET, files)
+
+    def unmark_many(self, files: Iterable[FileId]) -> None:
+        """Take the done marks of files away, with few calls; raises as :meth:`mark_many`."""
+        self._marks(abi.Bmap.RESET, files)
+
+    def are_done(self, files: Iterable[FileId]) -> list[bool]:
+        """Return of each file what :meth:`is_done` would; raises as :meth:`mark_many`."""
+        return [result == 1 for result in self._marks(abi.Bmap.CHECK, files)]
+
+    def marked(self) -> Iterator[FileId]:
+        """Yield the files that are marked done, in no order.
+
+        What is marked or unmarked meanwhile may or may not be seen.
+
+        Raises:
+            OffError, TaskGoneError: the task ended.
+
+        """
+        subject = f"the done marks of {self.path}"
+        for ref in dump_structures(self.fileno, abi.IOC_DUMP_MARKS, abi.FileRef, subject):
+            yield FileId(ref.ino, ref.gen, self._id)
+
+    def pending(self) -> Iterator[Item]:
+        """Yield what :meth:`read` would return now, in another order, and leave it pending.
+
+        What happens meanwhile may or may not be seen.
+
+        Raises:
+            PermissionDeniedError: the task was registered without
+                CAP_SYS_ADMIN, and the caller has none either.
+            OffError, TaskGoneError: the task ended.
+
+        """
+        subject = f"what is pending of {self.path}"
+        for data in dump(self.fileno, abi.IOC_DUMP_PENDING, abi.ITEM.size, subject):
+            yield from decode(data)
+
+    def rescan(self) -> None:
+        """Have the driver look at all that is cached again; the news come as items.
+
+        A state-based task is told what differs from what it knows, an
+        event-based one ``ADDED`` and ``DIRTY`` of all that is cached and dirty.
+        This brings a task that overflowed back to the truth.
+
+        Raises:
+            OffError, TaskGoneError: the task ended.
+
+        """
+        call(self.fileno(), abi.IOC_RESCAN, abi.Rescan(), Operation.RESCAN, self.path)
+
     def path_of(self, file: FileId) -> str:
         """Return the path of a file, as it is now; nothing is remembered between calls.
 
         Raises:
             PathNotFoundError: it was deleted, or moved out of the directory.
+            PermissionDeniedError: who registered the task may not know of it.
             TaskGoneError: the task ended.
 
         """
         request = abi.GpathArgs(size=ctypes.sizeof(abi.GpathArgs), uuid=_uuid(file))
         call(self.fileno(), abi.IOC_GPATH, request, Operation.PATH, str(file))
         return os.fsdecode(request.path)
+
+    def paths_of(self, files: Iterable[FileId]) -> dict[FileId, str]:
+        """Return the paths of files, as they are now, with few calls.
+
+        A file that :meth:`path_of` would not find, or not be permitted to
+        find, is left out.
+
+        Raises:
+            OffError, TaskGoneError: the task ended.
+            ValueError: a file of another task.
+
+        """
+        found = {}
+        for file, answer in batch.paths(self.fileno, self._own(files)):
+            if isinstance(answer, str):
+                found[file] = answer
+            elif -answer not in (errno.ENOENT, errno.EACCES):
+                raise error_for(-answer, Operation.PATH, str(file))
+        return found
+
+    def _own(self, files: Iterable[FileId]) -> Iterator[FileId]:
+        """Yield the files, which have to be of this task: the batch calls cannot tell."""
+        for file in files:
+            if file.task != self._id:
+                raise ValueError(f"{file} is of task {file.task}, and this is task {self._id}")
+            yield file
+
+    def _marks(self, flag: abi.Bmap, files: Iterable[FileId]) -> list[int]:
+        results = []
+        for file, result in batch.marks(self.fileno, flag, self._own(files)):
+            if result < 0:
+                raise error_for(-result, Operation.BMAP, str(file))
+            results.append(result)
+        return results
 
     def _bmap(self, flag: abi.Bmap, file: FileId) -> int:
         request = abi.BmapArgs(size=ctypes.sizeof(abi.BmapArgs), flags=flag, uuid=_uuid(file))

@@ -114,8 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     tasks = sub.add_parser("list", help="the registered tasks")
     tasks.set_defaults(run=commands.list_tasks)
 
-    watch = sub.add_parser("watch", help="print what happens to the pages below a directory")
-    watch.add_argument("path", metavar="PATH", help="the directory")
+    watch = sub.add_parser(
+        "watch", help="print what happens to the pages below a directory, or of a file"
+    )
+    watch.add_argument("path", metavar="PATH", help="the directory or file")
     watch.add_argument(
         "--mask",
         type=parse_mask,

@@ -8,8 +8,8 @@ import sys
 import time
 
 from pyduet.device import Device
-from pyduet.errors import PathNotFoundError
-from pyduet.events import FileId, Item, Mask
+from pyduet.errors import PathNotFoundError, PermissionDeniedError
+from pyduet.events import FileId, Item, Mask, State
 from pyduet.task import Task
 
 
@@ -17,7 +17,7 @@ def status(options: argparse.Namespace) -> None:
     """Print whether Duet is on and how many tasks are registered."""
     with Device(options.device) as device:
         on = device.is_on()
-        count = len(device.tasks()) if on else 0
+        count = device.info().tasks if on else 0
     if options.json:
         print(json.dumps({"on": on, "tasks": count}))
     else:
@@ -80,7 +80,10 @@ def _line(task: Task, item: Item, *, as_json: bool) -> str:
                 "state": item.state.names,
             }
         )
-    pages = f"{item.index}" if item.pages == 1 else f"{item.index}-{item.end - 1}"
+    if item.state & State.OVERFLOW:
+        pages = "?"
+    else:
+        pages = f"{item.index}" if item.pages == 1 else f"{item.index}-{item.end - 1}"
     clock = time.strftime("%H:%M:%S")
     where = f"({item.file})" if path is None else _printable(path)
     return f"{clock}  {','.join(item.state.names):16}  {pages:>13}  {where}"
@@ -89,7 +92,7 @@ def _line(task: Task, item: Item, *, as_json: bool) -> str:
 def _path(task: Task, file: FileId) -> str | None:
     try:
         return task.path_of(file)
-    except PathNotFoundError:
+    except (PathNotFoundError, PermissionDeniedError):
         return None
 
 

@@ -65,10 +65,20 @@ def test_watch(device: Device, place: Path) -> None:
     assert eventually(lambda: device.tasks() == [])
 
 
+def test_watch_one_file(device: Device, place: Path) -> None:
+    """A file can be watched as well as a directory, and nothing beside it is told."""
+    path, _ = fill(place / "tree/file", 3), fill(place / "tree/other", 1)
+    done = duet("watch", path, "--json", "--timeout", "0")
+    assert done.returncode == 0
+    [line] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (line["path"], line["index"], line["pages"]) == (str(path), 0, 3)
+
+
 def test_bad_input_changes_nothing(device: Device, place: Path) -> None:
     """One line that names the thing, the status of the table, no task left."""
-    file = fill(place / "tree/file", 1)
-    for arguments in (("/nowhere",), (file,), ("/proc",), (place, "--mask", "exists,added")):
+    pipe = place / "tree/pipe"
+    os.mkfifo(pipe)
+    for arguments in (("/nowhere",), (pipe,), ("/proc",), (place, "--mask", "exists,added")):
         result = duet("watch", *arguments)
         assert result.returncode in (1, 2)
         assert result.stdout == ""

@@ -2,6 +2,7 @@
 """The library's numbers against the C header, as a compiler sees it; every name, both ways."""
 
 import ctypes
+import enum
 import re
 import subprocess
 from pathlib import Path
@@ -20,6 +21,16 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "duet_ioctl_init_args": abi.InitArgs,
     "duet_ioctl_bmap_args": abi.BmapArgs,
     "duet_ioctl_gpath_args": abi.GpathArgs,
+    "duet_info": abi.Info,
+    "duet_register": abi.RegisterArgs,
+    "duet_file_ref": abi.FileRef,
+    "duet_marks": abi.Marks,
+    "duet_paths": abi.Paths,
+    "duet_rescan": abi.Rescan,
+    "duet_dump": abi.Dump,
+    "duet_task_info": abi.TaskInfo,
+    "duet_table": abi.Table,
+    "duet_node_info": abi.NodeInfo,
 }
 
 # What programs were built with: the published numbers, and not what the header says.
@@ -31,7 +42,7 @@ PUBLISHED_CALLS = {
 }
 PUBLISHED_OFFSETS = {
     "duet_uuid": {"ino": 0, "gen": 8, "tid": 12},
-    "duet_item": {"uuid": 0, "idx": 16, "state": 24},
+    "duet_item": {"uuid": 0, "idx": 16, "state": 24},  # the last 6 bytes were padding
     "duet_task_attrs": {"id": 0, "fd": 4, "name": 8, "regmask": 264, "path": 268},
     "duet_ioctl_status_args": {"size": 0, "flags": 4, "maxtasks": 8, "id": 8, "numtasks": 8},
     "duet_ioctl_init_args": {"size": 0, "name": 4, "regmask": 260, "path": 264},
@@ -39,21 +50,41 @@ PUBLISHED_OFFSETS = {
     "duet_ioctl_gpath_args": {"size": 0, "uuid": 8, "path": 24},
 }
 
+ENUMERATIONS: dict[str, type[enum.IntFlag] | type[enum.IntEnum]] = {
+    "PAGE": abi.Page,
+    "STATUS": abi.Status,
+    "BMAP": abi.Bmap,
+    "REGISTER": abi.Register,
+    "DROP": abi.Drop,
+    "EVENT": abi.Event,
+}
+
+# Some buckets, to hold two functions against each other.
+BUCKETS = [0, 1, 2**32 - 1, 2**44 - 1]
+
 Layout = dict[str, tuple[int, int]]
 
 
+def header_text() -> str:
+    """The header without its comments."""
+    return re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
+
+
 def header_constants() -> set[str]:
-    """Names of the header's numbers, without DUET_."""
-    defines = re.findall(r"^#define\s+DUET_(\w+)[ \t]+\S", HEADER.read_text(), re.MULTILINE)
-    return set(defines)
+    """Names of the header's numbers, those of its enumerations included, without DUET_."""
+    found = set(re.findall(r"^#define\s+DUET_(\w+)[ \t]+\S", header_text(), re.MULTILINE))
+    for body in re.findall(r"^enum \w+ \{(.*?)^\};", header_text(), re.DOTALL | re.MULTILINE):
+        found |= set(re.findall(r"DUET_(\w+)", body))
+    return found
 
 
 def header_fields() -> dict[str, list[str]]:
     """Structure: its fields, those of unions in it included."""
-    text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
     found = {}
-    for name, body in re.findall(r"^struct (\w+) \{(.*?)^\};", text, re.DOTALL | re.MULTILINE):
-        found[name] = re.findall(r"(\w+)(?:\[\w+\])?;", body)
+    for name, body in re.findall(
+        r"^struct (\w+) \{(.*?)^\};", header_text(), re.DOTALL | re.MULTILINE
+    ):
+        found[name] = re.findall(r"(\w+)(?:\[[^\]]+\])?;", body)
     return found
 
 
@@ -64,7 +95,7 @@ def python_constants() -> dict[str, int]:
         for name, value in vars(abi).items()
         if name.isupper() and isinstance(value, int)
     }
-    for prefix, kind in (("PAGE", abi.Page), ("STATUS", abi.Status), ("BMAP", abi.Bmap)):
+    for prefix, kind in ENUMERATIONS.items():
         values |= {f"{prefix}_{bit.name}": bit.value for bit in kind}
     values["FD_NONBLOCK"] = values.pop("PAGE_FD_NONBLOCK")
     return values
@@ -86,6 +117,7 @@ def python_layout(kind: type[ctypes.Structure]) -> Layout:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """What the machine's C compiler makes of the header: expression to value."""
     expressions = [f"DUET_{name}" for name in header_constants()]
+    expressions += [f"DUET_CURSOR_BUCKET({bucket})" for bucket in BUCKETS]
     for structure, fields in header_fields().items():
         expressions.append(f"sizeof(struct {structure})")
         for field in fields:
@@ -109,13 +141,18 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
 
 
 def test_the_header_was_understood() -> None:
-    assert len(header_constants()) > 20
-    assert sum(map(len, header_fields().values())) > 30
+    assert len(header_constants()) > 50
+    assert sum(map(len, header_fields().values())) > 110
 
 
 def test_every_number_is_the_same(compiled: dict[str, int]) -> None:
     in_c = {name: compiled[f"DUET_{name}"] for name in header_constants()}
     assert python_constants() == in_c
+
+
+def test_a_bucket_becomes_the_same_cursor(compiled: dict[str, int]) -> None:
+    for bucket in BUCKETS:
+        assert abi.cursor_bucket(bucket) == compiled[f"DUET_CURSOR_BUCKET({bucket})"]
 
 
 def test_every_structure_is_there() -> None:
@@ -153,6 +190,8 @@ def test_32_bit_programs_see_the_same_layout() -> None:
             checks.append(
                 f'_Static_assert(__builtin_offsetof(struct {name}, {field}) == {offset}, "");'
             )
+    for name in header_constants():
+        checks.append(f'_Static_assert(DUET_{name} == {python_constants()[name]}ULL, "");')
     source = f'#include "{HEADER}"\n' + "\n".join(checks)
     command = ["cc", "-m32", "-ffreestanding", "-fsyntax-only", "-xc", "-"]
     if subprocess.run(command, input="", text=True, check=False).returncode:
@@ -178,9 +217,13 @@ def test_the_offsets_are_the_published_ones(name: str) -> None:
 
 def test_the_fast_decoder_agrees_with_the_structure() -> None:
     item = abi.Item(
-        uuid=abi.Uuid(ino=2**63 + 1, gen=2**31 + 2, tid=250), idx=2**62 + 3, state=0x8009
+        uuid=abi.Uuid(ino=2**63 + 1, gen=2**31 + 2, tid=250),
+        idx=2**62 + 3,
+        state=0x8009,
+        nr=2**31 + 4,
     )
-    assert abi.ITEM.unpack(bytes(item)) == (2**63 + 1, 2**31 + 2, 250, 2**62 + 3, 0x8009)
+    unpacked = (2**63 + 1, 2**31 + 2, 250, 2**62 + 3, 0x8009, 2**31 + 4)
+    assert abi.ITEM.unpack(bytes(item)) == unpacked
 
 
 def test_the_task_list_has_its_tasks_behind_the_head() -> None:

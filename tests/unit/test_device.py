@@ -64,7 +64,17 @@ def test_a_closed_device_says_so() -> None:
     with Device(NO_DRIVER) as device:
         pass
     device.close()
-    for use in (device.is_on, device.tasks, device.fileno, device.stop, device.start):
+    for use in (
+        device.is_on,
+        device.tasks,
+        device.fileno,
+        device.stop,
+        device.start,
+        device.info,
+        device.table,
+        lambda: list(device.nodes()),
+        lambda: device.register("/", Mask.EXISTS),
+    ):
         with pytest.raises(ValueError, match="the device is closed"):
             use()
 
@@ -83,7 +93,7 @@ def test_a_nul_is_refused(path: str, name: str | None) -> None:
 
 def task_without_driver() -> Task:
     """A task whose descriptor knows no call of Duet, for what comes before any call."""
-    return Task(os.open(NO_DRIVER, os.O_RDONLY), name="n", path="/p")
+    return Task(os.open(NO_DRIVER, os.O_RDONLY), task_id=1, name="n", path="/p")
 
 
 def test_a_closed_task_says_so_and_lets_its_descriptor_go() -> None:
@@ -103,9 +113,31 @@ def test_a_closed_task_says_so_and_lets_its_descriptor_go() -> None:
         lambda: task.mark_done(file),
         lambda: task.unmark(file),
         lambda: task.is_done(file),
+        lambda: task.mark_many([file]),
+        lambda: task.unmark_many([file]),
+        lambda: task.are_done([file]),
+        lambda: task.paths_of([file]),
+        task.rescan,
+        lambda: list(task.marked()),
+        lambda: list(task.pending()),
     ):
         with pytest.raises(ValueError, match="the task on /p is closed"):
             use()
+
+
+def test_a_batch_refuses_files_of_another_task() -> None:
+    stranger = FileId(1, 1, 2)
+    with task_without_driver() as task:
+        for use in (task.mark_many, task.unmark_many, task.are_done, task.paths_of):
+            with pytest.raises(ValueError, match="is of task 2, and this is task 1"):
+                use([stranger])
+
+
+def test_a_batch_of_nothing_makes_no_call() -> None:
+    with task_without_driver() as task:
+        task.mark_many([])
+        assert task.are_done(iter([])) == []
+        assert task.paths_of([]) == {}
 
 
 def test_read_refuses_no_room() -> None:

@@ -14,8 +14,8 @@ OTHERS = [FileId(12, 1, 1), FileId(11, 2, 1), FileId(11, 1, 2)]
 Raw = tuple[FileId, int, State]
 
 
-def encoded(raw: list[Raw]) -> bytes:
-    return b"".join(abi.ITEM.pack(*file, index, state) for file, index, state in raw)
+def encoded(raw: list[Raw], nr: int = 0) -> bytes:
+    return b"".join(abi.ITEM.pack(*file, index, state, nr) for file, index, state in raw)
 
 
 def expanded(items: list[Item]) -> list[Raw]:
@@ -85,9 +85,53 @@ def test_a_part_of_an_item_is_refused() -> None:
 
 
 def test_an_unknown_state_is_refused() -> None:
-    data = abi.ITEM.pack(11, 1, 1, 0, 0x10)
+    data = abi.ITEM.pack(11, 1, 1, 0, 0x10, 0)
     with pytest.raises(ValueError, match="unknown state 0x10 of page 0 of inode 11"):
         list(decode(data))
+
+
+def test_a_run_is_as_long_as_it_says() -> None:
+    [item] = decode(encoded([(ONE, 5, State.ADDED)], nr=7))
+    assert (item.index, item.nr, item.pages, item.end) == (5, 7, 7, 12)
+
+
+def test_one_page_is_one_page_with_and_without_ranges() -> None:
+    for nr in (0, 1):
+        assert list(decode(encoded([(ONE, 5, State.DIRTY)], nr))) == [Item(ONE, 5, 1, State.DIRTY)]
+
+
+def test_runs_that_follow_each_other_are_one_item() -> None:
+    raw = [(ONE, 0, State.ADDED), (ONE, 64, State.ADDED)]
+    assert list(decode(encoded(raw, nr=64))) == [Item(ONE, 0, 128, State.ADDED)]
+    raw = [(ONE, 0, State.ADDED), (ONE, 65, State.ADDED)]
+    assert [item.pages for item in decode(encoded(raw, nr=64))] == [64, 64]
+
+
+def test_an_overflow_is_of_no_page_and_stays_where_it_was() -> None:
+    unknown = FileId(0, 0, 1)
+    raw = [
+        (ONE, 0, State.ADDED),
+        (ONE, 0, State.OVERFLOW),
+        (ONE, 0, State.OVERFLOW),
+        (ONE, 1, State.ADDED),
+        (unknown, 0, State.OVERFLOW),
+    ]
+    assert list(decode(encoded(raw))) == [
+        Item(file, index, 0 if state is State.OVERFLOW else 1, state) for file, index, state in raw
+    ]
+    assert State.OVERFLOW.names == ["overflow"]
+
+
+def test_an_overflow_is_alone_in_its_state() -> None:
+    data = abi.ITEM.pack(11, 1, 1, 0, 0x8001, 0)
+    with pytest.raises(ValueError, match="unknown state 0x8001"):
+        list(decode(data))
+
+
+def test_the_tracker_takes_an_overflow_for_no_news() -> None:
+    tracker = Tracker()
+    tracker.apply([Item(ONE, 0, 2, State.ADDED), Item(ONE, 0, 0, State.OVERFLOW)])
+    assert tracker.cached(ONE) == {0, 1}
 
 
 def test_items_are_frozen() -> None:

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a task is passed on to others, and how it ends when what it watched is no more."""
+
+import errno
+import os
+import select
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import EVENTS, STATES, counter, eventually
+from ordinary import in_child
+from raw import errno_of
+from test_life import file_system
+from truth import Watch, drop_caches, fill
+
+from pyduet import Device, FileId, Mask, State, Task, TaskGoneError
+
+
+def test_a_descriptor_that_is_sent(device: Device, place: Path) -> None:
+    """SCM_RIGHTS: the task lives in the message, and then in whoever received it."""
+    path = fill(place / "tree/file", 2)
+    ours, theirs = socket.socketpair()
+    task = device.register(place / "tree", STATES)
+    socket.send_fds(ours, [b"x"], [task.fileno()])
+    task.close()
+    assert counter("tasks") == 1
+    file = in_child(lambda: _receive(theirs))
+    assert path.stat().st_ino == file.ino
+    # The child that received it has ended; nobody has it any more.
+    assert eventually(lambda: counter("tasks") == 0)
+    ours.close()
+    theirs.close()
+
+
+def _receive(theirs: socket.socket) -> FileId:
+    _, [fd], _, _ = socket.recv_fds(theirs, 1, 1)
+    with Task(fd, task_id=1, name="", path="") as task:
+        [item] = task.read()
+        assert item.state == State.ADDED
+        assert not task.is_done(item.file)
+        task.mark_many([item.file])
+        assert task.are_done([item.file]) == [True]
+        assert list(task.marked()) == [item.file]
+        return item.file
+
+
+def test_a_descriptor_in_a_message_that_nobody_receives(device: Device, place: Path) -> None:
+    """It ends with the socket, and leaves nothing behind."""
+    ours, theirs = socket.socketpair()
+    task = device.register(place / "tree", STATES)
+    fill(place / "tree/file", 5, sync=False)
+    socket.send_fds(ours, [b"x"], [task.fileno()])
+    task.close()
+    assert counter("tasks") == 1
+    ours.close()
+    theirs.close()
+    assert eventually(lambda: counter("tasks") == counter("nodes") == counter("bytes") == 0)
+
+
+def test_a_descriptor_that_is_inherited(device: Device, place: Path) -> None:
+    """After fork both have the task, and what one reads the other is not told again."""
+    path = fill(place / "tree/file", 2)
+    watch = Watch(device.register(place / "tree", STATES))
+    task, file = watch.task, watch.file_id(path)
+    assert in_child(lambda: sum(item.pages for item in task.read())) == 2
+    assert task.read() == []
+    assert in_child(lambda: task.path_of(file)) == str(path)
+    assert in_child(lambda: task.mark_done(file)) is None
+    assert task.is_done(file)
+    task.close()
+    assert counter("tasks") == 0
+
+
+def test_close_in_another_thread_while_a_read_blocks(device: Device, place: Path) -> None:
+    """close() waits for nobody; the read goes on with the task it began with, and ends it."""
+    path = fill(place / "tree/file", 2)
+    drop_caches()
+    task = device.register(place / "tree", STATES)
+    os.set_blocking(task.fileno(), True)
+    fd = task.fileno()
+    got: list[bytes] = []
+    thread = threading.Thread(target=lambda: got.append(os.read(fd, 4096)), daemon=True)
+    thread.start()
+    assert eventually(lambda: _sleeps(thread))
+    start = time.monotonic()
+    task.close()
+    assert time.monotonic() - start < 10
+    path.read_bytes()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert got[0] != b""
+    assert eventually(lambda: counter("tasks") == 0)
+
+
+def _sleeps(thread: threading.Thread) -> bool:
+    """Return whether a thread is asleep in the kernel."""
+    status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    return status.rpartition(") ")[2].startswith("S")
+
+
+def test_stop_while_several_readers_block(device: Device, place: Path) -> None:
+    """Pitfall: a blocked reader hung STOP. All are told, whatever call they sleep in."""
+    tasks = [device.register(place / "tree", STATES) for _ in range(4)]
+    answers: list[int] = []
+
+    def block(task: Task) -> None:
+        answers.append(errno_of(lambda: os.read(task.fileno(), 4096)))
+
+    threads = [
+        threading.Thread(target=block, args=(task,), daemon=True) for task in (*tasks, *tasks)
+    ]
+    for task in tasks:
+        os.set_blocking(task.fileno(), True)
+    for thread in threads:
+        thread.start()
+    assert eventually(lambda: all(_sleeps(thread) for thread in threads))
+    device.stop()
+    for thread in threads:
+        thread.join(30)
+    assert answers == [errno.ESHUTDOWN] * 8
+    for task in tasks:
+        task.close()
+
+
+def gone(watch: Watch) -> None:
+    """Check that a task says that it has nothing to watch any more, and goes on saying so."""
+    for _ in range(2):
+        with pytest.raises(TaskGoneError) as error:
+            watch.task.read()
+        assert error.value.errno == errno.ENODEV
+    poller = select.poll()
+    poller.register(watch.task.fileno(), select.POLLIN)
+    assert poller.poll(0)[0][1] & select.POLLHUP
+    os.set_blocking(watch.task.fileno(), True)
+    assert errno_of(lambda: os.read(watch.task.fileno(), 4096)) == errno.ENODEV
+    with Device() as device:
+        assert [task.gone for task in device.tasks() if task.id == watch.task.id] == [True]
+    assert errno_of(watch.task.rescan) in (0, errno.ENODEV)
+    assert list(watch.task.pending()) == []
+
+
+@pytest.mark.parametrize("mask", [STATES, EVENTS])
+def test_a_watched_directory_that_is_removed(device: Device, place: Path, mask: Mask) -> None:
+    """Read returns what is pending, then ENODEV."""
+    (place / "tree/dir/sub").mkdir(parents=True)
+    path = fill(place / "tree/dir/sub/file", 2)
+    watch = Watch(device.register(place / "tree/dir", mask))
+    assert len(watch.news(path)) == 2
+    file = watch.file_id(path)
+    path.unlink()
+    (place / "tree/dir/sub").rmdir()
+    assert watch.task.wait(10)
+    (place / "tree/dir").rmdir()
+    assert watch.task.wait(10)
+    items = watch.task.read()
+    assert {item.file for item in items} == {file}
+    assert all(State.REMOVED in item.state for item in items)
+    gone(watch)
+    # What is made in its place is something else.
+    (place / "tree/dir").mkdir()
+    fill(place / "tree/dir/file", 2)
+    gone(watch)
+    watch.task.close()
+
+
+def test_a_reader_that_blocks_while_its_directory_is_removed(device: Device, place: Path) -> None:
+    """It wakes and is told."""
+    (place / "tree/dir").mkdir()
+    task = device.register(place / "tree/dir", STATES)
+    os.set_blocking(task.fileno(), True)
+    answers: list[int] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(errno_of(lambda: os.read(task.fileno(), 4096))), daemon=True
+    )
+    thread.start()
+    assert eventually(lambda: _sleeps(thread))
+    (place / "tree/dir").rmdir()
+    thread.join(30)
+    assert answers == [errno.ENODEV]
+    task.close()
+
+
+def test_a_renamed_directory_is_not_removed(device: Device, place: Path) -> None:
+    """Nor is one of which only the contents go."""
+    (place / "tree/dir").mkdir()
+    watch = Watch(device.register(place / "tree/dir", STATES))
+    (place / "tree/dir").rename(place / "out/dir")
+    path = fill(place / "out/dir/file", 2)
+    assert len(watch.news(path)) == 2
+    path.unlink()
+    watch.read()
+    assert watch.read() == []
+    assert not watch.task.wait(0)
+    assert [task.gone for task in device.tasks()] == [False]
+    watch.task.close()
+
+
+def test_a_file_system_that_is_unmounted(device: Device, place: Path) -> None:
+    """Pitfall: the registered path pinned its mount for ever.
+
+    The umount is not held up by a task, nor by one on a single file; both are
+    told, after what was pending.
+    """
+    with file_system(place, "one") as mounted:
+        path = fill(mounted / "tree/file", 3)
+        watches = [Watch(device.register(where, STATES)) for where in (mounted / "tree", path)]
+        for watch in watches:
+            assert len(watch.news(path)) == 3
+        subprocess.run(["umount", mounted], check=True)
+        for watch in watches:
+            assert watch.task.wait(10)
+            assert {item.state for item in watch.task.read()} == {State.REMOVED}
+            gone(watch)
+            watch.task.close()
+
+
+def test_closing_a_task_whose_file_system_is_gone(device: Device, place: Path) -> None:
+    """Nobody read, nobody was told: it ends all the same, and nothing is left."""
+    with file_system(place, "one") as mounted:
+        fill(mounted / "tree/file", 3)
+        task = device.register(mounted / "tree", STATES)
+        subprocess.run(["umount", mounted], check=True)
+        task.close()
+    assert eventually(lambda: counter("bytes") == counter("files") == 0)
+
+
+def test_nothing_is_left_after_many_registrations(device: Device, place: Path) -> None:
+    """Pitfall: leaks on error paths. Of every way to register and to end, nothing stays."""
+    path = fill(place / "tree/file", 10)
+    for turn in range(30):
+        tasks = [
+            device.register(place / "tree", STATES, ranges=bool(turn % 2)),
+            device.register(path, EVENTS, no_scan=bool(turn % 3)),
+        ]
+        tasks[0].mark_many(FileId(2**40 + i, 1, tasks[0].id) for i in range(10))
+        if turn % 4:
+            tasks[1].read()
+        if turn % 5 == 0:
+            device.stop()
+            assert [counter(name) for name in ("files", "nodes", "bytes")] == [0, 0, 0]
+            device.start()
+        for task in tasks:
+            task.close()
+        assert [counter(name) for name in ("tasks", "files", "nodes", "bytes")] == [0, 0, 0, 0]
