@@ -11,11 +11,12 @@ LAB := tests/vm/lab
 TREE := build/tree
 # For the unit tests: the C compiler they hold the library against.
 OWN_PACKAGES := gcc git libc6-dev
+PACKAGE_LISTS = tests/vm/apt-packages.txt
 
 .PHONY: help
 help:  ## This text
 	@echo "usage: make TARGET"
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 .PHONY: run
 run: setup $(TREE)  ## The first demo: real programs on a file system in a VM, and what Duet tells
@@ -40,11 +41,29 @@ lab-test: setup  ## The tests of the lab itself; they boot machines
 	$(VENV)/bin/pytest tests/vm/test_lab.py
 
 .PHONY: kernel-test
-kernel-test: setup  ## On each kernel of the lab: a strict build, then tests/kernel in a VM
-	@for series in $$($(LAB) kernels); do \
-		(set -x; $(LAB) build --check --kernel $$series); \
-		(set -x; $(LAB) run --kernel $$series --fs ext4 --smp 2 -- python -m pytest tests/kernel); \
-	done
+kernel-test: setup  ## On each kernel of the lab: a strict build, then tests/kernel in VMs
+	@for series in $$($(LAB) kernels); do (set -x; $(LAB) build --check --kernel $$series); done
+	tests/kernel/matrix
+
+# What test-debug runs: options and tests of pytest.
+PYTEST_ARGS ?= tests/kernel
+
+.PHONY: test-debug
+test-debug: setup  ## tests/kernel in a kernel that looks for bugs; slow, and it builds that first
+	$(LAB) run --kernel debug --fs ext4 --smp 2 --mem 2048 --timeout 5400 -- \
+		python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-debug-short
+test-debug-short: PYTEST_ARGS = tests/kernel/test_life.py tests/kernel/test_events.py
+test-debug-short: test-debug  ## The same with some of the tests
+
+# Options of tests/bench/bench.py.
+BENCH_ARGS ?=
+
+.PHONY: bench
+bench: PACKAGE_LISTS += tests/bench/apt-packages.txt
+bench: setup  ## What Duet costs, and its peers: tables in build/bench
+	$(VENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
 
 .PHONY: setup
 setup: packages $(VENV)/.stamp  ## Debian packages, and .venv with what pyproject.toml lists
@@ -59,7 +78,7 @@ packages:
 	@command -v dpkg-query >/dev/null || { \
 		echo "make: this is no Debian; install the like of tests/vm/apt-packages.txt," \
 			"and run the commands of this Makefile by hand" >&2; exit 1; }; \
-	wanted="$(OWN_PACKAGES) $$(sed 's/#.*//' tests/vm/apt-packages.txt | tr '\n' ' ')"; \
+	wanted="$(OWN_PACKAGES) $$(sed 's/#.*//' $(PACKAGE_LISTS) | tr '\n' ' ')"; \
 	$(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null || wanted="$$wanted python3-venv"; \
 	installed=" $$(dpkg-query -W -f='$${db:Status-Status} $${Package}\n' | \
 		sed -n 's/^installed //p' | tr '\n' ' ') "; \

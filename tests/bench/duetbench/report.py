@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""On the host: from samples to tables."""
+
+from collections.abc import Iterable
+from statistics import fmean
+
+from .build import PROJECT
+from .guest import Sample
+
+BASE, FLOOR = "no module", "empty probe"
+# In docs/performance.md: what comes after it is the last tables.
+_MARK = "<!-- The rest is written by bench.py --keep. -->\n"
+
+
+class Figures:
+    """The samples of one run, by section and fs, state, kind."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, dict[str, dict[str, list[float]]]] = {}
+
+    def add(self, title: str, sample: Sample) -> None:
+        """Take a sample; the title is the section with what it was measured on."""
+        states = self._samples.setdefault(title, {})
+        states.setdefault(sample.state, {}).setdefault(sample.kind, []).append(sample.value)
+
+    def rows(self) -> Iterable[dict[str, object]]:
+        """One entry per figure, for JSON."""
+        for title, states in self._samples.items():
+            for state, kinds in states.items():
+                for kind, values in kinds.items():
+                    row: dict[str, object] = {
+                        "section": title,
+                        "state": state,
+                        "kind": kind,
+                        "mean": fmean(values),
+                        "samples": values,
+                    }
+                    for name, other in (("extra", BASE), ("over_empty", FLOOR)):
+                        if kind in states.get(other, {}):
+                            row[name] = fmean(values) - fmean(states[other][kind])
+                    yield row
+
+    def markdown(self) -> str:
+        """One table per section."""
+        return "\n".join(self._table(title) for title in self._samples)
+
+    def _table(self, title: str) -> str:
+        states = self._samples[title]
+        columns = list(dict.fromkeys(kind for kinds in states.values() for kind in kinds))
+        lines = [
+            f"### {title}",
+            "",
+            "| state | " + " | ".join(columns) + " |",
+            "|---|" + "---:|" * len(columns),
+        ]
+        for state, kinds in states.items():
+            cells = [self._cell(states, state, kind, kinds.get(kind)) for kind in columns]
+            lines.append(f"| {state} | " + " | ".join(cells) + " |")
+        return "\n".join(lines) + "\n"
+
+    @staticmethod
+    def _cell(
+        states: dict[str, dict[str, list[float]]],
+        state: str,
+        kind: str,
+        values: list[float] | None,
+    ) -> str:
+        if not values:
+            return ""
+        base = states.get(BASE, {}).get(kind)
+        floor = states.get(FLOOR, {}).get(kind)
+        half = (max(values) - min(values)) / 2
+        spread = f" ±{half:.0f}" if len(values) > 1 and half >= 0.5 else ""
+        if state == BASE or not base:
+            return f"{fmean(values):,.1f}{spread}"
+        extra = f"{fmean(values) - fmean(base):+,.0f}{spread}"
+        if state == FLOOR or not floor:
+            return extra
+        return f"{extra} ({fmean(values) - fmean(floor):+,.0f})"
+
+
+def keep(tables: str) -> None:
+    """Put the tables in the place of the last ones in docs/performance.md."""
+    page = PROJECT / "docs/performance.md"
+    words, mark, _ = page.read_text().partition(_MARK)
+    if not mark:
+        raise ValueError(f"{page} has no line {_MARK.strip()}")
+    page.write_text(f"{words}{mark}\n{tables}")
