@@ -111,6 +111,12 @@ void duet_marks_destroy(struct duet_task *task)
 	lockdep_assert_held(&task->lock);
 	duet_uncharge(task->nr_marks * DUET_MARK_BYTES);
 	task->nr_marks = 0;
+	/*
+	 * No probe sees the task any more. To free the tree by RCU takes the
+	 * metadata in the last slot of a full node for a child: an oops in
+	 * mt_free_walk() of 6.1 to 6.12.
+	 */
+	mt_clear_in_rcu(&task->marks);
 	mtree_destroy(&task->marks);
 }
 
@@ -167,7 +173,7 @@ int duet_task_undone(struct duet_task *task, u64 ino, u32 gen)
 	duet_unmark(task, ino);
 	/* Verdicts that are being made now look again: see duet_decide(). */
 	atomic_inc(&task->fs->moves);
-	smp_mb__after_atomic();
+	smp_mb__after_atomic();	/* pairs with the one in duet_decide() */
 	/* What is cached of it now is news to the task. */
 	inode = duet_inode_of(task, ino, gen, &sb);
 	if (inode) {
