@@ -253,6 +253,7 @@ struct duet_task {
 	struct duet_item *items;	/* read but not copied out yet */
 	unsigned int nr_items;
 	unsigned int next_item;
+	struct list_head snapshot;	/* chunks of what is to be told */
 	u64 nr_delivered;
 	u64 nr_overflows;
 };
@@ -302,28 +303,31 @@ struct duet {
 
 extern struct duet duet;
 
-/* The first slot of a map from one on; DUET_MAX_TASKS when there is none. */
-static __always_inline unsigned int duet_next_slot(const struct duet_map *map,
-						   unsigned int from)
-{
-	unsigned int word = from / BITS_PER_LONG;
-	unsigned long left;
+struct duet_slots {
+	unsigned int word;
+	unsigned long left;		/* of the word */
+};
 
+/* The next slot of a map, as long as there is one. */
+static __always_inline bool duet_next_slot(struct duet_slots *slots,
+					   const struct duet_map *map,
+					   unsigned int *slot)
+{
 	/* Only as many words as max_tasks needs. */
-	if (word >= duet.map_words)
-		return DUET_MAX_TASKS;
-	left = map->words[word] & (~0UL << (from % BITS_PER_LONG));
-	while (!left) {
-		if (++word >= duet.map_words)
-			return DUET_MAX_TASKS;
-		left = map->words[word];
+	while (!slots->left) {
+		if (++slots->word >= duet.map_words)
+			return false;
+		slots->left = map->words[slots->word];
 	}
-	return word * BITS_PER_LONG + __ffs(left);
+	*slot = slots->word * BITS_PER_LONG + __ffs(slots->left);
+	slots->left &= slots->left - 1;
+	return true;
 }
 
+/* A slot may be taken off the map meanwhile. */
 #define duet_for_each_slot(slot, map)					\
-	for (slot = duet_next_slot(map, 0); slot < DUET_MAX_TASKS;	\
-	     slot = duet_next_slot(map, slot + 1))
+	for (struct duet_slots _slots = { .word = -1 };			\
+	     duet_next_slot(&_slots, map, &(slot));)
 
 /* More than one place of duet.watched is in use. */
 DECLARE_STATIC_KEY_FALSE(duet_watched_many);
@@ -343,6 +347,12 @@ static inline long duet_drops(const struct duet_task *task)
 	return atomic_long_read(&task->drops[DUET_DROP_LIMIT]) +
 	       atomic_long_read(&task->drops[DUET_DROP_TASK_LIMIT]) +
 	       atomic_long_read(&task->drops[DUET_DROP_NOMEM]);
+}
+
+/* Whether the task is told what is cached once, and of no change. */
+static inline bool duet_is_snapshot(const struct duet_task *task)
+{
+	return task->regflags & DUET_REGISTER_SNAPSHOT;
 }
 
 /* Whether the task has as much to read as it may. */
@@ -455,6 +465,7 @@ void duet_file_bury(struct duet_file *file);
 void duet_file_forget(struct duet_file *file, struct duet_task *task);
 void duet_task_forget(struct duet_task *task);
 bool duet_below(const struct dentry *dentry, const struct inode *root);
+bool duet_is_inside(const struct duet_task *task, struct inode *inode);
 
 /* table.c */
 int duet_table_start(void);
@@ -499,6 +510,13 @@ void duet_sync_file(struct duet_file *file, struct duet_task *task);
 void duet_verify_names(struct duet_task *task, struct duet_file *file,
 		       struct inode *inode);
 struct inode *duet_file_inode(struct duet_file *file, struct super_block **sb);
+bool duet_is_cut_short(const struct duet_task *task);
+
+/* snapshot.c */
+void duet_snapshot_inode(struct duet_task *task, struct inode *inode);
+unsigned int duet_snapshot_read(struct duet_task *task,
+				struct duet_item *items, unsigned int max);
+void duet_snapshot_drop(struct duet_task *task);
 
 /* watch.c */
 int duet_watch_init(void);
@@ -519,7 +537,9 @@ struct super_block *duet_fs_pin(struct duet_fs *fs);
 int duet_path_start(void);
 void duet_path_stop(void);
 u64 duet_subvol_of(struct inode *inode);
-void duet_remember_origin(const struct duet_file *file);
+void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
+		   const struct duet_origin *origin);
+void duet_remember_file(const struct duet_file *file);
 char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 		   size_t size);
 struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen);

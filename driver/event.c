@@ -58,7 +58,8 @@ static __always_inline void duet_node_event(struct duet_file *file,
 					    struct duet_node *node, u64 pages,
 					    enum duet_event event)
 {
-	unsigned int word;
+	const unsigned long *word = file->active.words;
+	unsigned int words = duet.map_words, base = 0;
 
 	if (file->nr_state) {
 		switch (event) {
@@ -77,15 +78,14 @@ static __always_inline void duet_node_event(struct duet_file *file,
 			break;
 		}
 	}
-	for (word = 0; word < duet.map_words; word++) {
-		unsigned long left = file->active.words[word];
+	/* What duet_for_each_slot() does, in fewer instructions. */
+	do {
+		unsigned long left;
 
-		while (left) {
-			duet_slot_event(node, word * BITS_PER_LONG +
-					__ffs(left), pages, event);
-			left &= left - 1;
-		}
-	}
+		for (left = *word++; left; left &= left - 1)
+			duet_slot_event(node, base + __ffs(left), pages, event);
+		base += BITS_PER_LONG;
+	} while (--words);
 }
 
 /*
@@ -191,7 +191,8 @@ static __always_inline void duet_file_event(struct duet_file *file, u64 index,
 
 /*
  * A file that was not seen before, or whose last verdict is void. What a file
- * system keeps of its own in a page cache is no regular file.
+ * system keeps of its own in a page cache is no regular file. Only where
+ * nothing of the page cache is locked: ADDED and FLUSHED.
  */
 static noinline struct duet_file *duet_first_sight(struct inode *inode,
 						   struct folio *folio,
@@ -205,8 +206,7 @@ static noinline struct duet_file *duet_first_sight(struct inode *inode,
 		return NULL;
 	}
 	fs = duet_watched_fs(inode->i_sb);
-	/* With xa_lock held there is no telling, and nothing was cached. */
-	if (!fs || event == DUET_EVENT_REMOVED || event == DUET_EVENT_DIRTY)
+	if (!fs)
 		return NULL;
 	if (event == DUET_EVENT_ADDED &&
 	    inode->i_mapping->nrpages == folio_nr_pages(folio))
@@ -214,32 +214,17 @@ static noinline struct duet_file *duet_first_sight(struct inode *inode,
 	return duet_decide(fs, inode, NULL, how);
 }
 
-static __always_inline void duet_page_event(struct folio *folio,
-					    struct address_space *mapping,
-					    enum duet_event event)
+/* Records an event of a folio; false when nobody wanted the file, and it died. */
+static __always_inline bool duet_record(struct duet_file *file,
+					struct folio *folio,
+					enum duet_event event)
 {
-	/* The others are told with xa_lock held, so no verdict there. */
-	const bool decides = event == DUET_EVENT_ADDED ||
-			     event == DUET_EVENT_FLUSHED;
-	struct inode *inode = mapping->host;
-	struct duet_file *file;
+	/* The others are told with xa_lock held, so interrupts are off. */
+	const bool irqs = event == DUET_EVENT_ADDED ||
+			  event == DUET_EVENT_FLUSHED;
 	bool dead;
 
-	/* FLUSHED is the dearest hook, so a file of no interest goes first. */
-	if (event == DUET_EVENT_FLUSHED && duet_nobody_wants(inode))
-		return;
-again:
-	file = duet_file_find(inode);
-	if (unlikely(!file ||
-		     (decides && file->epoch != READ_ONCE(duet.epoch)))) {
-		if (decides && !file && duet_nobody_wants(inode))
-			return;
-		file = duet_first_sight(inode, folio, event);
-		if (!file)
-			return;
-	}
-	/* The others take it with xa_lock held, so interrupts are off. */
-	if (decides)
+	if (irqs)
 		spin_lock_irq(&file->lock);
 	else
 		spin_lock(&file->lock);
@@ -249,33 +234,101 @@ again:
 		duet_file_event(file, folio->index, folio_nr_pages(folio),
 				event);
 	}
-	if (decides)
+	if (irqs)
 		spin_unlock_irq(&file->lock);
 	else
 		spin_unlock(&file->lock);
-	/* Nobody wanted it when it died. Only ADDED and FLUSHED tell anew. */
-	if (unlikely(dead) && decides) {
+	return !dead;
+}
+
+/* As long as it takes to have a verdict that lasts until it is recorded. */
+static noinline void duet_decide_event(struct folio *folio,
+				       enum duet_event event)
+{
+	struct inode *inode = folio->mapping->host;	/* the folio is locked */
+	struct duet_file *file;
+
+	for (;;) {
+		file = duet_first_sight(inode, folio, event);
+		if (!file || duet_record(file, folio, event))
+			return;
 		cpu_relax();
-		goto again;
 	}
+}
+
+/*
+ * Functions of their own, so that an event of no interest, which is what most
+ * are, saves no register.
+ */
+static noinline void duet_record_removed(struct duet_file *file,
+					 struct folio *folio)
+{
+	duet_record(file, folio, DUET_EVENT_REMOVED);
+}
+
+static noinline void duet_record_dirtied(struct duet_file *file,
+					 struct folio *folio)
+{
+	duet_record(file, folio, DUET_EVENT_DIRTY);
+}
+
+static noinline void duet_record_flushed(struct duet_file *file,
+					 struct folio *folio)
+{
+	if (unlikely(!duet_record(file, folio, DUET_EVENT_FLUSHED)))
+		duet_decide_event(folio, DUET_EVENT_FLUSHED);
+}
+
+static __always_inline bool duet_is_decided(const struct duet_file *file)
+{
+	return likely(file && file->epoch == READ_ONCE(duet.epoch));
 }
 
 void duet_page_added(struct folio *folio, struct address_space *mapping)
 {
-	duet_page_event(folio, mapping, DUET_EVENT_ADDED);
-}
+	struct inode *inode = mapping->host;
+	struct duet_file *file = duet_file_find(inode);
 
-void duet_page_removed(struct folio *folio, struct address_space *mapping)
-{
-	duet_page_event(folio, mapping, DUET_EVENT_REMOVED);
-}
-
-void duet_page_dirtied(struct folio *folio, struct address_space *mapping)
-{
-	duet_page_event(folio, mapping, DUET_EVENT_DIRTY);
+	if (duet_is_decided(file)) {
+		if (likely(duet_record(file, folio, DUET_EVENT_ADDED)))
+			return;
+	} else if (!file && duet_nobody_wants(inode)) {
+		return;
+	}
+	duet_decide_event(folio, DUET_EVENT_ADDED);
 }
 
 void duet_page_flushed(struct folio *folio, struct address_space *mapping)
 {
-	duet_page_event(folio, mapping, DUET_EVENT_FLUSHED);
+	struct inode *inode = mapping->host;
+	struct duet_file *file = duet_file_find(inode);
+
+	if (duet_is_decided(file))
+		duet_record_flushed(file, folio);
+	else if (file || !duet_nobody_wants(inode))
+		duet_decide_event(folio, DUET_EVENT_FLUSHED);
+}
+
+/* With xa_lock held there is no verdict: nothing of the file was cached. */
+
+void duet_page_removed(struct folio *folio, struct address_space *mapping)
+{
+	struct inode *inode = mapping->host;
+	struct duet_file *file = duet_file_find(inode);
+
+	if (file)
+		duet_record_removed(file, folio);
+	else if (unlikely(!S_ISREG(inode->i_mode)))
+		duet_hook_proved(inode, DUET_HOOK_REMOVED);
+}
+
+void duet_page_dirtied(struct folio *folio, struct address_space *mapping)
+{
+	struct inode *inode = mapping->host;
+	struct duet_file *file = duet_file_find(inode);
+
+	if (file)
+		duet_record_dirtied(file, folio);
+	else if (unlikely(!S_ISREG(inode->i_mode)))
+		duet_hook_proved(inode, DUET_HOOK_DIRTIED);
 }

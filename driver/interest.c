@@ -116,7 +116,9 @@ static spinlock_t duet_file_locks[DUET_FILE_LOCKS] = {
 
 static spinlock_t *duet_file_lock(const struct hlist_head *bucket)
 {
-	return &duet_file_locks[(bucket - duet.file_buckets) % DUET_FILE_LOCKS];
+	unsigned long nr = (unsigned long)bucket / sizeof(*bucket);
+
+	return &duet_file_locks[nr % DUET_FILE_LOCKS];
 }
 
 struct duet_file *duet_file_alloc(gfp_t gfp, enum duet_drop *why)
@@ -230,7 +232,8 @@ static struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
 	u64 subvol;
 
 	/* A task that wants the file is in the same subvolume. */
-	task = duet_dereference(duet.task[duet_next_slot(map, 0)]);
+	task = duet_dereference(duet.task[find_first_bit(map->words,
+							 DUET_MAX_TASKS)]);
 	subvol = task ? task->subvol : 0;
 	file = duet_file_reborn(fs, inode, subvol);
 	if (file)
@@ -296,7 +299,7 @@ void duet_file_bury(struct duet_file *file)
 	spin_lock(duet_file_lock(bucket));
 	hlist_del_rcu(&file->hash);
 	spin_unlock(duet_file_lock(bucket));
-	duet_remember_origin(file);
+	duet_remember_file(file);
 	duet_file_free(file);
 }
 
@@ -401,13 +404,20 @@ struct duet_file *duet_file_next(struct duet_file *file, unsigned long *bucket)
 
 /* ---- verdicts ---- */
 
+/* Whether another subvolume begins above; tasks end at its border. */
+static bool duet_is_border(const struct duet_fs *fs, const struct inode *inode)
+{
+	return fs->subvol_ino && inode->i_ino == fs->subvol_ino;
+}
+
 /*
  * Walks from a dentry up. Dentries are freed by RCU; the caller looks at
  * rename_lock. Returns whether the walk ended at the top, that is, whether
- * the dentry is connected.
+ * the dentry is connected, and in *below whether it met a root.
  */
 static bool duet_walk(const struct duet_fs *fs, const struct duet_roots *roots,
-		      const struct dentry *dentry, struct duet_map *map)
+		      const struct dentry *dentry, struct duet_map *map,
+		      bool *below)
 {
 	const struct dentry *parent;
 	unsigned int i;
@@ -417,11 +427,13 @@ static bool duet_walk(const struct duet_fs *fs, const struct duet_roots *roots,
 
 		if (unlikely(!inode))
 			return false;
-		for (i = 0; i < roots->nr; i++)
-			if (READ_ONCE(roots->task[i]->root) == inode)
-				__set_bit(roots->task[i]->slot, map->words);
-		/* Another subvolume begins above; tasks end at its border. */
-		if (fs->subvol_ino && inode->i_ino == fs->subvol_ino)
+		for (i = 0; i < roots->nr; i++) {
+			if (READ_ONCE(roots->task[i]->root) != inode)
+				continue;
+			__set_bit(roots->task[i]->slot, map->words);
+			*below = true;
+		}
+		if (duet_is_border(fs, inode))
 			return true;
 		parent = READ_ONCE(dentry->d_parent);
 		if (parent == dentry)
@@ -449,18 +461,17 @@ static bool duet_verdict(struct duet_fs *fs, struct inode *inode,
 		/* i_lock keeps the aliases, is taken with interrupts on. */
 		spin_lock(&inode->i_lock);
 		hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
-			struct duet_map below = {};
+			bool below = false;
 
 			/* a name that was removed, while others are left */
 			if (d_unhashed(alias) && inode->i_nlink)
 				continue;
 			if (roots)
-				connected |= duet_walk(fs, roots, alias, &below);
+				connected |= duet_walk(fs, roots, alias, map,
+						       &below);
 			dir = READ_ONCE(alias->d_parent->d_inode);
-			if (duet_map_empty(&below) || !dir)
+			if (!below || !dir)
 				continue;
-			bitmap_or(map->words, map->words, below.words,
-				  duet.max_tasks);
 			origin->ino = dir->i_ino;
 			origin->gen = dir->i_generation;
 		}
@@ -530,8 +541,8 @@ struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
 	struct duet_file *file, *made = NULL;
 	enum duet_drop why = DUET_DROP_NOMEM;
 	struct duet_origin origin = {};
+	struct duet_task *silent = NULL;
 	unsigned int epoch, i;
-	unsigned long flags;
 	struct duet_map map;
 	bool known;
 	int moves;
@@ -551,12 +562,20 @@ again:
 	duet_for_each_slot(i, &map) {
 		struct duet_task *task = duet_dereference(duet.task[i]);
 
-		if (!task || task->fs != fs ||
-		    duet_is_silent(task, inode->i_ino, inode->i_generation))
-			__clear_bit(i, map.words);
+		if (task && task->fs == fs) {
+			if (!duet_is_silent(task, inode->i_ino,
+					    inode->i_generation))
+				continue;
+			silent = task;
+		}
+		__clear_bit(i, map.words);
 	}
 	if (!file) {
 		if (duet_map_empty(&map)) {
+			/* Who is done with a file may ask for its path. */
+			if (silent && origin.ino)
+				duet_remember(fs, silent->subvol, inode->i_ino,
+					      inode->i_generation, &origin);
 			/* Another name may be inside, and be used next. */
 			if (known && inode->i_nlink < 2)
 				duet_nobody_set(inode, epoch);
@@ -575,10 +594,10 @@ again:
 		duet_nobody_clear(inode);
 	}
 
-	/* As in every probe: see table.c. */
-	spin_lock_irqsave(&file->lock, flags);
+	/* Nothing of the page cache is locked, so interrupts are on. */
+	spin_lock_irq(&file->lock);
 	if (file->dead) {
-		spin_unlock_irqrestore(&file->lock, flags);
+		spin_unlock_irq(&file->lock);
 		cpu_relax();
 		goto again;
 	}
@@ -603,7 +622,12 @@ again:
 	file->nlink = inode->i_nlink;
 	/* With no name known, the next event or open decides again. */
 	file->epoch = known ? epoch : epoch - 1;
-	spin_unlock_irqrestore(&file->lock, flags);
+	/* Somebody wants it, which keeps it. */
+	if (made && !duet_map_empty(&file->active)) {
+		file->holds--;
+		made = NULL;
+	}
+	spin_unlock_irq(&file->lock);
 
 check:
 	/* Either a rename sees what we wrote, or we see that it renamed. */
@@ -742,7 +766,7 @@ void duet_file_forget(struct duet_file *file, struct duet_task *task)
 	spin_unlock_irqrestore(&file->lock, flags);
 	duet_file_each_node(file, duet_node_forget, task);
 	/* The task may ask for its path; others may keep the entry. */
-	duet_remember_origin(file);
+	duet_remember_file(file);
 	duet_file_release(file);
 }
 
@@ -779,6 +803,51 @@ void duet_task_forget(struct duet_task *task)
 		duet_file_release(task->file);
 		task->file = NULL;
 	}
+}
+
+static bool duet_leads_to(const struct duet_task *task,
+			  const struct dentry *dentry)
+{
+	const struct inode *root = READ_ONCE(task->root);
+	const struct dentry *parent;
+
+	for (;; dentry = parent) {
+		const struct inode *inode = READ_ONCE(dentry->d_inode);
+
+		if (unlikely(!inode) || inode == root)
+			return inode;
+		if (duet_is_border(task->fs, inode))
+			return false;
+		parent = READ_ONCE(dentry->d_parent);
+		if (parent == dentry)
+			return false;
+	}
+}
+
+/* Whether the inode has a name below the task's directory. */
+bool duet_is_inside(const struct duet_task *task, struct inode *inode)
+{
+	struct dentry *alias;
+	unsigned int seq;
+	bool inside;
+
+	rcu_read_lock();
+	do {
+		inside = false;
+		seq = read_seqbegin(&rename_lock);
+		/* In process context, as in duet_verdict(). */
+		spin_lock(&inode->i_lock);
+		hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
+			if (d_unhashed(alias) && inode->i_nlink)
+				continue;
+			inside = duet_leads_to(task, alias);
+			if (inside)
+				break;
+		}
+		spin_unlock(&inode->i_lock);
+	} while (read_seqretry(&rename_lock, seq));
+	rcu_read_unlock();
+	return inside;
 }
 
 bool duet_below(const struct dentry *dentry, const struct inode *root)

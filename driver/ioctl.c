@@ -245,7 +245,8 @@ static int duet_ioctl_register(struct file *file, void *argp, void __user *arg)
 	int ret;
 
 	if (args->flags & ~(DUET_REGISTER_RANGES | DUET_REGISTER_CLOEXEC |
-			    DUET_REGISTER_NONBLOCK | DUET_REGISTER_NO_SCAN) ||
+			    DUET_REGISTER_NONBLOCK | DUET_REGISTER_NO_SCAN |
+			    DUET_REGISTER_SNAPSHOT) ||
 	    args->reserved[0] || args->reserved[1])
 		return -EINVAL;
 	name = strndup_user(u64_to_user_ptr(args->name), DUET_NAME_LEN);
@@ -374,7 +375,8 @@ struct duet_call {
 	int (*call)(struct file *file, void *args, void __user *arg);
 };
 
-#define DUET_CALL(_nr, _cmd, _call)						[_nr] = { .cmd = _cmd, .min = _IOC_SIZE(_cmd), .call = _call }
+#define DUET_CALL(_cmd, _call) \
+	[_IOC_NR(_cmd)] = { _cmd, _IOC_SIZE(_cmd), _call }
 
 static int duet_ioctl_table(struct file *file, void *argp, void __user *arg)
 {
@@ -393,16 +395,16 @@ static int duet_ioctl_table(struct file *file, void *argp, void __user *arg)
 }
 
 static const struct duet_call duet_calls[] = {
-	DUET_CALL(0x10, DUET_IOC_INFO, duet_ioctl_info),
-	DUET_CALL(0x11, DUET_IOC_REGISTER, duet_ioctl_register),
-	DUET_CALL(0x12, DUET_IOC_MARKS, duet_ioctl_marks),
-	DUET_CALL(0x13, DUET_IOC_PATHS, duet_ioctl_paths),
-	DUET_CALL(0x14, DUET_IOC_RESCAN, duet_ioctl_rescan),
-	DUET_CALL(0x20, DUET_IOC_TABLE, duet_ioctl_table),
-	DUET_CALL(0x21, DUET_IOC_DUMP_TASKS, duet_dump_tasks),
-	DUET_CALL(0x22, DUET_IOC_DUMP_NODES, duet_dump_nodes),
-	DUET_CALL(0x23, DUET_IOC_DUMP_PENDING, duet_dump_pending),
-	DUET_CALL(0x24, DUET_IOC_DUMP_MARKS, duet_dump_marks),
+	DUET_CALL(DUET_IOC_INFO, duet_ioctl_info),
+	DUET_CALL(DUET_IOC_REGISTER, duet_ioctl_register),
+	DUET_CALL(DUET_IOC_MARKS, duet_ioctl_marks),
+	DUET_CALL(DUET_IOC_PATHS, duet_ioctl_paths),
+	DUET_CALL(DUET_IOC_RESCAN, duet_ioctl_rescan),
+	DUET_CALL(DUET_IOC_TABLE, duet_ioctl_table),
+	DUET_CALL(DUET_IOC_DUMP_TASKS, duet_dump_tasks),
+	DUET_CALL(DUET_IOC_DUMP_NODES, duet_dump_nodes),
+	DUET_CALL(DUET_IOC_DUMP_PENDING, duet_dump_pending),
+	DUET_CALL(DUET_IOC_DUMP_MARKS, duet_dump_marks),
 };
 
 /* The largest of their structures. */

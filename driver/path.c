@@ -55,21 +55,28 @@ static struct duet_remembered *duet_remembered_slot(u64 ino)
 	return &duet_remembered[hash_64(ino, duet_remembered_bits)];
 }
 
-/* When an entry dies, in process context; interrupts do not come here. */
-void duet_remember_origin(const struct duet_file *file)
+/* Where a file without an entry was seen. */
+void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
+		   const struct duet_origin *origin)
 {
-	struct duet_remembered *slot;
+	struct duet_remembered *slot = duet_remembered_slot(ino);
 
-	if (!file->origin.ino)
-		return;
-	slot = duet_remembered_slot(file->ino);
+	/* No interrupt comes here, and what a probe waits for is five words. */
 	spin_lock(&duet_remembered_lock);
-	slot->fs = file->fs;
-	slot->subvol = file->subvol;
-	slot->ino = file->ino;
-	slot->gen = file->gen;
-	slot->origin = file->origin;
+	slot->fs = fs;
+	slot->subvol = subvol;
+	slot->ino = ino;
+	slot->gen = gen;
+	slot->origin = *origin;
 	spin_unlock(&duet_remembered_lock);
+}
+
+/* When an entry dies. */
+void duet_remember_file(const struct duet_file *file)
+{
+	if (file->origin.ino)
+		duet_remember(file->fs, file->subvol, file->ino, file->gen,
+			      &file->origin);
 }
 
 static bool duet_recall_origin(const struct duet_task *task, u64 ino, u32 gen,

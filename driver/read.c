@@ -10,6 +10,7 @@
 #include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
+#include <linux/seq_file.h>
 #include <linux/uaccess.h>
 #include "duet.h"
 
@@ -238,6 +239,26 @@ static enum duet_progress duet_read_file(struct duet_task *task,
 	return progress;
 }
 
+/* As duet_collect(), for a snapshot: what it lacks comes at its end. */
+static unsigned int duet_collect_snapshot(struct duet_task *task,
+					  struct duet_item *items,
+					  unsigned int max, bool *more)
+{
+	unsigned int n;
+
+	if (unlikely(test_bit(DUET_TASK_RESCAN, &task->flags))) {
+		clear_bit(DUET_TASK_LOST, &task->flags);
+		duet_scan(task);
+	}
+	n = duet_snapshot_read(task, items, max);
+	if (list_empty(&task->snapshot) && n < max &&
+	    test_and_clear_bit(DUET_TASK_LOST, &task->flags))
+		duet_overflow_item(task, &items[n++], 0, 0);
+	*more = !list_empty(&task->snapshot) ||
+		test_bit(DUET_TASK_LOST, &task->flags);
+	return n;
+}
+
 /*
  * Fills items with at most max of them, and returns how many. Says in *more
  * whether something is left, so that with max 0 this is the question whether
@@ -251,6 +272,8 @@ static unsigned int duet_collect(struct duet_task *task,
 	unsigned int n = 0;
 
 	lockdep_assert_held(&task->lock);
+	if (duet_is_snapshot(task))
+		return duet_collect_snapshot(task, items, max, more);
 	*more = true;
 	clear_bit(DUET_TASK_READY, &task->flags);
 	smp_mb__after_atomic();	/* pairs with duet_task_wake()'s test-and-set */
@@ -346,7 +369,8 @@ static ssize_t duet_task_read(struct file *file, char __user *buf,
 				break;
 			continue;
 		}
-		if (done)
+		/* A snapshot has an end, which is read as of a file. */
+		if (done || duet_is_snapshot(task))
 			break;
 		if (test_bit(DUET_TASK_GONE, &task->flags)) {
 			err = -ENODEV;
@@ -387,7 +411,7 @@ static __poll_t duet_task_poll(struct file *file, poll_table *wait)
 	if (test_bit(DUET_TASK_STOPPED, &task->flags)) {
 		mask = EPOLLHUP | EPOLLERR;
 	} else {
-		if (duet_task_readable(task))
+		if (duet_is_snapshot(task) || duet_task_readable(task))
 			mask = EPOLLIN | EPOLLRDNORM;
 		else if (test_bit(DUET_TASK_GONE, &task->flags))
 			mask = EPOLLHUP;
@@ -397,12 +421,27 @@ static __poll_t duet_task_poll(struct file *file, poll_table *wait)
 	return mask;
 }
 
+/* What a process that was handed the descriptor has to know; none of it changes. */
+static void duet_task_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct duet_task *task = file->private_data;
+
+	seq_printf(m, "duet-task:\t%u\nduet-mask:\t%#x\nduet-flags:\t%#x\n",
+		   task->slot + 1, task->regmask, task->regflags);
+	seq_puts(m, "duet-name:\t");
+	seq_escape(m, task->name, "\n\\");
+	seq_puts(m, "\nduet-path:\t");
+	seq_escape(m, task->path, "\n\\");
+	seq_putc(m, '\n');
+}
+
 const struct file_operations duet_task_fops = {
 	.owner = THIS_MODULE,
 	.read = duet_task_read,
 	.poll = duet_task_poll,
 	.unlocked_ioctl = duet_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
+	.show_fdinfo = duet_task_show_fdinfo,
 	.release = duet_task_release,
 };
 

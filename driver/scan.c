@@ -165,7 +165,7 @@ static void duet_sync_run(struct duet_sync *sync, u64 run)
 }
 
 /* Whether there is no sense in going on. */
-static bool duet_is_cut_short(const struct duet_task *task)
+bool duet_is_cut_short(const struct duet_task *task)
 {
 	return fatal_signal_pending(current) ||
 	       test_bit(DUET_TASK_STOPPED, &task->flags);
@@ -387,6 +387,11 @@ static void duet_scan_inode(struct duet_task *task, struct inode *inode,
 	enum duet_drop why;
 	bool sync;
 
+	if (duet_is_snapshot(task)) {
+		duet_snapshot_inode(task, inode);
+		return;
+	}
+
 	/*
 	 * A file that we know by a name whose dentry is gone: look the name up
 	 * again, where it was, to see where that is now.
@@ -485,7 +490,9 @@ int duet_scan(struct duet_task *task)
 	drops = duet_drops(task);
 	/* Until it is seen that this one has room: see duet_task_lost(). */
 	set_bit(DUET_TASK_STARVED, &task->flags);
-	if (task->states)
+	if (duet_is_snapshot(task))
+		duet_snapshot_drop(task);	/* a new one takes its place */
+	else if (task->states)
 		duet_scan_evicted(task);
 	sb = duet_fs_pin(task->fs);
 	if (!sb)

@@ -2,8 +2,9 @@
 /*
  * What sysfs tells of Duet, one value per file, and what can be set there.
  * docs/ABI describes each file. What counts events is for who administers the
- * system: it would tell of files that others may not know of. Nothing is told by a lock that the reading
- * of a file could wait for: a task's files are taken away below duet.lock.
+ * system: it would tell of files that others may not know of. Nothing is told
+ * under a lock that taking the files away could wait for: a task's are taken
+ * away below duet.lock.
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
@@ -138,6 +139,7 @@ static ssize_t longest_chain_show(struct device *dev,
 	mutex_unlock(&duet.lock);
 	return sysfs_emit(buf, "%u\n", table.longest);
 }
+
 /* Looks at every bucket: for who administers the system. */
 static DEVICE_ATTR_ADMIN_RO(longest_chain);
 

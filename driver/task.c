@@ -206,13 +206,15 @@ static void duet_task_takedown(struct duet_task *task)
 	wake_up_poll(&task->wait, EPOLLIN | EPOLLRDNORM | EPOLLHUP);
 	duet_sysfs_del(task);
 
-	duet_fs_del_root(task->fs, task);
+	if (!duet_is_snapshot(task))
+		duet_fs_del_root(task->fs, task);
 	RCU_INIT_POINTER(duet.task[task->slot], NULL);
 	/* No probe and no rename sees the task after this. */
 	synchronize_rcu();
 
 	mutex_lock(&task->lock);
 	duet_task_forget(task);
+	duet_snapshot_drop(task);
 	duet_marks_destroy(task);
 	mutex_unlock(&task->lock);
 
@@ -270,7 +272,7 @@ struct duet_task *duet_task_get(unsigned int id, struct file *file)
 	return found;
 }
 
-static int duet_check_mask(u32 mask)
+static int duet_check_mask(u32 mask, u32 flags)
 {
 	if (mask & ~(DUET_EVENTS | DUET_STATES))
 		return -EINVAL;
@@ -281,6 +283,10 @@ static int duet_check_mask(u32 mask)
 		return -EINVAL;
 	if (mask & DUET_PAGE_MODIFIED &&
 	    mask & (DUET_PAGE_DIRTY | DUET_PAGE_FLUSHED))
+		return -EINVAL;
+	/* What is to be told once is a state, and all that is told. */
+	if (flags & DUET_REGISTER_SNAPSHOT &&
+	    (mask & DUET_EVENTS || flags & DUET_REGISTER_NO_SCAN))
 		return -EINVAL;
 	return 0;
 }
@@ -315,6 +321,7 @@ static struct duet_task *duet_task_new(const char *name, u32 regmask,
 	INIT_LIST_HEAD(&task->list);
 	duet_marks_init(task);
 	init_llist_head(&task->queue);
+	INIT_LIST_HEAD(&task->snapshot);
 	init_irq_work(&task->wake, duet_task_wake_work);
 	init_waitqueue_head(&task->wait);
 	mutex_init(&task->read_lock);
@@ -331,7 +338,8 @@ static struct duet_task *duet_task_new(const char *name, u32 regmask,
 			       DUET_PAGE_REMOVED;
 	if (regflags & DUET_REGISTER_NO_SCAN)
 		__set_bit(DUET_TASK_QUIET, &task->flags);
-	task->hooks = duet_hooks_for(regmask);
+	/* Who hears of no change needs no hook. */
+	task->hooks = duet_is_snapshot(task) ? 0 : duet_hooks_for(regmask);
 	task->root = d_inode(path->dentry);
 	task->top = d_inode(top.dentry);
 	task->subvol = duet_subvol_of(task->root);
@@ -411,9 +419,11 @@ static int duet_task_setup(struct duet_task *task, const struct path *path)
 	if (err)
 		goto put_hooks;
 	rcu_assign_pointer(duet.task[slot], task);
-	err = duet_fs_add_root(task->fs, task);
-	if (err)
-		goto del_sysfs;
+	if (!duet_is_snapshot(task)) {
+		err = duet_fs_add_root(task->fs, task);
+		if (err)
+			goto del_sysfs;
+	}
 	list_add_tail(&task->list, &duet.tasks);
 	duet.nr_tasks++;
 	trace_duet_task_start(task);
@@ -485,7 +495,7 @@ int duet_register(struct duet_registration *reg)
 	struct path path;
 	int err, fd;
 
-	err = duet_check_mask(reg->mask);
+	err = duet_check_mask(reg->mask, reg->flags);
 	if (err)
 		return err;
 	if (reg->limit > READ_ONCE(duet.task_limit) && !capable(CAP_SYS_ADMIN))

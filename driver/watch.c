@@ -397,6 +397,7 @@ static void duet_watched_set(struct duet_fs *fs, bool on)
 	lockdep_assert_held(&duet.lock);
 	if (on) {
 		rcu_assign_pointer(watched->fs, fs);
+		/* pairs with duet_watched_fs(), which checks what it finds */
 		smp_store_release(&watched->sb, fs->sb);
 	} else {
 		WRITE_ONCE(watched->sb, NULL);

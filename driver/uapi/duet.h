@@ -149,7 +149,8 @@ struct duet_ioctl_init_args {
 
 #define DUET_BMAP_SET		0x0001	/* the file is done: no more of it */
 #define DUET_BMAP_RESET		0x0002	/* it is not done after all */
-#define DUET_BMAP_CHECK		0x0004	/* 1 when done or of no interest */
+/* 1 when done, of no interest, or a file that the task may not know of */
+#define DUET_BMAP_CHECK		0x0004
 
 /**
  * struct duet_ioctl_bmap_args - argument of DUET_IOC_BMAP
@@ -224,8 +225,9 @@ enum duet_event {
  * @hooks_found: bit for each event whose hook this kernel has
  * @hooks_alive: bit for each event whose hook is attached and proved to work
  * @limit: bytes that files, nodes and marks may take, of all tasks
- * @task_limit: bytes that what one task has not read yet may take
- * @bytes: that they take now
+ * @task_limit: bytes that what one task has not read yet may take, by default;
+ *	and the same once more for its marks
+ * @bytes: that they take now; this and what follows is 0 without CAP_SYS_ADMIN
  * @nr_files: entries of files
  * @nr_nodes: nodes, with those within entries
  * @events: folios seen of watched files since the module was loaded, by
@@ -257,8 +259,16 @@ struct duet_info {
 #define DUET_REGISTER_RANGES	0x0001	/* items are runs of pages */
 #define DUET_REGISTER_CLOEXEC	0x0002	/* the descriptor closes on exec */
 #define DUET_REGISTER_NONBLOCK	0x0004	/* the descriptor does not block */
-/* What is cached already is no news: a state-based task knows it. */
+/*
+ * What is cached already is no news: a state-based task knows it. Where
+ * something happens during the call, the rest of those 64 pages may be told.
+ */
 #define DUET_REGISTER_NO_SCAN	0x0008
+/*
+ * Only what is cached now, and of no change: for a mask of states. Reading
+ * ends with 0, as at the end of a file; DUET_IOC_RESCAN begins it again.
+ */
+#define DUET_REGISTER_SNAPSHOT	0x0010
 
 /**
  * struct duet_register - registers a task (DUET_IOC_REGISTER)
@@ -270,7 +280,9 @@ struct duet_info {
  *	one means @dirfd itself
  * @name: address of a human-readable name, shorter than %DUET_NAME_LEN
  * @limit: bytes that what the task has not read yet may take, 0 for the
- *	default, which is also the most without CAP_SYS_ADMIN
+ *	default, which is also the most without CAP_SYS_ADMIN. An event may take
+ *	it beyond by one node and one file's entry; its marks may take as much
+ *	again.
  * @reserved: zero
  *
  * Returns the task's descriptor.
@@ -390,11 +402,11 @@ struct duet_dump {
  * @gone: 1 when the file system or the directory is no more
  * @age: nanoseconds since the registration
  * @limit: bytes that what it has not read may take
- * @pending: bytes that it takes
- * @files: that it wants to hear of and that have been seen
+ * @pending: bytes that it takes; 0 without CAP_SYS_ADMIN
+ * @files: that it wants to hear of and that have been seen; likewise
  * @done: marks
  * @delivered: items
- * @drops: by enum duet_drop
+ * @drops: by enum duet_drop; 0 without CAP_SYS_ADMIN
  * @overflows: overflow items that it was given
  * @reserved: zero
  * @name: ends with a NUL
