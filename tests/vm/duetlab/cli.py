@@ -66,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--disk-size", type=_positive, metavar="MIB", help="size of /mnt/duet [1024; icount: 256]")
     add("--disk-from", type=_directory, metavar="DIR", help="fill the disk from DIR (ext4 only)")
     add("--icount", action="store_true", help="time counts instructions; TCG, one CPU, ram disk")
+    add(
+        "--parallel",
+        action="store_true",
+        help="emulate each processor in a thread with any QEMU; tests/vm/README.md says the risk",
+    )
     add("--no-load", action="store_true", help="do not build and load duet.ko")
     add("--share", type=_directory, metavar="DIR", help="mount DIR read-write on /share")
     add("--env", action="append", default=[], metavar="NAME[=VALUE]", help="pass a variable")
@@ -138,6 +143,7 @@ def _options(args: argparse.Namespace) -> Options:
         disk_size=args.disk_size,
         disk_from=args.disk_from,
         icount=args.icount,
+        parallel=args.parallel,
         load=not args.no_load,
         share=args.share,
         timeout=args.timeout,

@@ -51,6 +51,7 @@ class Machine:
     smp: int = 1
     mem: int = 512
     icount: bool = False
+    parallel: bool = False
     append: str = ""
     verbose: bool = False
     disk: int | None = None
@@ -74,7 +75,8 @@ class Machine:
         if self.accel == "kvm":
             command += ["-accel", "kvm", "-cpu", "host"]
         else:
-            thread = "single" if self.icount or _version(qemu) < _TCG_THREADS_SINCE else "multi"
+            safe = self.parallel or _version(qemu) >= _TCG_THREADS_SINCE
+            thread = "multi" if safe and not self.icount else "single"
             command += ["-accel", f"tcg,thread={thread}", "-cpu", _TCG_CPU]
         if self.icount:
             command += ["-icount", "shift=0,sleep=off"]

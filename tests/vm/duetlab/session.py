@@ -45,6 +45,7 @@ class Options:
     disk_size: int | None = None
     disk_from: Path | None = None
     icount: bool = False
+    parallel: bool = False
     load: bool = True
     share: Path | None = None
     timeout: float | None = 600
@@ -112,6 +113,7 @@ def run(options: Options) -> int:
             smp=smp,
             mem=mem,
             icount=options.icount,
+            parallel=options.parallel,
             append=" ".join(filter(None, append)),
             verbose=options.verbose,
             disk=disk,
