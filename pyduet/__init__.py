@@ -10,10 +10,13 @@ Example::
             print(task.path_of(item.file), item.index, item.pages, item.state)
 """
 
+from pyduet.batch import Batch
 from pyduet.device import DEFAULT_DEVICE, Device
 from pyduet.errors import (
     AlreadyError,
     DuetError,
+    IncompleteError,
+    InUseError,
     NotDirectoryError,
     NotLoadedError,
     OffError,
@@ -24,8 +27,12 @@ from pyduet.errors import (
     UnsupportedFilesystemError,
 )
 from pyduet.events import FileId, Item, Mask, State
+from pyduet.identity import identity_of
 from pyduet.info import DropCounts, EventCounts, Info, NodeInfo, Table, TaskInfo
 from pyduet.mincore import cached_pages
+from pyduet.numbered import NumberedTask
+from pyduet.snapshot import PageRange, Residency, residency
+from pyduet.stream import Stream
 from pyduet.task import Task
 from pyduet.tracker import Tracker
 
@@ -34,21 +41,28 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_DEVICE",
     "AlreadyError",
+    "Batch",
     "Device",
     "DropCounts",
     "DuetError",
     "EventCounts",
     "FileId",
+    "InUseError",
+    "IncompleteError",
     "Info",
     "Item",
     "Mask",
     "NodeInfo",
     "NotDirectoryError",
     "NotLoadedError",
+    "NumberedTask",
     "OffError",
+    "PageRange",
     "PathNotFoundError",
     "PermissionDeniedError",
+    "Residency",
     "State",
+    "Stream",
     "Table",
     "Task",
     "TaskGoneError",
@@ -58,4 +72,6 @@ __all__ = [
     "UnsupportedFilesystemError",
     "__version__",
     "cached_pages",
+    "identity_of",
+    "residency",
 ]

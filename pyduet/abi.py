@@ -60,6 +60,7 @@ class Register(enum.IntFlag):
     CLOEXEC = 0x0002
     NONBLOCK = 0x0004
     NO_SCAN = 0x0008
+    SNAPSHOT = 0x0010
 
 
 class Drop(enum.IntEnum):
@@ -255,6 +256,10 @@ class FileRef(ctypes.Structure):
         ("gen", ctypes.c_uint32),
         ("result", ctypes.c_int32),
     ]
+
+
+#: The same as :class:`FileRef` for many at once: ino, gen, result.
+FILE_REF = struct.Struct("=QIi")
 
 
 class Marks(ctypes.Structure):

@@ -1,108 +1,98 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Done marks and paths of many files with few calls, over a task's own descriptor."""
+"""Items by the thousand, without a Python object for each."""
 
-import ctypes
-import errno
-import itertools
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from pyduet import abi
-from pyduet.call import call
-from pyduet.errors import Operation, error_for
-from pyduet.events import FileId
+from pyduet.events import Item, decode
 
-#: Files that one call is given.
-COUNT = 1024
-#: Room for their paths, in bytes: more than any one needs.
-ROOM = 16 * abi.PATH_LEN
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
-def marks(
-    fileno: Callable[[], int], flag: abi.Bmap, files: Iterable[FileId]
-) -> Iterator[tuple[FileId, int]]:
-    """Do the same to the done marks of files; yield each with what came of it.
+class Batch:
+    """What one read of a task returned; frozen.
 
-    Args:
-        fileno: returns the task's descriptor.
-        flag: what is done.
-        files: to what.
+    Iterating yields :class:`Item` objects, merged where they can be, which is
+    what most programs want. Who has more items than time takes :meth:`rows`,
+    or with NumPy :meth:`array`; ``docs/performance.md`` has what each costs.
+    ``len()`` counts the driver's items, merged none.
 
-    Returns:
-        Each file with the result of the single call, or with a negative errno.
-
-    Raises:
-        DuetError: a call failed as a whole.
-
+    Thread-safety: all of it, it never changes.
     """
-    for some in _chunks(files):
-        refs = _refs(some)
-        request = abi.Marks(flags=flag)
-        done = 0
-        while done < len(some):
-            request.nr, request.files = len(some) - done, _address(refs, done)
-            call(fileno(), abi.IOC_MARKS, request, Operation.BMAP, _subject(some))
-            if not request.nr:
-                raise _stuck(Operation.BMAP, some)
-            done += request.nr
-        yield from ((file, ref.result) for file, ref in zip(some, refs, strict=True))
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes = b"") -> None:
+        """Wrap what was read.
+
+        Args:
+            data: whole items of ``abi.ITEM.size`` bytes.
+
+        Raises:
+            ValueError: ``data`` holds a part of an item.
+
+        """
+        if len(data) % abi.ITEM.size:
+            raise ValueError(f"{len(data)} bytes are no whole number of items")
+        self._data = data
+
+    def __len__(self) -> int:
+        """Return how many of the driver's items there are."""
+        return len(self._data) // abi.ITEM.size
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield the items, neighbours with the same news merged."""
+        return decode(self._data)
+
+    @property
+    def data(self) -> memoryview:
+        """The items as the driver wrote them: ``struct duet_item`` of ``duet.h``."""
+        return memoryview(self._data)
+
+    def rows(self) -> Iterator[tuple[int, int, int, int, int, int]]:
+        """Yield each item as inode number, generation, task, page index, state, number of pages.
+
+        As the driver wrote them: the number of pages is 0 where one page is
+        meant, and of an overflow. Nothing is merged.
+        """
+        return abi.ITEM.iter_unpack(self._data)
+
+    def array(self) -> "NDArray[np.void]":
+        """Return the items as a structured NumPy array that owns its memory.
+
+        The fields are ``ino``, ``generation``, ``task``, ``index``, ``state``
+        and ``pages``; ``pages`` is at least 1, and 0 of an overflow.
+
+        Raises:
+            ModuleNotFoundError: NumPy is not installed.
+
+        """
+        try:
+            import numpy as np
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "Batch.array() needs NumPy: pip install numpy", name="numpy"
+            ) from error
+        items = np.frombuffer(self._data, np.dtype(_FIELDS)).copy()
+        pages = items["pages"]
+        pages[(pages == 0) & (items["state"] != abi.ITEM_OVERFLOW)] = 1
+        return items
 
 
-def paths(fileno: Callable[[], int], files: Iterable[FileId]) -> Iterator[tuple[FileId, str | int]]:
-    """Ask for the paths of files; yield each with its path or with a negative errno.
-
-    Args:
-        fileno: returns the task's descriptor.
-        files: whose paths.
-
-    Raises:
-        DuetError: a call failed as a whole.
-
-    """
-    room = ctypes.create_string_buffer(ROOM)
-    for some in _chunks(files):
-        refs = _refs(some)
-        done = 0
-        while done < len(some):
-            request = abi.Paths(
-                nr=len(some) - done,
-                len=ROOM,
-                files=_address(refs, done),
-                buf=ctypes.addressof(room),
-            )
-            call(fileno(), abi.IOC_PATHS, request, Operation.PATH, _subject(some))
-            if not request.nr:
-                raise _stuck(Operation.PATH, some)
-            used = room.raw[: request.len]
-            for file, ref in zip(some[done:], refs[done : done + request.nr], strict=False):
-                yield file, ref.result if ref.result < 0 else _text(used, ref.result)
-            done += request.nr
-
-
-def _chunks(files: Iterable[FileId]) -> Iterator[list[FileId]]:
-    rest = iter(files)
-    while some := list(itertools.islice(rest, COUNT)):
-        yield some
-
-
-def _refs(files: list[FileId]) -> "ctypes.Array[abi.FileRef]":
-    return (abi.FileRef * len(files))(
-        *(abi.FileRef(ino=file.ino, gen=file.generation) for file in files)
-    )
-
-
-def _address(refs: "ctypes.Array[abi.FileRef]", index: int) -> int:
-    return ctypes.addressof(refs) + index * ctypes.sizeof(abi.FileRef)
-
-
-def _text(used: bytes, offset: int) -> str:
-    return os.fsdecode(used[offset : used.index(b"\0", offset)])
-
-
-def _subject(files: list[FileId]) -> str:
-    return str(files[0]) if len(files) == 1 else f"{len(files)} files"
-
-
-def _stuck(operation: Operation, files: list[FileId]) -> OSError:
-    """Return the error for a call that succeeded and did nothing: better than to ask for ever."""
-    return error_for(errno.EIO, operation, _subject(files))
+#: ``struct duet_item`` for NumPy; a unit test holds it against ``abi.Item``.
+_FIELDS: Any = {
+    "names": ["ino", "generation", "task", "index", "state", "pages"],
+    "formats": ["u8", "u4", "u1", "u8", "u2", "u4"],
+    "offsets": [
+        abi.Item.uuid.offset + abi.Uuid.ino.offset,
+        abi.Item.uuid.offset + abi.Uuid.gen.offset,
+        abi.Item.uuid.offset + abi.Uuid.tid.offset,
+        abi.Item.idx.offset,
+        abi.Item.state.offset,
+        abi.Item.nr.offset,
+    ],
+    "itemsize": abi.ITEM.size,
+}

@@ -5,28 +5,28 @@ import ctypes
 import itertools
 import os
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
+from typing import NamedTuple
 
-from pyduet import abi
-from pyduet.call import call
+from pyduet import abi, sysfs
+from pyduet.descriptor import Descriptor
 from pyduet.dump import dump_structures
 from pyduet.errors import Operation, error_for
 from pyduet.events import Mask
 from pyduet.info import Info, NodeInfo, Table, TaskInfo
+from pyduet.numbered import NumberedTask
 from pyduet.task import Task
 
 DEFAULT_DEVICE = "/dev/duet"
 
 
-class Device:
+class Device(Descriptor):
     """An open ``/dev/duet``; a context manager that closes it.
 
     Owns one descriptor, which is close-on-exec. Tasks that it registered live
     on when it is closed. Using a closed one raises :class:`ValueError`.
 
-    Thread-safety: the calls may be made from several threads; ``close()`` only
-    when no other thread is in a call.
+    Thread-safety: everything may be called from several threads, ``close()``
+    also while others are in a call.
     """
 
     def __init__(self, path: str | os.PathLike[str] = DEFAULT_DEVICE) -> None:
@@ -41,34 +41,10 @@ class Device:
 
         """
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise error_for(error.errno or 0, Operation.OPEN, os.fspath(path)) from error
-
-    def __enter__(self) -> Self:
-        """Return the device itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the device."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the descriptor; a second call does nothing."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-    def fileno(self) -> int:
-        """Return the descriptor; raises ValueError when closed."""
-        if self._fd < 0:
-            raise ValueError("the device is closed")
-        return self._fd
+        super().__init__(fd, "the device")
 
     def start(self, max_tasks: int = 0) -> None:
         """Switch Duet on; needs CAP_SYS_ADMIN.
@@ -102,15 +78,90 @@ class Device:
         """Return whether Duet is switched on."""
         return self._status(Operation.REPORT, abi.Status.REPORT) == 1
 
+    def set_limits(
+        self,
+        *,
+        limit: int | None = None,
+        task_limit: int | None = None,
+        max_tasks: int | None = None,
+    ) -> None:
+        """Set how much memory Duet may take, and for how many tasks; needs CAP_SYS_ADMIN.
+
+        All or nothing: when the driver refuses one, those before it are put
+        back. None leaves a setting as it is.
+
+        Args:
+            limit: bytes that files, nodes and marks of all tasks may take; 0
+                is the driver's default, 1/32 of the memory.
+            task_limit: bytes that what a task has not read yet may take, for
+                tasks registered from now on; 0 is the default, 1/128.
+            max_tasks: how many tasks may be registered at a time, 1 to 255;
+                while Duet is off.
+
+        Raises:
+            InUseError: ``limit`` is below what is in use, or Duet is on and
+                ``max_tasks`` another.
+            PermissionDeniedError: without CAP_SYS_ADMIN.
+            ValueError: a number that cannot be.
+
+        """
+        if max_tasks is not None and not 1 <= max_tasks <= abi.MAX_TASKS:
+            raise ValueError(f"max_tasks is {max_tasks}; 1 to {abi.MAX_TASKS} are possible")
+        for name, value in (("limit", limit), ("task_limit", task_limit)):
+            if value is not None and not 0 <= value < 1 << 63:
+                raise ValueError(f"{name} is {value} bytes; 0 to {(1 << 63) - 1} are possible")
+        now = self.info()
+        wanted = [
+            (_MAX_TASKS, now.max_tasks, max_tasks),
+            (_LIMIT, now.limit, limit),
+            (_TASK_LIMIT, now.task_limit, task_limit),
+        ]
+        done: list[tuple[_Setting, int]] = []
+        try:
+            for setting, before, value in wanted:
+                if value is not None:
+                    setting.write(value)
+                    done.append((setting, before))
+        except OSError:
+            for setting, before in reversed(done):
+                setting.write(before)
+            raise
+
+    def hooks(self) -> dict[str, str]:
+        """Return a word for each hook: ``detached``, ``alive``, ``silent`` or ``missing``.
+
+        The words are explained in ``docs/ABI/testing/sysfs-class-misc-duet``.
+
+        Raises:
+            NotLoadedError: the kernel module is not loaded.
+
+        """
+        return sysfs.hooks()
+
     def tasks(self) -> list[TaskInfo]:
         """Return the registered tasks of all processes; without CAP_SYS_ADMIN the user's own."""
-        raw = dump_structures(self.fileno, abi.IOC_DUMP_TASKS, abi.TaskInfo, "the tasks")
+        raw = dump_structures(self, abi.IOC_DUMP_TASKS, abi.TaskInfo, "the tasks")
         return [TaskInfo.of(task) for task in raw]
+
+    def task(self, task_id: int) -> NumberedTask:
+        """Return a task by its number, to look into it and to act on it.
+
+        Any task of this process; those of others need CAP_SYS_ADMIN. Nothing
+        is asked of the driver before it is used.
+
+        Args:
+            task_id: its identity, as :meth:`tasks` tells it.
+
+        Raises:
+            ValueError: the number is not within 1 to 255.
+
+        """
+        return NumberedTask(self, task_id)
 
     def info(self) -> Info:
         """Return how Duet is set, and counters."""
         request = abi.Info()
-        call(self.fileno(), abi.IOC_INFO, request, Operation.INFO)
+        self.ioctl(abi.IOC_INFO, request, Operation.INFO)
         return Info.of(request)
 
     def table(self) -> Table:
@@ -121,7 +172,7 @@ class Device:
 
         """
         request = abi.Table()
-        call(self.fileno(), abi.IOC_TABLE, request, Operation.LOOK, "the table")
+        self.ioctl(abi.IOC_TABLE, request, Operation.LOOK, "the table")
         return Table.of(request)
 
     def nodes(self, first: int = 0, end: int = 0) -> Iterator[NodeInfo]:
@@ -138,7 +189,7 @@ class Device:
 
         """
         raw = dump_structures(
-            self.fileno, abi.IOC_DUMP_NODES, abi.NodeInfo, "the nodes", first=first, end=end
+            self, abi.IOC_DUMP_NODES, abi.NodeInfo, "the nodes", first=first, end=end
         )
         return map(NodeInfo.of, raw)
 
@@ -150,6 +201,7 @@ class Device:
         name: str | None = None,
         ranges: bool = False,
         no_scan: bool = False,
+        snapshot: bool = False,
         dirfd: int | None = None,
         limit: int = 0,
     ) -> Task:
@@ -164,6 +216,9 @@ class Device:
                 process id.
             ranges: have the driver tell runs of pages, which is cheaper.
             no_scan: do not tell what is cached already.
+            snapshot: tell what is cached now and nothing else, which is far
+                cheaper: for a mask of states. :meth:`Task.events` ends when
+                all was told.
             dirfd: descriptor of what a relative path is relative to, without
                 one the working directory; an empty path means it itself.
             limit: bytes that what the task has not read yet may take, 0 for
@@ -190,6 +245,8 @@ class Device:
             flags |= abi.Register.RANGES
         if no_scan:
             flags |= abi.Register.NO_SCAN
+        if snapshot:
+            flags |= abi.Register.SNAPSHOT
         name_buffer = ctypes.create_string_buffer(raw_name)
         path_buffer = ctypes.create_string_buffer(raw_path)
         request = abi.RegisterArgs(
@@ -201,15 +258,30 @@ class Device:
             limit=limit,
         )
         subject = os.fsdecode(path)
-        fd = call(self.fileno(), abi.IOC_REGISTER, request, Operation.REGISTER, subject)
-        return Task(fd, task_id=request.tid, name=name, path=subject)
+        fd = self.ioctl(abi.IOC_REGISTER, request, Operation.REGISTER, subject)
+        return Task(fd, task_id=request.tid, name=name, path=subject, mask=mask, snapshot=snapshot)
 
     def _status(
         self, operation: Operation, flag: abi.Status, subject: str = "", *, maxtasks: int = 0
     ) -> int:
         request = abi.StatusArgs(size=ctypes.sizeof(abi.StatusArgs), flags=flag, maxtasks=maxtasks)
-        return call(self.fileno(), abi.IOC_STATUS, request, operation, subject)
+        return self.ioctl(abi.IOC_STATUS, request, operation, subject)
 
+
+class _Setting(NamedTuple):
+    """A number in sysfs that the administrator sets."""
+
+    file: str
+    operation: Operation
+    words: str
+
+    def write(self, value: int) -> None:
+        sysfs.write(self.file, value, self.operation, self.words.format(value))
+
+
+_MAX_TASKS = _Setting("max_tasks", Operation.SET_TASKS, "{}")
+_LIMIT = _Setting("limit_bytes", Operation.SET_LIMIT, "the limit of all tasks to {} bytes")
+_TASK_LIMIT = _Setting("task_limit_bytes", Operation.SET_LIMIT, "the limit of a task to {} bytes")
 
 _SERIAL = itertools.count(1)
 

@@ -2,11 +2,11 @@
 """Looking into the driver, a part at a time: the DUMP calls."""
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TypeVar
 
 from pyduet import abi
-from pyduet.call import call
+from pyduet.descriptor import Descriptor
 from pyduet.errors import Operation
 
 _Structure = TypeVar("_Structure", bound=ctypes.Structure)
@@ -16,7 +16,7 @@ COUNT = 64
 
 
 def dump(
-    fileno: Callable[[], int],
+    descriptor: Descriptor,
     number: int,
     size: int,
     subject: str,
@@ -32,7 +32,7 @@ def dump(
     or may not be seen.
 
     Args:
-        fileno: returns the descriptor, anew for each call.
+        descriptor: of the device, or of the task.
         number: one of ``abi.IOC_DUMP_*``.
         size: of one structure, in bytes.
         subject: what is looked into, for the message when it fails.
@@ -55,13 +55,13 @@ def dump(
         size=size,
     )
     while request.cursor != abi.CURSOR_END:
-        call(fileno(), number, request, Operation.LOOK, subject)
+        descriptor.ioctl(number, request, Operation.LOOK, subject)
         if request.nr:
             yield buffer.raw[: request.nr * size]
 
 
 def dump_structures(
-    fileno: Callable[[], int],
+    descriptor: Descriptor,
     number: int,
     kind: type[_Structure],
     subject: str,
@@ -72,6 +72,6 @@ def dump_structures(
 ) -> Iterator[_Structure]:
     """Yield what a DUMP call returns, structure by structure; see :func:`dump`."""
     size = ctypes.sizeof(kind)
-    for data in dump(fileno, number, size, subject, tid=tid, first=first, end=end):
+    for data in dump(descriptor, number, size, subject, tid=tid, first=first, end=end):
         for offset in range(0, len(data), size):
             yield kind.from_buffer_copy(data, offset)

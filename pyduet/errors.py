@@ -50,6 +50,14 @@ class UnsupportedFilesystemError(DuetError):
     """Duet does not watch this kind of file system, or not for this mask on this kernel."""
 
 
+class InUseError(DuetError):
+    """A limit below what is in use, or one that only changes while Duet is off."""
+
+
+class IncompleteError(DuetError):
+    """Not all could be told: a memory limit, or no memory."""
+
+
 class TaskGoneError(DuetError):
     """The task, or the directory or file system that it watched, is gone."""
 
@@ -69,10 +77,16 @@ class Operation(enum.Enum):
     RESCAN = "rescan {subject}"
     INFO = "ask how Duet is set"
     LOOK = "look into {subject}"
+    IDENTIFY = "tell inode and generation of {subject}"
+    SET_TASKS = "set the tasks at a time to {subject}"
+    SET_LIMIT = "set {subject}"
+    SNAPSHOT = "tell all that is cached below {subject}"
 
 
 _LOAD = "load it: modprobe duet"
 _SWITCH_ON = "switch it on: duet start"
+
+_NEEDS_ROOT = "not permitted to {action}; it needs root (CAP_SYS_ADMIN)"
 
 _ANY = None
 
@@ -85,9 +99,25 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
         PermissionDeniedError,
         "not permitted to open {subject}; be root or in the device's group",
     ),
+    (errno.EACCES, Operation.SET_TASKS): (PermissionDeniedError, _NEEDS_ROOT),
+    (errno.EACCES, Operation.SET_LIMIT): (PermissionDeniedError, _NEEDS_ROOT),
+    (errno.EBUSY, Operation.SET_TASKS): (
+        InUseError,
+        "cannot {action}: Duet is on, and it sizes every node; "
+        "switch it off first, which ends every task: duet stop",
+    ),
+    (errno.EBUSY, Operation.SET_LIMIT): (
+        InUseError,
+        "cannot {action}: more is in use now; end tasks, or choose a higher limit: see duet status",
+    ),
+    (errno.EOVERFLOW, Operation.SNAPSHOT): (
+        IncompleteError,
+        "cannot {action}: it does not fit the memory limits; "
+        "raise them: duet set --limit BYTES --task-limit BYTES",
+    ),
     (errno.EPERM, _ANY): (
         PermissionDeniedError,
-        "not permitted to {action}; it needs root (CAP_SYS_ADMIN)",
+        _NEEDS_ROOT,
     ),
     (errno.EALREADY, Operation.START): (
         AlreadyError,
@@ -123,7 +153,8 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
     ),
     (errno.ENOTDIR, Operation.REGISTER): (
         NotDirectoryError,
-        "cannot watch {subject}: it, or a part of its path, is not a directory; check the path",
+        "cannot watch {subject}: it is neither a directory nor a regular file, or a part of its "
+        "path is not a directory; check the path",
     ),
     (errno.EBADF, Operation.REGISTER): (
         DuetError,
@@ -155,7 +186,7 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
     (errno.ENOSPC, Operation.BMAP): (
         DuetError,
         "cannot {action}: there is no room within the memory limit; "
-        "raise it: /sys/class/misc/duet/limit_bytes",
+        "raise it: duet set --limit BYTES",
     ),
     (errno.EMFILE, _ANY): (
         DuetError,
@@ -178,6 +209,22 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
         PermissionDeniedError,
         "not permitted to find the path of {subject}; who registered the task has to own the file, "
         "or be able to write it",
+    ),
+    (errno.ENOENT, Operation.IDENTIFY): (
+        PathNotFoundError,
+        "cannot {action}: it does not exist; check the path",
+    ),
+    (errno.ENOTDIR, Operation.IDENTIFY): (
+        NotDirectoryError,
+        "cannot {action}: a part of its path is not a directory; check the path",
+    ),
+    (errno.EACCES, Operation.IDENTIFY): (
+        PermissionDeniedError,
+        "not permitted to {action}; it takes read permission on the file",
+    ),
+    (errno.ENOTTY, Operation.IDENTIFY): (
+        UnsupportedFilesystemError,
+        "cannot {action}: its file system tells no generation; Duet watches ext4, XFS and btrfs",
     ),
     (errno.E2BIG, _ANY): (
         DuetError,

@@ -105,6 +105,7 @@ class TaskInfo:
         path: the directory or file, as the registering process saw it.
         ranges: whether its items are runs of pages.
         no_scan: whether it was not told what was cached when it registered.
+        snapshot: whether it is told only that.
         pid: process that registered it, 0 if the caller cannot see that one.
         uid: user that registered it.
         dev: device number of its file system, ``st_dev``.
@@ -127,6 +128,7 @@ class TaskInfo:
     path: str
     ranges: bool
     no_scan: bool
+    snapshot: bool
     pid: int
     uid: int
     dev: int
@@ -151,6 +153,7 @@ class TaskInfo:
             path=os.fsdecode(raw.path),
             ranges=bool(raw.flags & abi.Register.RANGES),
             no_scan=bool(raw.flags & abi.Register.NO_SCAN),
+            snapshot=bool(raw.flags & abi.Register.SNAPSHOT),
             pid=raw.pid,
             uid=raw.uid,
             dev=raw.dev,

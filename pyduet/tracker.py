@@ -4,7 +4,8 @@
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
-from pyduet.events import FileId, Item, State
+from pyduet import abi
+from pyduet.events import FileId, Item
 
 
 class Tracker:
@@ -25,13 +26,14 @@ class Tracker:
         """Take in items in the order in which the task returned them."""
         for item in items:
             pages = range(item.index, item.end)
-            if item.state & State.ADDED:
+            state = item.state.value  # a plain number: a flag's & makes an object each time
+            if state & abi.Page.ADDED.value:
                 self._cached.setdefault(item.file, set()).update(pages)
-            if item.state & State.DIRTY:
+            if state & abi.Page.DIRTY.value:
                 self._dirty.setdefault(item.file, set()).update(pages)
-            if item.state & State.REMOVED:
+            if state & abi.Page.REMOVED.value:
                 _discard(self._cached, item.file, pages)
-            if item.state & (State.REMOVED | State.FLUSHED):
+            if state & (abi.Page.REMOVED.value | abi.Page.FLUSHED.value):
                 _discard(self._dirty, item.file, pages)
 
     def files(self) -> list[FileId]:

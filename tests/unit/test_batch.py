@@ -1,84 +1,80 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Batches against a driver of our own making that does only a part at a time."""
+"""A batch says the same whichever way it is looked at."""
 
-import ctypes
-import errno
-import itertools
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
-from pyduet import DuetError, FileId, abi, batch
-
-FILES = [FileId(ino, 7, 3) for ino in range(1, 2501)]
+from pyduet import Batch, FileId, Item, State, abi
 
 
-def at(address: int, kind: type[ctypes.Structure], count: int) -> "ctypes.Array[ctypes.Structure]":
-    return (kind * count).from_address(address)
+def packed(*rows: tuple[int, int, int, int, int, int]) -> bytes:
+    return b"".join(abi.ITEM.pack(*row) for row in rows)
 
 
-class Driver:
-    """Marks odd inodes as done, knows no path of every tenth, and takes a few files a call."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-        self.calls = 0
-        self.room = abi.PATH_LEN
-
-    def call(self, _fd: int, number: int, request: abi.Marks | abi.Paths, *_words: object) -> int:
-        self.calls += 1
-        request.nr = min(request.nr, self.step)
-        refs = at(request.files, abi.FileRef, request.nr)
-        if number == abi.IOC_MARKS:
-            for ref in refs:
-                ref.result = ref.ino % 2
-            return 0
-        assert isinstance(request, abi.Paths)
-        assert request.len >= self.room
-        used = b""
-        for ref in refs:
-            if ref.ino % 10:
-                ref.result = len(used)
-                used += f"/srv/{ref.ino}é\0".encode()
-            else:
-                ref.result = -errno.ENOENT
-        ctypes.memmove(request.buf, used, len(used))
-        request.len = len(used)
-        return 0
+ROWS = [
+    (7, 0xFFFFFFFF, 3, 0, State.ADDED, 0),
+    (7, 0xFFFFFFFF, 3, 1, State.ADDED, 0),
+    ((1 << 64) - 1, 1, 255, (1 << 64) - 9, State.DIRTY | State.REMOVED, 8),
+    (9, 1, 255, 0, State.OVERFLOW, 0),
+]
+BATCH = Batch(packed(*ROWS))
 
 
-@pytest.mark.parametrize("step", [1, 3, 1000, 1024, 10000])
-@pytest.mark.parametrize("count", [0, 1, 1023, 1024, 1025, 2500])
-def test_every_file_gets_its_own_answer(
-    monkeypatch: pytest.MonkeyPatch, step: int, count: int
-) -> None:
-    driver = Driver(step)
-    monkeypatch.setattr(batch, "call", driver.call)
-    files = FILES[:count]
-    assert list(batch.marks(lambda: -1, abi.Bmap.CHECK, files)) == [
-        (file, file.ino % 2) for file in files
-    ]
-    assert list(batch.paths(lambda: -1, files)) == [
-        (file, f"/srv/{file.ino}é" if file.ino % 10 else -errno.ENOENT) for file in files
+def test_objects_are_merged() -> None:
+    assert list(BATCH) == [
+        Item(FileId(7, 0xFFFFFFFF, 3), 0, 2, State.ADDED),
+        Item(FileId((1 << 64) - 1, 1, 255), (1 << 64) - 9, 8, State.DIRTY | State.REMOVED),
+        Item(FileId(9, 1, 255), 0, 0, State.OVERFLOW),
     ]
 
 
-def test_many_files_take_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = Driver(10000)
-    monkeypatch.setattr(batch, "call", driver.call)
-    assert len(list(batch.marks(lambda: -1, abi.Bmap.SET, iter(FILES)))) == len(FILES)
-    assert driver.calls == 3
+def test_rows_are_the_drivers() -> None:
+    assert list(BATCH.rows()) == ROWS
+    assert len(BATCH) == 4
+    assert bytes(BATCH.data) == packed(*ROWS)
+    assert BATCH.data.readonly
 
 
-def test_a_driver_that_does_nothing_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "call", Driver(0).call)
-    for ask in (batch.marks(lambda: -1, abi.Bmap.SET, FILES), batch.paths(lambda: -1, FILES)):
-        with pytest.raises(DuetError, match="1024 files"):
-            next(ask)
+def test_the_array_has_the_same_fields() -> None:
+    array = BATCH.array()
+    assert [tuple(row) for row in array.tolist()] == [
+        (*row[:5], row[5] or (0 if row[4] == State.OVERFLOW else 1)) for row in ROWS
+    ]
+    assert array.dtype.itemsize == abi.ITEM.size
+    array["pages"] = 5  # its own memory
+    assert list(BATCH.rows()) == ROWS
 
 
-def test_the_descriptor_is_asked_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task that is closed meanwhile is an error, not somebody else's descriptor."""
-    monkeypatch.setattr(batch, "call", Driver(10000).call)
-    numbers = itertools.count()
-    list(batch.marks(lambda: next(numbers), abi.Bmap.SET, FILES))
-    assert next(numbers) == 3
+def test_nothing() -> None:
+    assert not Batch()
+    assert len(Batch()) == len(Batch().array()) == 0
+    assert list(Batch()) == list(Batch().rows()) == []
+
+
+def test_a_part_of_an_item_is_refused() -> None:
+    with pytest.raises(ValueError, match="33 bytes are no whole number"):
+        Batch(bytes(33))
+
+
+def test_without_numpy_the_error_names_it() -> None:
+    program = (
+        "import sys; sys.modules['numpy'] = None\n"
+        "import pyduet\n"
+        "try: pyduet.Batch().array()\n"
+        "except ModuleNotFoundError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "Batch.array() needs NumPy: pip install numpy\n"
+
+
+def test_the_sums_of_a_large_one() -> None:
+    rows = [(ino, 1, 1, index, State.ADDED, 0) for ino in range(100) for index in range(64)]
+    batch = Batch(packed(*rows))
+    assert int(batch.array()["pages"].sum()) == 6400
+    assert sum(item.pages for item in batch) == 6400
+    assert np.unique(batch.array()["ino"]).size == len(list(batch)) == 100

@@ -73,6 +73,8 @@ def test_a_closed_device_says_so() -> None:
         device.info,
         device.table,
         lambda: list(device.nodes()),
+        device.task(1).rescan,
+        lambda: list(device.task(1).marked()),
         lambda: device.register("/", Mask.EXISTS),
     ):
         with pytest.raises(ValueError, match="the device is closed"):
@@ -85,6 +87,21 @@ def test_start_refuses_what_does_not_fit(count: int) -> None:
         device.start(count)
 
 
+@pytest.mark.parametrize("number", [-1, 0, 256])
+def test_a_task_has_a_number_that_can_be(number: int) -> None:
+    with Device(NO_DRIVER) as device, pytest.raises(ValueError, match="1 to 255"):
+        device.task(number)
+
+
+def test_a_numbered_task_refuses_files_of_another() -> None:
+    stranger = FileId(1, 1, 2)
+    with Device(NO_DRIVER) as device:
+        task = device.task(1)
+        for use in (task.mark_many, task.unmark_many, task.are_done, task.paths_of):
+            with pytest.raises(ValueError, match="is of task 2, and this is task 1"):
+                use([stranger])
+
+
 @pytest.mark.parametrize(("path", "name"), [("/\0", None), ("/", "a\0b")])
 def test_a_nul_is_refused(path: str, name: str | None) -> None:
     with Device(NO_DRIVER) as device, pytest.raises(ValueError, match="NUL"):
@@ -93,13 +110,14 @@ def test_a_nul_is_refused(path: str, name: str | None) -> None:
 
 def task_without_driver() -> Task:
     """A task whose descriptor knows no call of Duet, for what comes before any call."""
-    return Task(os.open(NO_DRIVER, os.O_RDONLY), task_id=1, name="n", path="/p")
+    return Task(os.open(NO_DRIVER, os.O_RDONLY), task_id=1, name="n", path="/p", mask=Mask(0))
 
 
 def test_a_closed_task_says_so_and_lets_its_descriptor_go() -> None:
     before = os.listdir("/proc/self/fd")
     with task_without_driver() as task:
-        assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+        # Its own, and the bell that wakes who waits.
+        assert len(os.listdir("/proc/self/fd")) == len(before) + 2
     task.close()
     assert os.listdir("/proc/self/fd") == before
     file = FileId(1, 1, 1)
@@ -138,6 +156,27 @@ def test_a_batch_of_nothing_makes_no_call() -> None:
         task.mark_many([])
         assert task.are_done(iter([])) == []
         assert task.paths_of([]) == {}
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"limit": -1}, {"task_limit": 1 << 63}, {"max_tasks": 0}, {"max_tasks": 256}],
+)
+def test_limits_that_cannot_be_are_refused(limits: dict[str, int]) -> None:
+    with Device(NO_DRIVER) as device, pytest.raises(ValueError, match=next(iter(limits))):
+        device.set_limits(**limits)
+
+
+def test_a_foreign_descriptor_is_not_adopted() -> None:
+    fd = os.open(NO_DRIVER, os.O_RDONLY)
+    try:
+        with pytest.raises(ValueError, match=f"descriptor {fd} is not of a task"):
+            Task.adopt(fd)
+        os.fstat(fd)
+    finally:
+        os.close(fd)
+    with pytest.raises(ValueError, match="is not of a task"):
+        Task.adopt(fd)
 
 
 def test_read_refuses_no_room() -> None:

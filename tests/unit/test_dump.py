@@ -7,17 +7,20 @@ import itertools
 import pytest
 
 from pyduet import Info, Mask, NodeInfo, Table, TaskInfo, abi, dump
+from pyduet.descriptor import Descriptor
 
 
-class Driver:
+class Driver(Descriptor):
     """Has some structures, gives a few of them a call, and sometimes none."""
 
     def __init__(self, entries: list[abi.FileRef], sizes: list[int]) -> None:
+        super().__init__(-1, "the driver")
         self.data = [bytes(entry) for entry in entries]
         self.sizes = itertools.cycle(sizes)
         self.requests: list[tuple[int, int, int]] = []
 
-    def call(self, _fd: int, _number: int, request: abi.Dump, *_words: object) -> int:
+    def ioctl(self, _number: int, request: ctypes.Structure, *_words: object) -> int:
+        assert isinstance(request, abi.Dump)
         self.requests.append((request.tid, request.cursor, request.end))
         start = request.cursor & 0xFFFFF
         size = ctypes.sizeof(abi.FileRef)
@@ -32,20 +35,16 @@ class Driver:
 
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 200])
 @pytest.mark.parametrize("sizes", [[1], [64], [0, 5], [1000]])
-def test_everything_comes_once(
-    monkeypatch: pytest.MonkeyPatch, count: int, sizes: list[int]
-) -> None:
+def test_everything_comes_once(count: int, sizes: list[int]) -> None:
     driver = Driver([abi.FileRef(ino=ino, gen=1, result=1) for ino in range(count)], sizes)
-    monkeypatch.setattr(dump, "call", driver.call)
-    found = dump.dump_structures(lambda: -1, abi.IOC_DUMP_MARKS, abi.FileRef, "it", tid=9)
+    found = dump.dump_structures(driver, abi.IOC_DUMP_MARKS, abi.FileRef, "it", tid=9)
     assert [ref.ino for ref in list(found)] == list(range(count))
     assert {(tid, end) for tid, _, end in driver.requests} == {(9, 0)}
 
 
-def test_it_begins_and_ends_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_begins_and_ends_where_it_is_told() -> None:
     driver = Driver([], [1])
-    monkeypatch.setattr(dump, "call", driver.call)
-    assert list(dump.dump(lambda: -1, abi.IOC_DUMP_NODES, 16, "it", first=3, end=8)) == []
+    assert list(dump.dump(driver, abi.IOC_DUMP_NODES, 16, "it", first=3, end=8)) == []
     assert driver.requests == [(0, 3 << 20, 8)]
 
 
@@ -67,7 +66,7 @@ def test_a_task_becomes_an_object() -> None:
     task = TaskInfo.of(raw)
     assert (task.id, task.fd, task.pid, task.uid, task.dev) == (3, 5, 10, 11, 0xFE01)
     assert task.mask is Mask.DIRTY
-    assert (task.ranges, task.no_scan, task.gone) == (True, False, False)
+    assert (task.ranges, task.no_scan, task.snapshot, task.gone) == (True, False, False, False)
     assert task.age == 1.5
     assert (task.drops.limit, task.drops.task_limit, task.drops.nomem) == (1, 2, 3)
     assert (task.name, task.path) == ("né", "/srv/\udcff")

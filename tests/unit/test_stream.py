@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reading and waiting, over a pipe in the driver's place; the lab tests the driver itself."""
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pyduet import Item, Mask, State, abi
+from pyduet.task import Task
+
+
+def item(index: int) -> bytes:
+    return abi.ITEM.pack(5, 1, 1, index, State.ADDED, 0)
+
+
+class Pipe:
+    """A task that reads what is put into a pipe."""
+
+    def __init__(self) -> None:
+        reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.task = Task(reader, task_id=1, name="n", path="/p", mask=Mask.ADDED)
+
+    def put(self, *indexes: int) -> None:
+        os.write(self._writer, b"".join(map(item, indexes)))
+
+    def close(self) -> None:
+        self.task.close()
+        os.close(self._writer)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    with contextlib.closing(Pipe()) as pipe:
+        yield pipe
+
+
+def indexes(items: list[Item]) -> list[int]:
+    return [index for item in items for index in range(item.index, item.end)]
+
+
+def test_events_end_with_the_timeout(pipe: Pipe) -> None:
+    pipe.put(1, 3)
+    begin = time.monotonic()
+    assert indexes(list(pipe.task.events(timeout=0.2))) == [1, 3]
+    assert time.monotonic() - begin >= 0.2
+
+
+def test_a_batch_has_at_most_what_is_asked_for(pipe: Pipe) -> None:
+    pipe.put(1, 3, 5)
+    assert [len(batch) for batch in pipe.task.batches(0, max_items=2)] == [2, 1]
+
+
+def test_who_closes_in_the_loop_leaves_it(pipe: Pipe) -> None:
+    pipe.put(1)
+    for _ in pipe.task.events():
+        pipe.task.close()
+
+
+def test_close_wakes_a_thread_that_waits(pipe: Pipe) -> None:
+    found: list[list[Item]] = []
+    thread = threading.Thread(target=lambda: found.append(list(pipe.task.events())))
+    thread.start()
+    pipe.put(4)
+    time.sleep(0.2)  # until it waits
+    pipe.task.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert indexes(found[0]) == [4]
+
+
+def test_a_descriptor_in_use_is_closed_by_its_last_user(pipe: Pipe) -> None:
+    """While a thread is in a call, nobody else can get the number."""
+    fd = pipe.task.fileno()
+    with pipe.task._use():
+        pipe.task.close()
+        os.fstat(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_many_threads_and_one_that_closes() -> None:
+    for _ in range(200):
+        with contextlib.closing(Pipe()) as pipe:
+            errors: list[BaseException] = []
+
+            def read(task: Task = pipe.task, errors: list[BaseException] = errors) -> None:
+                try:
+                    while True:
+                        task.read_batch()
+                except ValueError:
+                    pass
+                except BaseException as error:
+                    errors.append(error)
+
+            threads = [threading.Thread(target=read) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            pipe.task.close()
+            for thread in threads:
+                thread.join(10)
+            assert not errors
+
+
+def test_a_child_that_closes_its_task_ends_no_wait_here(pipe: Pipe) -> None:
+    pid = os.fork()
+    if not pid:
+        pipe.task.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    begin = time.monotonic()
+    assert not pipe.task.wait(0.3)
+    assert time.monotonic() - begin >= 0.3
+    assert not pipe.task.closed
+    pipe.put(1)
+    assert pipe.task.wait(10)
+
+
+def test_async_for(pipe: Pipe) -> None:
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.05, pipe.put, 2)
+        loop.call_later(0.10, pipe.put, 4)
+        loop.call_later(0.20, pipe.task.close)
+        return indexes([item async for item in pipe.task])
+
+    assert asyncio.run(asyncio.wait_for(main(), 10)) == [2, 4]
+
+
+def test_nothing_stays_in_the_loop(pipe: Pipe) -> None:
+    """A descriptor that the loop still knew would wake it for ever, or be another's later."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.05, pipe.put, 1)
+        assert await asyncio.wait_for(pipe.task.wait_async(), 10)
+        assert not loop.remove_reader(pipe.task.fileno())
+        assert not loop.remove_reader(pipe.task._bell.fileno())
+
+    asyncio.run(main())
+
+
+def test_cancelling_loses_nothing(pipe: Pipe) -> None:
+    async def first() -> Item:
+        async for item in pipe.task:
+            return item
+        raise AssertionError
+
+    async def main() -> None:
+        waiting = asyncio.create_task(first())
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        pipe.put(9)
+        assert (await asyncio.wait_for(first(), 10)).index == 9
+
+    asyncio.run(main())
+
+
+def test_a_child_that_closes_its_task_ends_no_await_here(pipe: Pipe) -> None:
+    pid = os.fork()
+    if not pid:
+        pipe.task.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await pipe.task.wait_async()
+        pipe.put(1)
+        assert await asyncio.wait_for(pipe.task.wait_async(), 10)
+
+    asyncio.run(main())
+
+
+def test_several_tasks_in_one_loop() -> None:
+    with contextlib.closing(Pipe()) as one, contextlib.closing(Pipe()) as other:
+
+        async def collect(pipe: Pipe) -> list[int]:
+            return indexes([item async for item in pipe.task])
+
+        async def main() -> list[list[int]]:
+            loop = asyncio.get_running_loop()
+            for step in range(10):
+                loop.call_later(step / 100, (one, other)[step % 2].put, step * 2)
+            loop.call_later(0.3, one.task.close)
+            loop.call_later(0.3, other.task.close)
+            return await asyncio.gather(collect(one), collect(other))
+
+        assert asyncio.run(asyncio.wait_for(main(), 10)) == [[0, 4, 8, 12, 16], [2, 6, 10, 14, 18]]
+        assert threading.active_count() == 1
+
+
+def test_a_second_coroutine_is_refused(pipe: Pipe) -> None:
+    async def main() -> None:
+        waiting = asyncio.create_task(pipe.task.wait_async())
+        await asyncio.sleep(0.05)
+        with pytest.raises(RuntimeError, match="another coroutine waits for the task on /p"):
+            await pipe.task.wait_async()
+        pipe.put(1)
+        assert await asyncio.wait_for(waiting, 10)
+
+    asyncio.run(main())
