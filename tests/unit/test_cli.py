@@ -1,40 +1,89 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The duet command as a process, on a machine without Duet."""
+"""The duet command as a process, on a machine without Duet, and on a real recording."""
 
+import json
+import os
+import pty
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import schema
 
-from pyduet import __version__
+from pyduet import __version__, abi
+from pyduet.cli import Exit, parser
+from pyduet.cli.arguments import size as size_of
+from pyduet.cli.text import age, printable, size
+
+TOP = Path(__file__).parents[2]
+RECORDING = TOP / "tests/data/first_light.jsonl"
 
 
-def duet(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def duet(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pyduet", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        env={**os.environ, **environment},
     )
+
+
+def in_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
+    """Run the command in a terminal of 24 lines; return its status and what it wrote."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.environ.update({"TERM": "xterm-256color", "LINES": "24", "COLUMNS": "80", **environment})
+        command = [sys.executable, "-m", "pyduet", *map(str, arguments)]
+        os.execv(sys.executable, command)  # noqa: S606 -- no shell is meant
+    written = b""
+    while True:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # EIO: the other end is closed
+            break
+        if not data:
+            break
+        written += data
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), written.decode()
 
 
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["start"], ["stop"], ["list"], ["watch", "/"], ["status", "--json"]],
-)
+    [
+        ["status"], ["start"], ["stop"], ["list"], ["watch", "/"], ["top", "/"], ["cached", "/"],
+        ["status", "--json"], ["cached", "/", "--json"], ["set", "--limit", "1M"],
+    ],
+)  # fmt: skip
 def test_not_loaded(command: list[str], tmp_path: Path) -> None:
     done = duet("--device", tmp_path / "duet", *command)
-    assert done.returncode == 3
+    assert done.returncode == Exit.NOT_LOADED
     assert done.stdout == ""
     assert done.stderr == f"duet: {tmp_path}/duet does not exist; load it: modprobe duet\n"
 
 
+def test_metrics_say_that_it_is_not_loaded(tmp_path: Path) -> None:
+    done = duet("--device", tmp_path / "duet", "metrics")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "duet_loaded 0.0"
+    file = tmp_path / "duet.prom"
+    assert duet("--device", tmp_path / "duet", "metrics", "--output", file).stdout == ""
+    assert file.read_text() == done.stdout
+    failed = duet("metrics", "--output", tmp_path / "none/duet.prom")
+    assert failed.returncode == Exit.BAD_PATH
+    assert failed.stderr.count("\n") == 1
+    assert str(tmp_path / "none") in failed.stderr
+
+
 def test_something_else_than_duet() -> None:
     done = duet("--device", "/dev/null", "status")
-    assert done.returncode == 1
-    assert done.stderr.startswith("duet: cannot ask whether Duet is on: ")
+    assert done.returncode == Exit.FAILED
+    assert done.stderr.startswith("duet: cannot ask how Duet is set: ")
     assert done.stderr.count("\n") == 1
 
 
@@ -43,24 +92,36 @@ def test_something_else_than_duet() -> None:
     [
         ([], "required"),
         (["nonsense"], "invalid choice"),
-        (["watch"], "PATH"),
+        (["watch"], "give either a PATH or --replay"),
+        (["watch", "/", "--replay", "x"], "give either a PATH or --replay"),
         (["watch", "/", "--mask", "cached"], "'cached' is none of added, removed"),
         (["watch", "/", "--mask", ""], "is none of"),
         (["watch", "/", "--mask", "exists,added"], "exists excludes"),
         (["watch", "/", "--mask", "modified,flushed"], "modified excludes"),
+        (["watch", "/", "--state", "--events"], "not allowed with"),
         (["watch", "/", "--count", "0"], "below 1"),
         (["watch", "/", "--count", "x"], "invalid whole number value: 'x'"),
         (["watch", "/", "--timeout", "-1"], "not within"),
         (["watch", "/", "--timeout", "nan"], "not within"),
         (["watch", "/", "--timeout", "x"], "invalid number of seconds value"),
+        (["watch", "/", "--name", "n" * 255], "the name has 255 bytes; 254 are possible"),
+        (["top", "/", "--name", "é" * 128], "the name has 256 bytes"),
+        (["cached"], "PATH"),
+        (["cached", "/", "--rows", "0"], "below 1"),
         (["start", "-n", "0"], "not within 1 to 255"),
         (["start", "-n", "256"], "not within 1 to 255"),
+        (["set"], "nothing to set: give --max-tasks, --limit or --task-limit"),
+        (["set", "--max-tasks", "256"], "not within 1 to 255"),
+        (["set", "--limit", "-1"], "'-1' is no size"),
+        (["set", "--limit", "much"], "'much' is no size"),
+        (["set", "--task-limit", "8388608T"], "more than there can be"),
+        (["completion", "csh"], "invalid choice"),
         (["stop", "now"], "unrecognized arguments"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], words: str) -> None:
     done = duet(*arguments)
-    assert done.returncode == 2
+    assert done.returncode == Exit.USAGE
     assert done.stdout == ""
     assert words in done.stderr
 
@@ -73,47 +134,215 @@ def test_version() -> None:
 def test_help_lists_every_exit_code() -> None:
     done = duet("--help")
     assert done.returncode == 0
-    for code in ("0 done", "1 failed", "2 wrong", "3 the", "4 not", "5 Duet", "130 ended"):
-        assert code in " ".join(done.stdout.split())
+    for code in Exit:
+        assert f"{code:d} {code.meaning}" in " ".join(done.stdout.split())
+
+
+def test_the_document_has_the_same_exit_codes() -> None:
+    table = re.findall(
+        r"^\| (\d+) \| (.*) \|$", (TOP / "docs/command.md").read_text(), re.MULTILINE
+    )
+    assert table == [(str(code.value), code.meaning) for code in Exit]
+
+
+def test_the_document_names_every_command() -> None:
+    [action] = [one for one in parser()._actions if one.dest == "command" or one.choices]
+    text = (TOP / "docs/command.md").read_text()
+    assert action.choices
+    for name in action.choices:
+        assert f"`duet {name}" in text, name
 
 
 def test_the_installed_command() -> None:
     command = Path(sys.executable).with_name("duet")
-    if not command.exists():
-        pytest.skip("pyduet is not installed next to this Python")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"duet {__version__}\n")
 
 
-def test_main_survives_a_reader_that_went_away() -> None:
-    """A command that prints for ever, into a pipe that is closed after a line."""
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    done = duet("completion", shell)
+    assert done.returncode == 0
+    assert "duet" in done.stdout
+
+
+def test_completing_in_bash() -> None:
+    """What the script asks for: the commands that begin so."""
     program = (
-        "import itertools, pyduet.cli as cli\n"
-        "def status(options):\n"
-        "    for line in itertools.count(): print(line)\n"
-        "cli.commands.status = status\n"
-        "raise SystemExit(cli.main(['status']))\n"
+        "complete -p duet; COMP_WORDS=(duet s); COMP_CWORD=1; COMP_LINE='duet s'; COMP_POINT=6; "
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        assert process.stderr
-        assert process.stdout.readline() == "0\n"
-        process.stdout.close()
-        assert process.stderr.read() == ""
-        assert process.wait(timeout=60) == 141
+    program += "COMP_TYPE=9; _python_argcomplete duet; printf '%s\\n' \"${COMPREPLY[@]}\""
+    script = duet("completion", "bash").stdout
+    done = subprocess.run(
+        ["bash", "-c", f"{script}\n{program}"],
+        capture_output=True, text=True, check=True,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert {"status", "start", "stop", "set"} <= set(done.stdout.split())
+    assert "watch" not in done.stdout.split()
 
 
-def test_ctrl_c_is_no_traceback() -> None:
+def test_watch_as_json() -> None:
+    done = duet("watch", "--replay", RECORDING, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    for line in lines:
+        schema.check("item", line)
+    assert [
+        (Path(line["path"]).name, line["index"], line["pages"], line["state"]) for line in lines
+    ][-2:] == [("3.txt", 0, 10, ["removed"]), ("2.txt", 5, 10, ["added", "dirty"])]
+
+
+def test_watch_as_lines() -> None:
+    done = duet("watch", "--replay", RECORDING, "--count", "3")
+    assert [line.split()[1:] for line in done.stdout.splitlines()] == [
+        ["added", "0", "/mnt/duet/library/novels/0.txt"],
+        ["added", "0-1", "/mnt/duet/library/novels/1.txt"],
+        ["added", "0-4", "/mnt/duet/library/novels/2.txt"],
+    ]
+
+
+def test_watch_by_file() -> None:
+    done = duet("watch", "--replay", RECORDING, "--by-file", "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    for row in rows:
+        schema.check("by_file", row)
+    one = next(row for row in rows if row["path"].endswith("maps/5.txt"))
+    assert {key: one[key] for key in ("cached", "dirty", "added", "dirtied", "flushed")} == {
+        "cached": 2, "dirty": 0, "added": 2, "dirtied": 2, "flushed": 2,
+    }  # fmt: skip
+    text = duet("watch", "--replay", RECORDING, "--by-file").stdout.splitlines()
+    assert text[0].split() == ["cached", "dirty", "added", "removed", "dirtied", "flushed", "file"]
+    assert len(text) == len(rows) + 1
+
+
+def test_watch_in_a_terminal() -> None:
+    code, text = in_terminal("watch", "--replay", RECORDING)
+    assert code == 0
+    assert "/mnt/duet/library/novels/5.txt" in text
+    assert "61 pages" in text or "cached" in text
+    assert "\x1b[1m" in text
+
+
+def test_no_color() -> None:
+    """Nothing but where the cursor goes, and weight."""
+    _, text = in_terminal("watch", "--replay", RECORDING, "--by-file", NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9][;m]", text)
+
+
+def test_lines_in_a_terminal() -> None:
+    code, text = in_terminal("watch", "--replay", RECORDING, "--lines", "--count", "2")
+    assert code == 0
+    assert "\x1b" not in text
+    assert len(text.splitlines()) == 2
+
+
+def test_top() -> None:
+    done = duet("top", "--replay", RECORDING, "--json", "--interval", "5", "--rows", "2")
+    [line] = [json.loads(line) for line in done.stdout.splitlines()]
+    schema.check("top", line)
+    assert line["cached"] == 63
+    assert [Path(one["path"]).name for one in line["most_cached"]] == ["5.txt", "4.txt"]
+    assert [one["cached"] for one in line["most_cached"]] == [26, 17]
+    text = duet("top", "--replay", RECORDING, "--interval", "5").stdout
+    assert "63 pages (252.0 KiB) of 8 files cached, 10 dirty" in text
+
+
+def test_top_in_a_terminal() -> None:
+    code, text = in_terminal("top", "--replay", RECORDING, "--interval", "0.5")
+    assert code == 0
+    assert "most cached" in text
+    assert "most changing" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "No such file"), ("", "line 1"), ("{}", "lacks 'duet'")]
+)
+def test_what_is_no_recording(content: str | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    if content is not None:
+        path.write_text(content)
+    done = duet("watch", "--replay", path)
+    assert done.returncode == (Exit.FAILED if content is not None else Exit.BAD_PATH)
+    assert done.stderr.startswith(f"duet: {path}: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("64M", 64 << 20),
+        ("1.5k", 1536),
+        ("2GiB", 2 << 30),
+        ("1 t", 1 << 40),
+    ],
+)
+def test_sizes(text: str, number: int) -> None:
+    assert size_of(text) == number
+
+
+def test_units() -> None:
+    assert [size(n) for n in (0, 1023, 1536, 1 << 20, 5 << 40)] == [
+        "0 bytes", "1,023 bytes", "1.5 KiB", "1.0 MiB", "5.0 TiB",
+    ]  # fmt: skip
+    assert [age(n) for n in (0, 59.9, 61, 3600, 90000)] == ["0s", "59s", "1m1s", "1h0m", "1d1h"]
+    assert printable("a\x1b[2Jb\nü\udcff") == "a\\x1b[2Jb\\nü\\udcff"
+
+
+def test_no_command_imports_what_it_does_not_use() -> None:
+    """The command starts as fast as its arguments allow."""
     program = (
-        "import os, signal, time, pyduet.cli as cli\n"
-        "def status(options):\n"
-        "    os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
-        "cli.commands.status = status\n"
-        "raise SystemExit(cli.main(['status']))\n"
+        "import sys, pyduet.cli\n"
+        "try: pyduet.cli.main(['--version'])\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert (done.returncode, done.stderr) == (130, "")
+    tops = {name.split(".")[0] for name in done.stdout.split()}
+    heavy = {"rich", "argcomplete", "prometheus_client", "numpy", "asyncio", "textual"}
+    assert not heavy & tops
+
+
+def test_a_reader_that_went_away() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "pyduet", "watch", "--replay", RECORDING],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == Exit.BROKEN_PIPE
+
+
+@pytest.mark.parametrize("options", [[], ["--by-file"], ["--json"]])
+def test_ctrl_c_is_no_traceback(options: list[str], tmp_path: Path) -> None:
+    """A recording that would go on for hours; what was added up is still printed."""
+    path = tmp_path / "long"
+    lines = RECORDING.read_text().splitlines()
+    path.write_text("\n".join([*lines, '{"t":9999,"items":[[1,1,1,0,1,["added"]]]}']) + "\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "pyduet", "watch", "--replay", path, *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        if options == ["--by-file"]:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(4)
+        else:
+            assert process.stdout
+            process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (Exit.INTERRUPTED, "")
+    if options == ["--by-file"]:
+        assert "novels/5.txt" in out
+
+
+def test_the_most_tasks_are_the_interfaces() -> None:
+    assert duet("start", "-n", str(abi.MAX_TASKS), "--help").returncode == 0

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What an argument may be, and the error when it is not."""
+
+import argparse
+import os
+import re
+
+from pyduet import abi
+from pyduet.events import Mask
+
+_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+
+
+def mask(text: str) -> Mask:
+    """Return the mask of comma-separated names, as ``exists,modified``."""
+    found = Mask(0)
+    for name in text.split(","):
+        try:
+            found |= Mask[name.strip().upper()]
+        except KeyError:
+            names = ", ".join(str(bit.name).lower() for bit in Mask)
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {names}") from None
+    if found & Mask.EXISTS and found & (Mask.ADDED | Mask.REMOVED):
+        raise argparse.ArgumentTypeError("exists excludes added and removed")
+    if found & Mask.MODIFIED and found & (Mask.DIRTY | Mask.FLUSHED):
+        raise argparse.ArgumentTypeError("modified excludes dirty and flushed")
+    return found
+
+
+def tasks(text: str) -> int:
+    """Return a number of tasks that Duet can be started for."""
+    number = int(text)
+    if not 1 <= number <= abi.MAX_TASKS:
+        raise argparse.ArgumentTypeError(f"{number} is not within 1 to {abi.MAX_TASKS}")
+    return number
+
+
+def count(text: str) -> int:
+    """Return a number of things, at least one."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Return a time to wait."""
+    number = float(text)
+    if not 0 <= number <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 and 1000000")
+    return number
+
+
+def size(text: str) -> int:
+    """Return a number of bytes, given with or without K, M, G or T (of 1,024)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if not match:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size: a number of bytes, or as 64M; 0 is the driver's default"
+        )
+    number = int(float(match[1]) * (1 << _UNITS[match[2]]))
+    if number >= 1 << 63:
+        raise argparse.ArgumentTypeError(f"{text} is more than there can be")
+    return number
+
+
+def task_name(text: str) -> str:
+    """Return the name of a task, if it is not too long."""
+    length = len(os.fsencode(text))
+    if length >= abi.NAME_LEN:
+        raise argparse.ArgumentTypeError(
+            f"the name has {length} bytes; {abi.NAME_LEN - 1} are possible"
+        )
+    return text
+
+
+# What argparse names in "invalid ... value".
+tasks.__name__ = count.__name__ = "whole number"
+seconds.__name__ = "number of seconds"

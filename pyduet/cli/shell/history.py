@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lines of earlier shells, in ``$XDG_STATE_HOME/duet/history``."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+#: Lines that are kept.
+_LENGTH = 1000
+
+
+def file() -> str:
+    """Return the path of the history file."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):  # which the XDG Base Directory Specification has us ignore
+        base = os.path.expanduser("~/.local/state")
+    return os.path.join(base, "duet", "history")
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Bring back the history, and add the new lines to it at the end.
+
+    Without readline there is none; a file that cannot be used is said on
+    stderr and does no harm.
+    """
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    path = file()
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        readline.read_history_file(path)
+    except OSError as error:
+        print(f"duet: {path}: {error.strerror}; this history is not kept", file=sys.stderr)
+        yield
+        return
+    readline.set_history_length(_LENGTH)
+    before = readline.get_current_history_length()
+    try:
+        yield
+    finally:
+        # Added, not written anew: another shell may have done so meanwhile.
+        with suppress(OSError):
+            readline.append_history_file(readline.get_current_history_length() - before, path)

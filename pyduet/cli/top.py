@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``duet top``: the most cached and the most changing files, refreshed."""
+
+import argparse
+import itertools
+import mmap
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pyduet.census import Census, FileCount
+from pyduet.cli import arguments, source
+from pyduet.cli.text import console, grid, plural, print_grid, print_json, printable, size
+from pyduet.cli.watch import STATES, file_object
+from pyduet.events import FileId
+from pyduet.stream import Stream
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_CACHED = ("cached", "dirty", "most cached")
+_CHANGING = ("added", "removed", "dirtied", "flushed", "most changing")
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "top",
+        help="the most cached and the most changing files below a directory",
+        description="Show which files below a directory have most pages in the cache, and of which "
+        "most has changed since the last refresh, until Ctrl-C. Into a pipe: once.",
+    )
+    source.add_arguments(parser)
+    parser.add_argument(
+        "--interval",
+        type=arguments.seconds,
+        default=2.0,
+        metavar="S",
+        help="seconds between refreshes (default: %(default)g)",
+    )
+    parser.add_argument("--count", type=arguments.count, metavar="N", help="end after N refreshes")
+    parser.add_argument(
+        "--rows", type=arguments.count, metavar="N", help="files a list (default: what fits, or 10)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a line of JSON each time")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    with source.opened(options, STATES) as stream:
+        if sys.stdout.isatty() and not options.json:
+            _live(stream, options)
+            return
+        count = options.count or (None if options.json else 1)
+        for census, seconds in itertools.islice(_refreshes(stream, options.interval), count):
+            rows = options.rows or 10
+            if options.json:
+                print_json(_object(stream, census, seconds, rows))
+            else:
+                _print(stream, census, rows)
+
+
+def _refreshes(stream: Stream, interval: float) -> Iterator[tuple[Census, float]]:
+    """Yield the census after each interval, and how long that was.
+
+    What is cached to begin with is no change.
+    """
+    census = Census(stream.mask)
+    if not stream.ended:
+        for batch in stream.batches(timeout=0):
+            census.apply(batch)
+    census.begin_anew()
+    while True:
+        begin = time.monotonic()
+        for batch in source.batches_for(stream, interval):
+            census.apply(batch)
+        yield census, time.monotonic() - begin
+        if stream.ended:
+            return
+        census.begin_anew()
+
+
+def _object(stream: Stream, census: Census, seconds: float, rows: int) -> dict[str, Any]:
+    return {
+        "time": round(time.time(), 6),
+        "seconds": round(seconds, 6),
+        "files": len(census.files),
+        "cached": census.total.cached,
+        "dirty": census.total.dirty,
+        "most_cached": [file_object(stream, *one) for one in census.most_cached(rows)],
+        "most_changing": [file_object(stream, *one) for one in census.most_changing(rows)],
+    }
+
+
+def _cached(stream: Stream, file: FileId, one: FileCount) -> list[str]:
+    return [f"{one.cached:,}", f"{one.dirty:,}", _name(stream, file)]
+
+
+def _changing(stream: Stream, file: FileId, one: FileCount) -> list[str]:
+    numbers = (one.added, one.removed, one.dirtied, one.flushed)
+    return [*(f"{number:,}" for number in numbers), _name(stream, file)]
+
+
+def _name(stream: Stream, file: FileId) -> str:
+    path = source.path_of(stream, file)
+    return f"({file})" if path is None else printable(path)
+
+
+def _summary(stream: Stream, census: Census) -> str:
+    total = census.total
+    lost = f"; {plural(census.overflows, 'overflow')}: not exact" if census.overflows else ""
+    return (
+        f"{stream.path}: {plural(total.cached, 'page')} ({size(total.cached * mmap.PAGESIZE)}) "
+        f"of {plural(len(census.files), 'file')} cached, {total.dirty:,} dirty{lost}"
+    )
+
+
+def _print(stream: Stream, census: Census, rows: int) -> None:
+    print(_summary(stream, census))
+    print()
+    print_grid(_CACHED, [_cached(stream, *one) for one in census.most_cached(rows)], ">><")
+    print()
+    changing = [_changing(stream, *one) for one in census.most_changing(rows)]
+    print_grid(_CHANGING, changing, ">>>><")
+
+
+def _live(stream: Stream, options: argparse.Namespace) -> None:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    terminal = console()
+
+    def picture(census: Census) -> "RenderableType":
+        rows = options.rows or max(2, (terminal.height - 6) // 2)
+        cached = [_cached(stream, *one) for one in census.most_cached(rows)]
+        changing = [_changing(stream, *one) for one in census.most_changing(rows)]
+        return Group(
+            Text(_summary(stream, census)),
+            Text(),
+            grid(_CACHED, cached, ">><"),
+            Text(),
+            grid(_CHANGING, changing, ">>>><"),
+        )
+
+    with Live(picture(Census(stream.mask)), console=terminal, auto_refresh=False) as live:
+        refreshes = _refreshes(stream, options.interval)
+        for census, _ in itertools.islice(refreshes, options.count):
+            live.update(picture(census), refresh=True)
