@@ -69,6 +69,25 @@ def device() -> Iterator[Device]:
         assert {hook.read_text() for hook in (SYSFS / "hooks").iterdir()} == {"detached\n"}
 
 
+def settings() -> dict[str, int]:
+    """Return what the administrator can set, as sysfs says."""
+    return {name: counter(name) for name in ("limit_bytes", "task_limit_bytes", "max_tasks")}
+
+
+@pytest.fixture
+def restored(device: Device) -> Iterator[dict[str, int]]:
+    """Put the settings back after a test; they are what it is given."""
+    before = settings()
+    yield before
+    if device.is_on():
+        device.stop()
+    device.set_limits(
+        limit=before["limit_bytes"],
+        task_limit=before["task_limit_bytes"],
+        max_tasks=before["max_tasks"],
+    )
+
+
 @pytest.fixture
 def place() -> Iterator[Path]:
     """Return an empty directory with `tree`, to be watched, and `out` beside it."""

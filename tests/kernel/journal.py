@@ -25,14 +25,17 @@ EVENTS = (
     "duet_truth/dirtied",
     "duet_truth/cleaned",
 )
-#: struct folio and struct inode have these offsets on amd64 in every kernel of the lab, but
-#: for a large folio's order, which is 6.1's or later ones'; _prove() sees that they are right.
+#: struct folio and struct inode have these offsets on amd64 in every kernel of the lab, but for
+#: two things; _prove() sees that they are right. A large folio's order is 6.1's or later ones',
+#: and the debug kernel has neither ACLs nor security modules, nor their pointers in an inode.
 ARGUMENTS = (
-    "ino=+0x40(+0(+0x18(%di))):u64 dev=+0x10(+0x28(+0(+0x18(%di)))):u32 index=+0x20(%di):u64 "
+    "ino=+{ino}(+0(+0x18(%di))):u64 dev=+0x10(+{sb}(+0(+0x18(%di)))):u32 index=+0x20(%di):u64 "
     "flags=+0(%di):x64 order=+{order}(%di):u8"
 )
 OLD = os.uname().release.startswith("6.1.")
+DEBUG = "-debug-" in os.uname().release
 ORDER, PG_HEAD = ("0x51", 1 << 16) if OLD else ("0x40", 1 << 6)
+SB, INO = ("0x18", "0x28") if DEBUG else ("0x28", "0x40")
 PROBES = {
     "cleaned": "folio_clear_dirty_for_io",
     "dirtied": "__folio_mark_dirty",
@@ -122,7 +125,8 @@ def started(mount: Path) -> Iterator[Journal]:
     """Record while in the context. Nothing of the file system may be dirty."""
     instance = TRACEFS / "instances/duet_truth"
     for name, function in PROBES.items():
-        _probe(f"p:duet_truth/{name} {function} {ARGUMENTS.format(order=ORDER)}")
+        arguments = ARGUMENTS.format(ino=INO, sb=SB, order=ORDER)
+        _probe(f"p:duet_truth/{name} {function} {arguments}")
     instance.mkdir()
     try:
         (instance / "trace_clock").write_text("counter")

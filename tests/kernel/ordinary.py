@@ -123,14 +123,12 @@ def register_as(
     """Return a task that a user registered, whose descriptor a child of that user sent here."""
     ours, theirs = socket.socketpair()
 
-    def register() -> tuple[int, str]:
+    def register() -> None:
         prepare()
         with Device() as device:
             task = device.register(path, mask, **options)  # type: ignore[arg-type]
             socket.send_fds(theirs, [b"x"], [task.fileno()])
-            return task.id, task.name
 
     with ours, theirs:
-        number, name = as_user(user, register)
-        _, [fd], _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
-    return Task(fd, task_id=number, name=name, path=os.fspath(path))
+        as_user(user, register)
+        return Task.adopt(socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)[1][0])

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Done marks: by file, exact, and remembered when the inode is not."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import EVENTS, STATES
+from conftest import EVENTS, STATES, counter
 from truth import Watch, drop_caches, fill, identity
 
-from pyduet import FileId, Mask, State
+from pyduet import Device, FileId, Mask, State
 
 Register = Callable[..., Watch]
 
@@ -108,3 +109,16 @@ def test_of_no_interest_counts_as_done(watch: Register, place: Path) -> None:
     inside.unlink()
     drop_caches()
     assert one.task.is_done(file)
+
+
+def test_many_marks_and_the_end(device: Device, place: Path) -> None:
+    """Whatever shape the tree of marks has, a task that ends frees it without a fault."""
+    for count in (1, 15, 16, 200, 240, 3000, 20_000):
+        task = device.register(place / "tree", STATES)
+        files = [FileId(100 + number, 1, task.id) for number in range(count)]
+        task.mark_many(files)
+        assert task.is_done(files[-1])
+        task.close()
+    # What is freed by RCU is, before the machine is looked at again.
+    time.sleep(1)
+    assert counter("bytes") == 0

@@ -17,6 +17,7 @@ from truth import PAGE, Watch, drop_caches, fill, identity
 from writeback import no_periodic_writeback
 
 from pyduet import Device, FileId, Item, Mask, abi, cached_pages
+from pyduet.descriptor import Descriptor
 from pyduet.dump import dump
 from pyduet.info import NodeInfo
 
@@ -35,11 +36,11 @@ def still() -> Iterator[None]:
         yield
 
 
-def entries(fd: int, number: int, *, tid: int = 0, count: int = 64) -> list[bytes]:
+def entries(descriptor: Descriptor, number: int, *, tid: int = 0, count: int = 64) -> list[bytes]:
     """Return what a DUMP call returns, with room for so many structures a call."""
     size = SIZES[number]
     found = []
-    for data in dump(lambda: fd, number, size, "it", tid=tid, count=count):
+    for data in dump(descriptor, number, size, "it", tid=tid, count=count):
         found += [data[offset : offset + size] for offset in range(0, len(data), size)]
     return found
 
@@ -100,7 +101,7 @@ def test_tasks_a_part_at_a_time(device: Device, place: Path, count: int) -> None
     device.start(40)
     tasks = [device.register(place / "tree", STATES, name=f"t{i}") for i in range(40)]
     tasks.pop(7).close()
-    raw = entries(device.fileno(), abi.IOC_DUMP_TASKS, count=count)
+    raw = entries(device, abi.IOC_DUMP_TASKS, count=count)
     infos = [abi.TaskInfo.from_buffer_copy(data) for data in raw]
     assert [info.tid for info in infos] == [task.id for task in tasks]
     assert [os.fsdecode(info.name) for info in infos] == [task.name for task in tasks]
@@ -146,12 +147,12 @@ def test_a_part_at_a_time_is_the_same(device: Device, filled: Watch, number: int
     """Whatever the room for a call, all comes, once, and nothing is written behind its end."""
     over = {abi.IOC_DUMP_TASKS: device, abi.IOC_DUMP_NODES: device}.get(number, filled.task)
     size = SIZES[number]
-    whole = entries(over.fileno(), number, count=5000)
+    whole = entries(over, number, count=5000)
     assert whole
     if number != abi.IOC_DUMP_TASKS:  # which tells its age
         assert len(set(whole)) == len(whole)
         for count in (1, 3, 64):
-            assert sorted(entries(over.fileno(), number, count=count)) == sorted(whole)
+            assert sorted(entries(over, number, count=count)) == sorted(whole)
     buffer = ctypes.create_string_buffer(b"\x5a" * (4 * size), 4 * size)
     for room in (size, 2 * size - 1, 2 * size):
         ctypes.memset(buffer, 0x5A, len(buffer))
@@ -176,7 +177,7 @@ def test_a_caller_that_knows_another_structure(device: Device, filled: Watch, nu
     """A longer one is filled up with zeros; a shorter one than the first was never known."""
     over = {abi.IOC_DUMP_TASKS: device, abi.IOC_DUMP_NODES: device}.get(number, filled.task)
     size = SIZES[number]
-    whole = entries(over.fileno(), number, count=5000)
+    whole = entries(over, number, count=5000)
     buffer = ctypes.create_string_buffer(b"\x5a" * (3 * (size + 8)), 3 * (size + 8))
     request = abi.Dump(len=len(buffer) - 1, buf=ctypes.addressof(buffer), size=size + 8)
     assert ioctl(over.fileno(), number, request) == 0
@@ -399,7 +400,7 @@ def test_marks(device: Device, place: Path, count: int) -> None:
     files = {watch.file_id(path) for path in paths[:5]}
     files |= {FileId(2**40 + i, i % 3, watch.task.id) for i in range(300)}
     watch.task.mark_many(files)
-    raw = entries(watch.task.fileno(), abi.IOC_DUMP_MARKS, count=count)
+    raw = entries(watch.task, abi.IOC_DUMP_MARKS, count=count)
     refs = [abi.FileRef.from_buffer_copy(data) for data in raw]
     assert {ref.result for ref in refs} == {1}
     assert sorted((ref.ino, ref.gen) for ref in refs) == sorted(file[:2] for file in files)
@@ -421,9 +422,7 @@ def test_marks_are_shown_to_their_own_task(device: Device, place: Path) -> None:
     one.mark_many([FileId(7, 7, one.id)])
     assert [list(task.marked()) for task in (one, two)] == [[FileId(7, 7, one.id)], []]
     for task, count in ((one, 1), (two, 0)):
-        found = in_child(
-            lambda task=task: len(entries(device.fileno(), abi.IOC_DUMP_MARKS, tid=task.id))
-        )
+        found = in_child(lambda task=task: len(entries(device, abi.IOC_DUMP_MARKS, tid=task.id)))
         assert found == count
         task.close()
 

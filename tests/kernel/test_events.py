@@ -25,7 +25,7 @@ ADDED, REMOVED, DIRTY, FLUSHED = State.ADDED, State.REMOVED, State.DIRTY, State.
 
 @pytest.mark.parametrize("mask", [Mask.ADDED, Mask.EXISTS])
 def test_added(watch: Register, place: Path, mask: Mask) -> None:
-    """Pitfall: EXISTS tasks received nothing at all."""
+    """Pitfall: EXISTS and MODIFIED tasks received nothing at all. MODIFIED: the next two."""
     path = fill(place / "tree/file", 20)
     drop_caches()
     one = watch(place / "tree", mask)
@@ -49,7 +49,10 @@ def test_removed(watch: Register, place: Path, mask: Mask) -> None:
 
 @pytest.mark.parametrize("mask", [Mask.DIRTY, Mask.MODIFIED])
 def test_dirty(watch: Register, place: Path, mask: Mask) -> None:
-    """Pitfall: a DIRTY task was accepted and stayed silent; another bit was sent."""
+    """Pitfall: a DIRTY task was accepted and stayed silent; another bit was sent.
+
+    Pitfall: EXISTS and MODIFIED tasks received nothing at all.
+    """
     path = fill(place / "tree/file", 20)
     one = watch(place / "tree", mask)
     assert one.read() == []
@@ -178,7 +181,10 @@ def test_mixed_masks(watch: Register, place: Path, mask: Mask) -> None:
 
 
 def test_registration_tells_what_is_cached(watch: Register, place: Path) -> None:
-    """A new task's first read returns what is cached, dirty pages marked, as its mask asks."""
+    """A new task's first read returns what is cached, dirty pages marked, as its mask asks.
+
+    Pitfall (2016): report what is cached now.
+    """
     path = fill(place / "tree/file", 70)
     drop_caches()
     read_page(path, 3)

@@ -317,27 +317,37 @@ def test_registration_races_with_writes(watch: Register, place: Path, journal: J
 
 def test_reclaim(watch: Register, place: Path) -> None:
     """Pages that the kernel takes back for want of memory are reported."""
+    limit = 16 << 20
+    path = fill(place / "tree/file", 2 * limit // PAGE)
+    os.sync()
+    drop_caches()
+    one = watch(place / "tree")
     cgroups = place / "cgroups"
     cgroups.mkdir()
     subprocess.run(["mount", "-t", "cgroup2", "none", cgroups], check=True)
-    (cgroups / "cgroup.subtree_control").write_text("+memory")
     group = cgroups / "duet-reclaim"
-    group.mkdir()
-    (group / "memory.max").write_text(str(16 << 20))
-    path = place / "tree/file"
-    one = watch(place / "tree")
-    pid = os.fork()
-    if not pid:
-        (group / "cgroup.procs").write_text("0")
-        with path.open("wb") as file:
-            for _ in range(2 * 16 * 256):
-                file.write(bytes(PAGE))
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-    group.rmdir()
-    subprocess.run(["umount", cgroups], check=True)
+    try:
+        (cgroups / "cgroup.subtree_control").write_text("+memory")
+        group.mkdir()
+        (group / "memory.max").write_text(str(limit))
+        pid = os.fork()
+        if not pid:
+            (group / "cgroup.procs").write_text("0")
+            with path.open("r+b") as file:
+                for at in range(0, 2 * limit, 1 << 20):
+                    file.read(1 << 19)
+                    file.write(bytes(1 << 19))
+                    # A group full of dirty pages alone is killed, not made to wait.
+                    os.fdatasync(file.fileno())
+                    assert file.tell() == at + (1 << 20)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        if group.exists():
+            group.rmdir()
+        subprocess.run(["umount", cgroups], check=True)
     one.read()
-    assert 0 < len(one.tracker.cached(one.file_id(path))) < 2 * 16 * 256
+    assert 0 < len(one.tracker.cached(one.file_id(path))) < 2 * limit // PAGE
     os.sync()
     assert one.disagreements(place / "tree") == []
 

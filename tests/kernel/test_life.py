@@ -282,7 +282,7 @@ def test_unmount_is_not_blocked_and_is_told(device: Device, place: Path) -> None
         with pytest.raises(TaskGoneError):
             watch.task.read()
         with pytest.raises(DuetError):
-            watch.task.path_of(file)
+            watch.task.path_of(file, max_age=0)
         # Really gone: its device is free.
         assert eventually(
             lambda: "one.image" not in subprocess.check_output(["losetup", "-a"], text=True)
@@ -299,7 +299,7 @@ def test_same_inode_numbers_on_two_file_systems(device: Device, place: Path) -> 
         written = State.ADDED | State.DIRTY | State.FLUSHED
         for watch, path, pages in zip(watches, paths, (2, 5), strict=True):
             assert watch.news(path) == dict.fromkeys(range(pages), written)
-            assert watch.task.path_of(watch.file_id(path)) == str(path)
+            assert watch.task.path_of(watch.file_id(path), max_age=0) == str(path)
         watches[0].task.mark_done(watches[0].file_id(paths[0]))
         for path in paths:
             path.write_bytes(b"x")

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """From a uuid to a path, whatever became of inode and dentries."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -9,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from actions import evict, read_page, write_at
 from truth import Watch, drop_caches, fill
 
-from pyduet import FileId
+from pyduet import FileId, PathNotFoundError
 from pyduet.errors import DuetError
 
 Register = Callable[..., Watch]
@@ -23,11 +26,11 @@ def test_path_follows_renames(watch: Register, place: Path) -> None:
     path = fill(place / "tree/a/file", 1)
     one = watch(place / "tree")
     file = one.file_id(path)
-    assert one.task.path_of(file) == str(path)
+    assert one.task.path_of(file, max_age=0) == str(path)
     (place / "tree/a").rename(place / "tree/b")
-    assert one.task.path_of(file) == str(place / "tree/b/file")
+    assert one.task.path_of(file, max_age=0) == str(place / "tree/b/file")
     (place / "tree").rename(place / "moved")
-    assert one.task.path_of(file) == str(place / "moved/b/file")
+    assert one.task.path_of(file, max_age=0) == str(place / "moved/b/file")
 
 
 @pytest.mark.parametrize("what", [2, 3])
@@ -39,10 +42,29 @@ def test_path_without_dentry_or_inode(watch: Register, place: Path, what: int) -
     one.read()
     file = one.file_id(path)
     drop_caches(what)
-    assert one.task.path_of(file) == str(path)
+    assert one.task.path_of(file, max_age=0) == str(path)
     one.read()
     drop_caches(3)
-    assert one.task.path_of(file) == str(path)
+    assert one.task.path_of(file, max_age=0) == str(path)
+
+
+def test_path_of_a_done_file_follows_renames(watch: Register, place: Path) -> None:
+    """A done file has no entry, and its last directory is remembered all the same."""
+    for name in "abc":
+        (place / "tree" / name).mkdir()
+    path = fill(place / "tree/a/file", 1)
+    one = watch(place / "tree")
+    one.read()
+    file = one.file_id(path)
+    one.task.mark_done(file)
+    # To b while the inode is in memory, to c when nothing of it is.
+    for name in "bc":
+        path = path.rename(place / "tree" / name / "file")
+        drop_caches()
+        assert one.task.path_of(file, max_age=0) == str(path)
+        drop_caches()
+    assert one.task.is_done(file)
+    assert one.read() == []
 
 
 def test_no_path_outside_the_tree(watch: Register, place: Path) -> None:
@@ -54,10 +76,10 @@ def test_no_path_outside_the_tree(watch: Register, place: Path) -> None:
         if target == path:
             path.unlink()
         with pytest.raises(DuetError) as error:
-            one.task.path_of(file)
+            one.task.path_of(file, max_age=0)
         assert error.value.errno == 2
     with pytest.raises(DuetError):
-        one.task.path_of(FileId(2**40, 1, one.task.id))
+        one.task.path_of(FileId(2**40, 1, one.task.id), max_age=0)
 
 
 def test_reused_inode_number_is_not_the_old_file(watch: Register, place: Path) -> None:
@@ -66,7 +88,7 @@ def test_reused_inode_number_is_not_the_old_file(watch: Register, place: Path) -
     one = watch(place / "tree")
     ino, generation, task = one.file_id(path)
     with pytest.raises(DuetError) as error:
-        one.task.path_of(FileId(ino, generation ^ 1, task))
+        one.task.path_of(FileId(ino, generation ^ 1, task), max_age=0)
     assert error.value.errno == 2
 
 
@@ -77,7 +99,7 @@ def test_path_through_a_bind_mount(watch: Register, place: Path) -> None:
     subprocess.run(["mount", "--bind", place / "tree", place / "out"], check=True)
     try:
         one = watch(place / "out/a")
-        assert one.task.path_of(one.file_id(path)) == str(place / "out/a/file")
+        assert one.task.path_of(one.file_id(path), max_age=0) == str(place / "out/a/file")
         one.task.close()
     finally:
         subprocess.run(["umount", place / "out"], check=True)
@@ -92,7 +114,7 @@ def test_long_and_strange_names(watch: Register, place: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(deep) + b"/\xff\n\x01" + b"x" * 100))
     path = fill(odd, 1)
     one = watch(place / "tree")
-    assert one.task.path_of(one.file_id(path)) == str(path)
+    assert one.task.path_of(one.file_id(path), max_age=0) == str(path)
 
 
 def test_callers_do_not_share_a_buffer(watch: Register, place: Path) -> None:
@@ -105,7 +127,9 @@ def test_callers_do_not_share_a_buffer(watch: Register, place: Path) -> None:
     wrong: list[str] = []
 
     def ask(file: FileId, path: str) -> None:
-        wrong.extend(told for _ in range(400) if (told := one.task.path_of(file)) != path)
+        wrong.extend(
+            told for _ in range(400) if (told := one.task.path_of(file, max_age=0)) != path
+        )
 
     threads = [threading.Thread(target=ask, args=item) for item in files.items()]
     for thread in threads:
@@ -113,6 +137,65 @@ def test_callers_do_not_share_a_buffer(watch: Register, place: Path) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def _move_names(files: list[tuple[Path, Path]]) -> None:
+    """Rename, link, unlink and use files without end, and have their dentries freed."""
+    while True:
+        for here, there in files:
+            extra = there.with_suffix(".extra")
+            here.rename(there)
+            os.link(there, extra)
+            write_at(there, 0)
+            read_page(extra, 1)
+            extra.rename(here)
+            there.unlink()
+            evict(here)
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+
+
+def test_names_come_and_go_while_they_are_read(watch: Register, place: Path) -> None:
+    """Whatever moves, is linked and dies meanwhile, a path is one that the file has had.
+
+    Pitfall: the alias list was walked without i_lock, and d_alias shares memory with d_rcu.
+    Pitfall: d_path() under the page cache's lock took rename_lock and mount_lock.
+    What only goes wrong once in a while, the debug kernel sees: KASAN and lockdep.
+    """
+    for name in "ab":
+        (place / "tree" / name).mkdir()
+    files = [(place / f"tree/a/{i}", place / f"tree/b/{i}") for i in range(12)]
+    for here, _ in files:
+        fill(here, 2)
+    one = watch(place / "tree")
+    named = {one.file_id(here): (here, there) for here, there in files}
+    children = []
+    for turn in range(2):
+        if not (pid := os.fork()):
+            with contextlib.suppress(BaseException):
+                _move_names(files[turn::2])
+            os._exit(1)
+        children.append(pid)
+    found = 0
+    try:
+        for _ in range(40):
+            for file, (here, there) in named.items():
+                one.tracker.apply(one.task.read(64))
+                # Between two names its directory may have neither.
+                with contextlib.suppress(PathNotFoundError):
+                    path = one.task.path_of(file, max_age=0)
+                    assert path in {str(here), str(there), f"{there}.extra"}
+                    found += 1
+        assert [os.waitpid(pid, os.WNOHANG) for pid in children] == [(0, 0)] * 2
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    assert found > 0
+    assert one.disagreements(place / "tree") == []
+    for where in "ab":
+        for path in (place / "tree" / where).iterdir():
+            told = one.task.path_of(one.file_id(path), max_age=0)
+            assert os.path.samefile(told, path)
 
 
 def test_cost_does_not_grow_with_cached_inodes(watch: Register, place: Path) -> None:
@@ -123,12 +206,14 @@ def test_cost_does_not_grow_with_cached_inodes(watch: Register, place: Path) -> 
 
     def cost() -> float:
         start = time.perf_counter()
-        one.task.path_of(file)
+        for _ in range(200):
+            one.task.path_of(file, max_age=0)
         return time.perf_counter() - start
 
-    # The fastest of many: what else the machine does, it does not do all the time.
-    few = min(cost() for _ in range(1000))
+    # The fastest of some: what else the machine does, it does not do all the time. Each takes
+    # many calls, since the debug kernel's clock moves with its timer tick only.
+    few = min(cost() for _ in range(10))
     for i in range(8000):
         (place / f"out/{i}").touch()
-    many = min(cost() for _ in range(1000))
-    assert many < 3 * few
+    many = min(cost() for _ in range(10))
+    assert 0 < many < 3 * few

@@ -326,6 +326,9 @@ def test_of_which_files_is_told(device: Device, place: Path, mask: Mask) -> None
         with path.open("ab") as file:
             file.write(b"x" * PAGE)
     assert told_of(watch, paths) == allowed()
+    snapshot = Watch(register_as(ANNA, place / "tree", STATES, snapshot=True))
+    assert told_of(snapshot, paths) == allowed()
+    snapshot.task.close()
     late = {name: path.rename(path.with_name(name + "!")) for name, path in paths.items()}
     drop_caches()
     for path in late.values():
@@ -407,7 +410,8 @@ def test_of_which_files_a_path_is_told(device: Device, place: Path) -> None:
 
     def ask() -> tuple[dict[str, int], dict[FileId, str], list[int]]:
         single = {
-            name: errno_of(lambda file=file: task.path_of(file)) for name, file in files.items()
+            name: errno_of(lambda file=file: task.path_of(file, max_age=0))
+            for name, file in files.items()
         }
         results = []
         for file in files.values():
@@ -433,7 +437,7 @@ def test_no_path_of_a_file_that_is_outside(device: Device, place: Path) -> None:
     os.chown(path, ANNA, ANNA)
     task = register_as(ANNA, place / "tree", STATES)
     file = FileId(*identity(path), task.id)
-    assert as_anna(lambda: errno_of(lambda: task.path_of(file))) == errno.ENOENT
+    assert as_anna(lambda: errno_of(lambda: task.path_of(file, max_age=0))) == errno.ENOENT
     assert as_anna(lambda: task.paths_of([file])) == {}
     task.close()
 
@@ -456,7 +460,7 @@ def test_a_file_that_is_given_away(device: Device, place: Path) -> None:
     path.read_bytes()
     assert watch.read() == []
     file_id = FileId(*identity(path), watch.task.id)
-    assert as_anna(lambda: errno_of(lambda: watch.task.path_of(file_id))) == errno.EACCES
+    assert as_anna(lambda: errno_of(lambda: watch.task.path_of(file_id, max_age=0))) == errno.EACCES
     watch.task.close()
 
 
@@ -519,7 +523,10 @@ def test_who_drops_the_capability_later_is_still_told(device: Device, place: Pat
 
 def call_over_device(name: str, task_id: int, file: FileId) -> int:
     """Make one of TASK_CALLS over /dev/duet, for a task by number; return its result."""
-    with Device() as own, Task(os.dup(0), task_id=task_id, name="", path="/") as task:
+    with (
+        Device() as own,
+        Task(os.dup(0), task_id=task_id, name="", path="/", mask=STATES) as task,
+    ):
         _, number, request = Requests(own, task, file).make(name)
         request.tid = task_id
         return ioctl(own.fileno(), number, request)

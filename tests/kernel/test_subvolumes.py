@@ -15,7 +15,8 @@ from actions import read_page, reflink, sync_file, write_at
 from conftest import EVENTS, STATES, eventually
 from truth import Watch, drop_caches, fill, identity
 
-from pyduet import Mask, State
+from pyduet import DEFAULT_DEVICE, Device, Mask, State
+from pyduet.cli.shell.session import Session
 
 pytestmark = pytest.mark.fs("btrfs")
 
@@ -102,7 +103,17 @@ def test_done_marks_and_paths_do_not_mix(watch: Register, twins: tuple[Path, Pat
         if drop:
             drop_caches()
         for one, path, file in zip(watches, paths, files, strict=True):
-            assert one.task.path_of(file) == str(path)
+            assert one.task.path_of(file, max_age=0) == str(path)
+
+
+def test_what_is_cached_of_each(device: Device, twins: tuple[Path, Path, Path]) -> None:
+    """A task that is told what is cached, and of no change, ends at the same border."""
+    for i, where in enumerate(twins):
+        read_page(where / "file", i + 1)
+    for i, where in enumerate(twins):
+        one = Watch(device.register(where, STATES, snapshot=True))
+        assert one.news(where / "file") == {i + 1: State.ADDED}
+        one.task.close()
 
 
 @BOTH
@@ -181,7 +192,9 @@ def test_subvolume_mounted_by_itself(
         read_page(main / "file", 2)
         for each in (one, through):
             assert each.news(main / "file") == {1: State.ADDED, 2: State.ADDED}
-        assert through.task.path_of(through.file_id(main / "file")) == str(where / "file")
+        assert through.task.path_of(through.file_id(main / "file"), max_age=0) == str(
+            where / "file"
+        )
         through.task.close()
     finally:
         subprocess.run(["umount", where], check=True)
@@ -197,3 +210,17 @@ def test_shared_blocks_across_subvolumes(watch: Register, twins: tuple[Path, Pat
     read_page(nested / "file", 1)
     for each, where in ((one, main), (other, nested)):
         assert each.disagreements(where) == []
+
+
+def test_the_debug_shell_takes_no_file_of_another_subvolume(
+    device: Device, twins: tuple[Path, Path, Path]
+) -> None:
+    """The numbers of its path would mean the task's own file, which has the same."""
+    main, _, snapshot = twins
+    with device.register(main, STATES) as task:
+        session = Session(DEFAULT_DEVICE)
+        [file] = session.files(task.id, [str(main / "file")])
+        assert file[:2] == identity(main / "file")
+        with pytest.raises(ValueError, match="another file system or subvolume"):
+            session.files(task.id, [str(snapshot / "file")])
+        session.close()

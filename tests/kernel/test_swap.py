@@ -34,14 +34,18 @@ def swapped_out() -> int:
 
 
 @pytest.mark.fs("ext4", "xfs")
+@pytest.mark.parametrize("flags", [mmap.MAP_PRIVATE, mmap.MAP_SHARED], ids=["anonymous", "shmem"])
 @pytest.mark.usefixtures("swap")
-def test_swap_is_no_flush(watch: Register, place: Path) -> None:
-    """folio_clear_dirty_for_io() of an anonymous folio, whose mapping is none, does no harm."""
+def test_swap_is_no_flush(watch: Register, place: Path, flags: int) -> None:
+    """folio_clear_dirty_for_io() of an anonymous folio, whose mapping is none, does no harm.
+
+    Only private memory is anonymous; what is shared is in a page cache, of no file system here.
+    """
     path = fill(place / "tree/file", 4)
     one = watch(place / "tree")
     assert len(one.news(path)) == 4
     before = swapped_out()
-    with mmap.mmap(-1, 16 * MIB) as memory:
+    with mmap.mmap(-1, 16 * MIB, flags | mmap.MAP_ANONYMOUS) as memory:
         memory[:] = b"d" * len(memory)
         memory.madvise(MADV_PAGEOUT)
     assert swapped_out() >= before + 1000

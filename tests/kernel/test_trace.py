@@ -107,7 +107,10 @@ def test_a_tasks_life(device: Device, place: Path, trace: Trace) -> None:
 
 
 def test_verdicts(device: Device, place: Path, trace: Trace) -> None:
-    """One when a file is decided, none for each further event of it."""
+    """One when a file is decided, none for each further event of it.
+
+    Pitfall: a path walk in the probe. Of files that nobody watches: test_cost.py.
+    """
     with device.register(place / "tree", EVENTS):
         path = fill(place / "tree/file", 1)
         decided = trace.take()

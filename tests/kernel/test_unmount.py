@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from actions import read_page, sync_file, write_at
 from conftest import EVENTS, MOUNT, STATES, eventually, file_system_type
-from truth import Watch, drop_caches, fill
+from truth import Watch, drop_caches, fill, identity
 
-from pyduet import FileId, Mask, State, TaskGoneError
+from pyduet import Device, FileId, Mask, State, TaskGoneError
 
 Register = Callable[..., Watch]
 BOTH = pytest.mark.parametrize("mask", [STATES, EVENTS], ids=["states", "events"])
@@ -89,6 +89,19 @@ def test_task_is_told_and_blocks_nothing(watch: Register, disk: Disk, mask: Mask
     assert eventually(disk.is_free)
 
 
+def test_snapshot_blocks_nothing(device: Device, disk: Disk) -> None:
+    """What was cached before the unmount is told afterwards, and taken again it is nothing."""
+    path = fill(disk.tree / "file", 3)
+    one = Watch(device.register(disk.tree, STATES, snapshot=True))
+    file = identity(path)
+    disk.unmount()
+    assert eventually(disk.is_free)
+    assert one.news(file) == dict.fromkeys(range(3), State.ADDED)
+    one.task.rescan()
+    assert one.read() == []
+    one.task.close()
+
+
 def test_mounted_again(watch: Register, disk: Disk) -> None:
     """The old task stays gone, a new one begins with nothing cached and no marks."""
     path = fill(disk.tree / "file", 8)
@@ -132,7 +145,10 @@ def test_lazy_unmount(watch: Register, disk: Disk) -> None:
 def test_unmounted_where_it_registered(
     watch: Register, disk: Disk, place: Path, mask: Mask
 ) -> None:
-    """The mount that a task was registered through goes; the file system has another."""
+    """The mount that a task was registered through goes; the file system has another.
+
+    Pitfall (2016): survive changing mounts, and umount.
+    """
     path = fill(disk.tree / "file", 8)
     drop_caches()
     subprocess.run(["mount", "--bind", disk.tree, place / "out"], check=True)

@@ -2,6 +2,7 @@
 """The kernel's own answers, and what a task said, to hold one against the other."""
 
 import ctypes
+import errno
 import fcntl
 import itertools
 import mmap
@@ -20,7 +21,7 @@ PAGE = mmap.PAGESIZE
 #: FS_IOC_GETVERSION of linux/fs.h: the inode generation.
 FS_IOC_GETVERSION = 0x80087601
 #: Of linux/kernel-page-flags.h.
-KPF_DIRTY, KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL = 1 << 4, 1 << 15, 1 << 16
+KPF_DIRTY, KPF_COMPOUND_TAIL = 1 << 4, 1 << 16
 #: Of asm/unistd_64.h, since Linux 6.5.
 SYS_CACHESTAT = 451
 SYS_MOVE_PAGES, MPOL_MF_MOVE = 279, 2
@@ -41,9 +42,11 @@ def drop_caches(what: int = 3) -> None:
     """Write back and drop clean pages (1), dentries and inodes (2), or both (3)."""
     os.sync()
     # Pages on a CPU's way to the LRU lists cannot be dropped; 6.1 leaves them there.
-    # To move no pages begins with emptying those.
+    # To move no pages begins with emptying those. A kernel without NUMA does not know the call:
+    # that is the debug kernel, a 6.12, which empties them itself when it drops caches.
     nothing = ctypes.create_string_buffer(8)
-    assert not LIBC.syscall(SYS_MOVE_PAGES, 0, 0, nothing, nothing, nothing, MPOL_MF_MOVE)
+    if LIBC.syscall(SYS_MOVE_PAGES, 0, 0, nothing, nothing, nothing, MPOL_MF_MOVE):
+        assert ctypes.get_errno() == errno.ENOSYS, os.strerror(ctypes.get_errno())
     Path("/proc/sys/vm/drop_caches").write_text(str(what))
 
 
@@ -107,7 +110,9 @@ def frames(path: Path) -> dict[int, Frame]:
 
         def flags(frame: int, number: int = 1) -> tuple[int, ...]:
             table.seek(frame * 8)
-            return struct.unpack(f"<{number}Q", table.read(8 * number))
+            # The last frames of memory have not so many behind them.
+            answer = table.read(8 * number)
+            return struct.unpack(f"<{len(answer) // 8}Q", answer)
 
         with mmap.mmap(file.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
             view.madvise(mmap.MADV_RANDOM)
@@ -122,36 +127,12 @@ def frames(path: Path) -> dict[int, Frame]:
                         head -= 1
                     if head not in folios:
                         first, *rest = flags(head, 2)
-                        if rest[0] & KPF_COMPOUND_TAIL:
+                        if rest and rest[0] & KPF_COMPOUND_TAIL:
                             first, *rest = flags(head, FOLIO_MAX)
                         tails = itertools.takewhile(lambda flag: flag & KPF_COMPOUND_TAIL, rest)
                         # A folio's flags are its first page's: 6.1 shows them only there.
                         folios[head] = 1 + len(list(tails)), bool(first & KPF_DIRTY)
                     found[page] = Frame(frame, head, *folios[head])
-    return found
-    # Unbuffered: what was read ahead would be older than the fault that matters.
-    with path.open("rb") as file, open("/proc/kpageflags", "rb", buffering=0) as table:
-
-        def flags(frame: int, number: int = 1) -> tuple[int, ...]:
-            table.seek(frame * 8)
-            return struct.unpack(f"<{number}Q", table.read(8 * number))
-
-        with mmap.mmap(file.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
-            view.madvise(mmap.MADV_RANDOM)
-            address = _address(file.name)
-            with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-                for page in cached:
-                    view[page * PAGE]
-                    pagemap.seek((address // PAGE + page) * 8)
-                    frame = struct.unpack("<Q", pagemap.read(8))[0] & ((1 << 55) - 1)
-                    head, pages = frame, 1
-                    while flags(head) & KPF_COMPOUND_TAIL:
-                        head -= 1
-                    if flags(head) & KPF_COMPOUND_HEAD:
-                        while flags(head + pages) & KPF_COMPOUND_TAIL:
-                            pages += 1
-                    # A folio's flags are its first page's: 6.1 shows them only there.
-                    found[page] = Frame(frame, head, pages, bool(flags(head) & KPF_DIRTY))
     return found
 
 

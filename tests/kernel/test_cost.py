@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Work that must not be there at all: for what nobody watches, and for each single page or item.
+
+What the rest costs is measured, not tested: docs/performance.md.
+"""
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from actions import evict, read_page, sync_file, write_at
+from conftest import EVENTS, STATES, SYSFS, counter, eventually
+from truth import PAGE, TRACEFS, Watch, drop_caches, fill
+
+from pyduet import Device, Mask, State
+
+Register = Callable[..., Watch]
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+LIBC.read.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+
+COUNTERS = (
+    *("files", "nodes", "bytes"),
+    *(f"events/{kind}" for kind in ("added", "removed", "dirtied", "flushed")),
+    *(f"drops/{why}" for why in ("limit", "task_limit", "nomem")),
+)
+
+
+@contextlib.contextmanager
+def counted(event: str) -> Iterator[Callable[[], int]]:
+    """Return a function that says how often a trace event came since it was last asked."""
+    instance = TRACEFS / "instances/duet_cost"
+    instance.mkdir()
+    enable = instance / "events" / event / "enable"
+
+    def take() -> int:
+        enable.write_text("0")
+        lines = (instance / "trace").read_text().splitlines()
+        (instance / "trace").write_text("\n")
+        enable.write_text("1")
+        return sum(not line.startswith("#") for line in lines)
+
+    try:
+        (instance / "buffer_size_kb").write_text("4096")
+        enable.write_text("1")
+        yield take
+        enable.write_text("0")
+    finally:
+        instance.rmdir()
+
+
+def counters() -> dict[str, int]:
+    """Return all that the module counts."""
+    return {name: counter(name) for name in COUNTERS}
+
+
+def use(path: Path) -> None:
+    """Have each event happen to a file of many pages, page by page."""
+    for page in range(20):
+        read_page(path, page)
+    write_at(path, 0, 20)
+    sync_file(path)
+    evict(path)
+
+
+@pytest.mark.parametrize("mask", [STATES, EVENTS])
+def test_what_nobody_watches_takes_nothing(watch: Register, place: Path, mask: Mask) -> None:
+    """No memory, no count, and after the first sight of a file no walk to its directories.
+
+    Pitfall: a lock on every event, relevant or not; a path walk in the probe.
+    Pitfall (2016): watching one file must not tax everyone; no path lookups in the dirty path.
+    """
+    paths = [fill(place / f"out/{i}", 20) for i in range(40)]
+    drop_caches()
+    one = watch(place / "tree", mask)
+    before = counters()
+    with counted("duet/duet_verdict") as verdicts:
+        for path in paths:
+            use(path)
+        assert verdicts() <= 2 * len(paths)
+        for path in paths:
+            use(path)
+        # None, but where two files share a place in the cache of verdicts.
+        assert verdicts() <= len(paths) // 2
+    assert counters() == before
+    assert one.read() == []
+
+
+def test_nobody_is_woken_for_nothing(watch: Register, place: Path) -> None:
+    """Pitfall: wake_up on every event even when nothing was queued."""
+    outside, done, own = (fill(place / name, 20) for name in ("out/file", "tree/done", "tree/own"))
+    drop_caches()
+    # Has every hook attached, and what the reader does not ask for told to somebody.
+    greedy, one = watch(place / "tree", EVENTS), watch(place / "tree", Mask.ADDED)
+    one.task.mark_done(one.file_id(done))
+    read_page(own, 7)
+    assert one.news(own) == {7: State.ADDED}
+    fd = one.task.fileno()
+    os.set_blocking(fd, True)
+    got: list[bytes] = []
+    thread = threading.Thread(target=lambda: got.append(os.read(fd, 4096)), daemon=True)
+    thread.start()
+
+    def status() -> dict[str, str]:
+        lines = Path(f"/proc/self/task/{thread.native_id}/status").read_text().splitlines()
+        return dict(line.split(":\t", 1) for line in lines)
+
+    assert eventually(lambda: status()["State"].startswith("S"))
+    before = status()["voluntary_ctxt_switches"]
+    use(outside)
+    use(done)
+    write_at(own, 7)
+    sync_file(own)
+    evict(own)
+    time.sleep(0.2)
+    assert {State.DIRTY, State.FLUSHED} <= {s for item in greedy.read() for s in item.state}
+    assert status()["voluntary_ctxt_switches"] == before
+    assert got == []
+    read_page(own, 3)
+    thread.join(30)
+    assert len(got[0]) == 32
+
+
+def _churn(path: Path, end: float) -> None:
+    """Write a file of 1 MiB again and again, as many times as there is time for."""
+    while time.monotonic() < end:
+        fill(path, 256, sync=False)
+
+
+def test_every_core_writes_while_one_file_is_watched(device: Device, place: Path) -> None:
+    """Pitfall (2016): one process per core writes 1 MiB files while one other file is watched.
+
+    Its task is told of it exactly, and nothing else is seen, kept or dropped. What it costs the
+    writers is measured: the section "many cores" of docs/performance.md.
+    """
+    path = fill(place / "tree/file", 8)
+    drop_caches()
+    watch = Watch(device.register(path, Mask.ADDED | Mask.REMOVED))
+    before, end = counters(), time.monotonic() + 4
+    context = multiprocessing.get_context("fork")
+    workers = [
+        context.Process(target=_churn, args=(place / f"out/{i}", end))
+        for i in range(os.cpu_count() or 1)
+    ]
+    for worker in workers:
+        worker.start()
+    rounds = 0
+    while any(worker.is_alive() for worker in workers):
+        read_page(path, 3)
+        assert watch.news(path) == {3: State.ADDED}
+        evict(path)
+        assert watch.news(path) == {3: State.REMOVED}
+        rounds += 1
+    assert [worker.exitcode for worker in workers] == [0] * len(workers)
+    after = counters()
+    assert rounds > 0
+    assert (after["files"], after["nodes"]) == (1, 0)
+    for name in COUNTERS[3:]:
+        seen = rounds if name in ("events/added", "events/removed") else 0
+        assert after[name] - before[name] == seen, name
+    watch.task.close()
+
+
+def test_items_are_copied_many_at_a_time(watch: Register, place: Path) -> None:
+    """Pitfall: one copy_to_user per item. Copied one by one, the first 128 would arrive."""
+    fill(place / "tree/file", 300)
+    one = watch(place / "tree", Mask.ADDED)
+    items = PAGE // 32
+    with mmap.mmap(-1, 2 * PAGE) as memory:
+        view = ctypes.c_char.from_buffer(memory)
+        address = ctypes.addressof(view)
+        del view  # or the memory could not be given back
+        assert LIBC.mprotect(address + PAGE, PAGE, 0) == 0  # PROT_NONE
+        assert LIBC.read(one.task.fileno(), address, 2 * items * 32) == -1
+        assert ctypes.get_errno() == errno.EFAULT
+        assert one.task.wait(0)
+        assert LIBC.read(one.task.fileno(), address, items * 32) == items * 32
+    assert len(os.read(one.task.fileno(), 300 * 32)) == (300 - items) * 32
+
+
+def test_a_node_serves_64_pages(watch: Register, place: Path) -> None:
+    """Pitfall: one allocated node and one state array for each page, about 80 bytes."""
+    with Device() as device:
+        info = device.info()
+    assert info.node_pages == 64
+    pages = 100 * info.node_pages
+    one = watch(place / "tree")
+    fill(place / "tree/file", pages, sync=False)
+    one.read()
+    assert counter("nodes") == 100
+    # The first node is part of the file's entry.
+    assert counter("bytes") == info.file_bytes + 99 * info.node_bytes
+    assert counter("bytes") / pages < 8
+
+
+def test_large_tables(device: Device, place: Path) -> None:
+    """Pitfall: what is allocated for the buckets had to be contiguous, and poll() counted them."""
+
+    def cost(limit: int) -> tuple[int, float]:
+        device.stop()
+        (SYSFS / "limit_bytes").write_text(str(limit))
+        device.start(1)
+        with device.register(place / "tree", STATES) as task:
+            times = []
+            for _ in range(20):
+                start = time.perf_counter()
+                for _ in range(100):
+                    assert not task.wait(0)
+                times.append(time.perf_counter() - start)
+        # The fastest of some: what else the machine does, it does not do all the time.
+        return device.table().buckets, min(times)
+
+    try:
+        few, fast = cost(1 << 20)
+        many, slow = cost(256 << 20)
+        assert few < 1 << 16
+        # More than kmalloc() has: 2^10 pages in one piece.
+        assert many * 8 > 1024 * PAGE
+        # The debug kernel's clock goes in steps, and misses some.
+        assert slow < 3 * fast + 10 * time.clock_getres(time.CLOCK_MONOTONIC)
+    finally:
+        device.stop()
+        (SYSFS / "limit_bytes").write_text("0")
+        device.start(8)
