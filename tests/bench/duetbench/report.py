@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """On the host: from samples to tables."""
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from statistics import fmean
 
-from .build import PROJECT
 from .guest import Sample
 
 BASE, FLOOR = "no module", "empty probe"
@@ -40,15 +41,17 @@ class Figures:
                             row[name] = fmean(values) - fmean(states[other][kind])
                     yield row
 
-    def markdown(self) -> str:
-        """One table per section."""
-        return "\n".join(self._table(title) for title in self._samples)
+    def tables(self, about: str) -> dict[str, str]:
+        """One table per title, in Markdown; each says what it was measured by."""
+        return {title: self._table(title, about) for title in self._samples}
 
-    def _table(self, title: str) -> str:
+    def _table(self, title: str, about: str) -> str:
         states = self._samples[title]
         columns = list(dict.fromkeys(kind for kinds in states.values() for kind in kinds))
         lines = [
             f"### {title}",
+            "",
+            about,
             "",
             "| state | " + " | ".join(columns) + " |",
             "|---|" + "---:|" * len(columns),
@@ -70,7 +73,7 @@ class Figures:
         base = states.get(BASE, {}).get(kind)
         floor = states.get(FLOOR, {}).get(kind)
         half = (max(values) - min(values)) / 2
-        spread = f" ±{half:.0f}" if len(values) > 1 and half >= 0.5 else ""
+        spread = f" ±{half:,.0f}" if len(values) > 1 and half >= 0.5 else ""
         if state == BASE or not base:
             return f"{fmean(values):,.1f}{spread}"
         extra = f"{fmean(values) - fmean(base):+,.0f}{spread}"
@@ -79,10 +82,23 @@ class Figures:
         return f"{extra} ({fmean(values) - fmean(floor):+,.0f})"
 
 
-def keep(tables: str) -> None:
-    """Put the tables in the place of the last ones in docs/performance.md."""
-    page = PROJECT / "docs/performance.md"
-    words, mark, _ = page.read_text().partition(_MARK)
+def keep(page: Path, tables: dict[str, str], *, others: bool) -> None:
+    """Put tables into a page, in the place of those with the same titles.
+
+    Args:
+        page: docs/performance.md.
+        tables: by title.
+        others: whether the tables with other titles stay, as they are.
+
+    Raises:
+        ValueError: the page has no place for tables.
+
+    """
+    words, mark, last = page.read_text().partition(_MARK)
     if not mark:
-        raise ValueError(f"{page} has no line {_MARK.strip()}")
-    page.write_text(f"{words}{mark}\n{tables}")
+        raise ValueError(f"{page} has no line {_MARK.strip()}; put it where the tables begin")
+    kept = {}
+    if others:
+        for table in re.split("^### ", last, flags=re.MULTILINE)[1:]:
+            kept[table.partition("\n")[0]] = f"### {table.rstrip()}\n"
+    page.write_text("\n".join([words + mark, *(kept | tables).values()]))

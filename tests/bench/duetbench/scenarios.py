@@ -115,6 +115,7 @@ def _small(section: str, rounds: int, *, brief: bool) -> None:
 
 
 FLAT_FEW = 1000
+FLAT_ROUNDS = 2
 
 
 def _flat(files: int) -> None:
@@ -130,15 +131,16 @@ def _flat(files: int) -> None:
     guest.load("cool")
     guest.load("readtree", many, str(files))
     work()
-    for state in (NO_MODULE, EMPTY):
+    for state in (NO_MODULE, EMPTY) * FLAT_ROUNDS:
         guest.measure(section, state, work)
     guest.load("cool")
     watching = "1 task, EXISTS and MODIFIED"
     with guest.tasks(1, guest.STATES) as held:
         guest.load("readtree", many, str(files))
         work()
-        held.ask("read")
-        guest.measure(section, State(watching, guest.nothing), work)
+        for _ in range(FLAT_ROUNDS):
+            held.ask("read")
+            guest.measure(section, State(watching, guest.nothing), work)
         held.ask("read")
         _, took, count = held.ask(f"paths {many} {files}")
         guest.emit(Sample(section, watching, "get_path", int(took) / int(count)))
@@ -254,12 +256,14 @@ def _residency() -> None:
         _, took, pages = guest.call(f"{guest.HERE}/peer", SMALL, how, str(SMALL_FILES)).split()
         guest.say(f"residency, {how}: {took} ns, {pages} pages")
         guest.emit(Sample(section, f"{how} walk", "per file", int(took) / SMALL_FILES))
-    with guest.duet():
-        answer = guest.call(f"{guest.HERE}/task", "resident", SMALL).split()
-    guest.say(f"residency, Duet: {' '.join(answer)}")
-    guest.emit(
-        Sample(section, "Duet, registering and reading", "per file", int(answer[1]) / SMALL_FILES)
-    )
+    for how, state in (
+        ("snapshot", "Duet, snapshot"),
+        ("resident", "Duet, EXISTS: and from then on each change"),
+    ):
+        with guest.duet():
+            _, took, *counts = guest.call(f"{guest.HERE}/task", how, SMALL).split()
+        guest.say(f"residency, {state}: {took} ns, {' items, '.join(counts)} pages")
+        guest.emit(Sample(section, state, "per file", int(took) / SMALL_FILES))
 
 
 def core(_settings: Settings) -> None:

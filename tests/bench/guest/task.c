@@ -6,6 +6,7 @@
  *	task start MAXTASKS
  *	task stop
  *	task resident PATH		registers for EXISTS and reads it all: "resident NS ITEMS PAGES"
+ *	task snapshot PATH		the same of a task that is told this and no change
  *	task hold COUNT MASK PATH	registers COUNT tasks, says "ready", then obeys, line by line,
  *					answering with one each:
  *		read			drains the first task: "read NS ITEMS PAGES"
@@ -51,10 +52,10 @@ static void status(unsigned short flag, unsigned short maxtasks)
 		fail("DUET_IOC_STATUS");
 }
 
-static struct holder register_task(int dev, __u32 mask, const char *path)
+static struct holder register_task(int dev, __u32 mask, const char *path, __u32 flags)
 {
 	struct duet_register args = {
-		.flags = DUET_REGISTER_RANGES | DUET_REGISTER_NONBLOCK,
+		.flags = DUET_REGISTER_RANGES | DUET_REGISTER_NONBLOCK | flags,
 		.mask = mask,
 		.dirfd = AT_FDCWD,
 		.path = (unsigned long)path,
@@ -77,9 +78,9 @@ static void drain(int fd, long long *took, unsigned long *nr, unsigned long *pag
 		ssize_t got = read(fd, items, sizeof(items));
 
 		*took += now() - start;
-		if (got < 0 && errno == EAGAIN)
+		if (!got || (got < 0 && errno == EAGAIN))
 			return;
-		if (got <= 0)
+		if (got < 0)
 			fail("read");
 		got /= sizeof(items[0]);
 		*nr += got;
@@ -163,7 +164,7 @@ static void tell_table(int dev)
 	printf("table %u %llu\n", table.longest, table.nodes);
 }
 
-static void resident(const char *path)
+static void resident(const char *path, __u32 flags)
 {
 	int dev = device();
 	long long start;
@@ -171,7 +172,7 @@ static void resident(const char *path)
 
 	sleep(1);
 	start = now();
-	holder = register_task(dev, DUET_PAGE_EXISTS, path);
+	holder = register_task(dev, DUET_PAGE_EXISTS, path, flags);
 
 	tell_read("resident", holder.fd, now() - start);
 }
@@ -184,7 +185,7 @@ static void hold(int count, __u32 mask, const char *path)
 	unsigned long files;
 
 	for (int i = 0; i < count; i++)
-		holders[i] = register_task(dev, mask, path);
+		holders[i] = register_task(dev, mask, path, 0);
 	puts("ready");
 	while (fgets(line, sizeof(line), stdin)) {
 		if (!strcmp(line, "read\n")) {
@@ -221,7 +222,9 @@ int main(int argc, char **argv)
 	} else if (argc == 2 && !strcmp(argv[1], "stop")) {
 		status(DUET_STATUS_STOP, 0);
 	} else if (argc == 3 && !strcmp(argv[1], "resident")) {
-		resident(argv[2]);
+		resident(argv[2], 0);
+	} else if (argc == 3 && !strcmp(argv[1], "snapshot")) {
+		resident(argv[2], DUET_REGISTER_SNAPSHOT);
 	} else if (argc == 5 && !strcmp(argv[1], "hold")) {
 		hold(atoi(argv[2]), strtoul(argv[3], NULL, 0), argv[4]);
 	} else {
