@@ -9,9 +9,9 @@ PYTHON3 ?= python3
 VENV := .venv
 LAB := tests/vm/lab
 TREE := build/tree
-# For the unit tests: the C compiler they hold the library against.
+# For the unit tests: the C compiler they hold the library against; they make the man pages, too.
 OWN_PACKAGES := gcc git libc6-dev
-PACKAGE_LISTS = tests/vm/apt-packages.txt
+PACKAGE_LISTS = tests/vm/apt-packages.txt docs/man/apt-packages.txt
 
 .PHONY: help
 help:  ## This text
@@ -24,7 +24,7 @@ run: setup $(TREE)  ## The first demo: real programs on a file system in a VM, a
 		python examples/first_light.py /mnt/duet
 
 .PHONY: test
-test: setup lint unit lab-test kernel-test  ## Everything below, in this order
+test: setup lint unit lab-test kernel-test test-debug-short  ## Everything below, in this order
 
 .PHONY: lint
 lint: setup  ## ruff and mypy
@@ -35,6 +35,13 @@ lint: setup  ## ruff and mypy
 .PHONY: unit
 unit: setup  ## The tests that need no Duet
 	$(VENV)/bin/pytest tests/unit
+
+.PHONY: tui-test
+tui-test: setup  ## The tests of the administrator's screen, which is not finished
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[tui-test]'
+	PYTHONPATH=tui $(VENV)/bin/pytest tests/tui
+	$(LAB) run --fs ext4 --smp 2 --timeout 1200 -- \
+		env PYTHONPATH=tui python -m pytest tests/kernel/tui_live.py
 
 .PHONY: lab-test
 lab-test: setup  ## The tests of the lab itself; they boot machines
@@ -52,6 +59,8 @@ PYTEST_ARGS ?= tests/kernel
 test-debug: setup  ## tests/kernel in a kernel that looks for bugs; slow, and it builds that first
 	$(LAB) run --kernel debug --fs ext4 --smp 2 --mem 2048 --timeout 5400 -- \
 		python -m pytest $(PYTEST_ARGS)
+	$(LAB) run --kernel debug --fs ext4 --smp 8 --mem 2048 --parallel --timeout 1200 -- \
+		python -m pytest tests/kernel/test_cores.py
 
 .PHONY: test-debug-short
 test-debug-short: PYTEST_ARGS = tests/kernel/test_life.py tests/kernel/test_events.py
@@ -65,18 +74,25 @@ bench: PACKAGE_LISTS += tests/bench/apt-packages.txt
 bench: setup  ## What Duet costs, and its peers: tables in build/bench
 	$(VENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
 
+.PHONY: man
+man: setup  ## The man pages duet(4) and duet(8), in build/man
+	$(VENV)/bin/python docs/man/build.py build/man
+
+.PHONY: examples
+examples: build/examples/watch  ## The example in C, in build/examples
+
 .PHONY: setup
 setup: packages $(VENV)/.stamp  ## Debian packages, and .venv with what pyproject.toml lists
 
 .PHONY: clean
 clean:  ## Remove what was made here (the lab's cache stays)
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find pyduet examples tests -name __pycache__ -prune -exec rm -rf {} +
+	find docs pyduet tui examples tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: packages
 packages:
 	@command -v dpkg-query >/dev/null || { \
-		echo "make: this is no Debian; install the like of tests/vm/apt-packages.txt," \
+		echo "make: this is no Debian; install the like of $(PACKAGE_LISTS)," \
 			"and run the commands of this Makefile by hand" >&2; exit 1; }; \
 	wanted="$(OWN_PACKAGES) $$(sed 's/#.*//' $(PACKAGE_LISTS) | tr '\n' ' ')"; \
 	$(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null || wanted="$$wanted python3-venv"; \
@@ -104,6 +120,10 @@ $(VENV)/.stamp: pyproject.toml | packages
 	$(PYTHON3) -m venv $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test]'
 	@touch $@
+
+build/examples/%: examples/%.c driver/uapi/duet.h | packages
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -Werror -Idriver/uapi -o $@ $<
 
 $(TREE): examples/sample_tree.py | packages
 	$(PYTHON3) examples/sample_tree.py $@
