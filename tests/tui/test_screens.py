@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The five screens on a real recording, by their keys and by the mouse."""
+
+import json
+from pathlib import Path
+
+import pytest
+from duet_tui.app import DuetApp
+from duet_tui.replay import Replay
+from duet_tui.screens.base import TITLES, DuetScreen
+from duet_tui.screens.buckets import BucketsScreen
+from duet_tui.screens.task import TaskScreen
+from duet_tui.widgets.dialogs import AskExport, Confirm
+from duet_tui.widgets.files import Files
+from duet_tui.widgets.grid import Grid
+from duet_tui.widgets.heat import Heat
+from duet_tui.widgets.lines import Lines
+from pilot import BUSY, in_loop, line_with, press, screen, text, until
+from textual.pilot import Pilot
+from textual.widgets import Input, Switch
+
+
+@in_loop
+async def test_digits_and_the_mouse_change_the_screen() -> None:
+    async with screen() as (app, pilot):
+        for number, name in enumerate(TITLES, 1):
+            await press(pilot, str(number))
+            assert isinstance(app.screen, DuetScreen)
+            assert name == app.screen.MODE
+        await pilot.click("#top", offset=(14, 0))
+        await until(
+            pilot, lambda: isinstance(app.screen, DuetScreen) and app.screen.MODE == "tasks"
+        )
+
+
+@in_loop
+async def test_overview_says_what_is_so() -> None:
+    async with screen() as (app, _):
+        assert "on, 2 of 8 tasks" in line_with(app, "1 Overview")
+        for said in (
+            "30.2 MiB", "7, 752 bytes each", "7, 392 bytes each", "73 added", "alive: added",
+            "6.12.117+deb12-amd64",
+        ):  # fmt: skip
+            line_with(app, said)
+        # The whole of the recording is in the charts.
+        assert app.history.module.series("added") != []
+        assert max(app.history.module.series("added")) > 50
+
+
+@in_loop
+async def test_a_recording_cannot_be_changed() -> None:
+    """Controls are disabled, say why in a tooltip and in words, and their keys do nothing."""
+    async with screen() as (app, pilot):
+        switch = app.screen.query_one("#switch", Switch)
+        fields = list(app.screen.query("#settings Input").results(Input))
+        assert len(fields) == 3
+        for control in (switch, *fields):
+            assert control.disabled
+            assert control.tooltip == "this is a recording"
+        line_with(app, "Nothing can be changed: this is")
+        await press(pilot, "o", "a")
+        assert app.view.on
+        assert not isinstance(app.screen, Confirm)
+        await pilot.hover("#switch")
+        await pilot.pause(0.6)
+        line_with(app, "this is a recording")
+
+
+@in_loop
+async def test_tasks_are_searched_and_sorted() -> None:
+    async with screen(size=(160, 24)) as (app, pilot):
+        await press(pilot, "2")
+        grid = app.screen.query_one(Grid)
+        assert [grid.get_row_at(row)[1].plain for row in range(2)] == ["recorded", "backup"]
+        await press(pilot, "s")
+        assert [grid.get_row_at(row)[1].plain for row in range(2)] == ["backup", "recorded"]
+        assert grid.cursor_row == 1, "the cursor stays on its task"
+        await press(pilot, "S")
+        assert [grid.get_row_at(row)[1].plain for row in range(2)] == ["recorded", "backup"]
+        await press(pilot, "slash", *"MAPS")
+        assert [row[1].plain for row in grid.found.values()] == ["backup"]
+        line_with(app, "1 task of 2")
+        await press(pilot, "enter", "enter")
+        assert isinstance(app.screen, TaskScreen)
+        line_with(app, "task 2  backup")
+        await press(pilot, "escape")
+        line_with(app, "/mnt/duet/library/maps")
+
+
+@in_loop
+async def test_a_head_that_is_clicked_sorts() -> None:
+    async with screen(size=(160, 24)) as (app, pilot):
+        await press(pilot, "2")
+        await pilot.click(Grid, offset=(10, 0))
+        await pilot.pause()
+        grid = app.screen.query_one(Grid)
+        assert [grid.get_row_at(row)[1].plain for row in range(2)] == ["backup", "recorded"]
+
+
+@in_loop
+async def test_a_task_has_its_files() -> None:
+    async with screen() as (app, pilot):
+        await press(pilot, "2", "enter", "f6")
+        files = app.screen.query_one("#cached_files", Files)
+        await until(pilot, lambda: files.found)
+        assert [files.get_row_at(row)[0].plain for row in range(3)] == ["26", "17", "10"]
+        line_with(app, "/mnt/duet/library/novels/5.txt")
+        line_with(app, "7 files, 63 pages cached")
+        await press(pilot, "f8")
+        line_with(app, "0 done; 7 seen by Duet, 8 of interest to the task")
+
+
+@in_loop
+async def test_what_is_pending_is_looked_at() -> None:
+    """The third task of the busy recording reads nothing."""
+    async with screen(Replay(str(BUSY), speed=0)) as (app, pilot):
+        await press(pilot, "2", "down", "down", "enter", "f7")
+        files = app.screen.query_one("#pending_files", Files)
+        await until(pilot, lambda: "32 items, looked at and left pending" in text(app))
+        assert len(files.found) == 32
+        line_with(app, "added")
+
+
+async def to_bucket_of_first_file(app: DuetApp, pilot: Pilot[None]) -> BucketsScreen:
+    await press(pilot, "2", "enter", "f6")
+    await until(pilot, lambda: app.screen.query_one("#cached_files", Files).found)
+    app.screen.query_one("#cached_files").focus()
+    await press(pilot, "b")
+    found = app.screen
+    assert isinstance(found, BucketsScreen)
+    await until(pilot, lambda: "all of the table" in text(app))
+    return found
+
+
+@in_loop
+async def test_from_a_file_to_its_bucket_and_back() -> None:
+    async with screen() as (app, pilot):
+        found = await to_bucket_of_first_file(app, pilot)
+        assert len(found.nodes) == 1
+        [node] = found.nodes
+        assert node.first.cached.bit_count() == 26
+        line_with(app, f"{node.first.bucket:,}")
+        assert "█" * 26 + "·" * 38 in line_with(app, "cached   ")
+        await press(pilot, "t")
+        assert isinstance(app.screen, TaskScreen)
+        field = app.screen.query_one("#file", Input)
+        assert field.value == f"{node.first.ino}:{node.first.generation}"
+        await press(pilot, "escape")
+        assert app.screen is found
+        await press(pilot, "escape")
+        assert isinstance(app.screen, TaskScreen)
+
+
+@in_loop
+async def test_the_whole_table_is_drawn_and_a_cell_opens() -> None:
+    async with screen() as (app, pilot):
+        await press(pilot, "3")
+        heat = app.screen.query_one(Heat)
+        await until(pilot, lambda: "7 nodes in 131,072 buckets" in text(app))
+        drawn = "\n".join(heat.render_line(y).text for y in range(heat.size.height))
+        assert drawn.count("·") == 7
+        line_with(app, "all were read")
+        line_with(app, "131k 7   0")
+        await press(pilot, "n")
+        assert heat.render_line(0).text[heat.cursor] == "·"
+        await press(pilot, "enter")
+        opened = app.screen
+        assert isinstance(opened, BucketsScreen)
+        await until(pilot, lambda: opened.nodes)
+        await press(pilot, "p")
+        await until(pilot, lambda: "0 nodes" in text(app))
+        await press(pilot, "escape", "g", *"131072", "enter")
+        line_with(app, "no bucket")
+
+
+@in_loop
+async def test_a_file_is_found_by_its_path() -> None:
+    async with screen() as (app, pilot):
+        await press(pilot, "3", "f", *"/mnt/duet/library/maps/5.txt", "enter")
+        await until(pilot, lambda: isinstance(app.screen, BucketsScreen))
+        await until(pilot, lambda: "all of the table" in text(app))
+        line_with(app, "1 node; ")
+        await press(pilot, "escape", "f", *"/nowhere", "enter")
+        await until(pilot, lambda: "does not know /nowhere" in text(app))
+
+
+@in_loop
+async def test_watch_streams_pauses_and_filters() -> None:
+    async with screen() as (app, pilot):
+        await press(pilot, "4")
+        await until(pilot, lambda: "has ended" in text(app))
+        lines = app.screen.query_one(Lines)
+        assert len(lines.shown) == 10
+        line_with(app, lines.shown[-1][2])
+        assert "added,dirty" in line_with(app, "ünïcode/2.txt")
+        await press(pilot, "slash", *"novels", "enter")
+        assert len(lines.shown) == 7
+        assert len(app.screen.query_one(Grid).found) == 5
+        lines.paused = True
+        lines.add([("now", "added", "novels")])
+        assert len(lines.shown) == 7
+        lines.paused = False
+        assert len(lines.shown) == 8
+
+
+@pytest.mark.parametrize("kind", ["json", "txt"])
+def test_what_is_on_the_screen_is_exported(kind: str, tmp_path: Path) -> None:
+    @in_loop
+    async def export() -> None:
+        async with screen() as (app, pilot):
+            await press(pilot, "4")
+            await until(pilot, lambda: "has ended" in text(app))
+            await press(pilot, "slash", *"ünïcode", "enter", "x")
+            assert isinstance(app.screen, AskExport)
+            if kind == "txt":
+                await press(pilot, "shift+tab", "down", "enter", "tab")
+            app.screen.query_one(Input).value = str(tmp_path / f"out.{kind}")
+            await press(pilot, "enter")
+            await until(pilot, lambda: (tmp_path / f"out.{kind}").exists())
+            await press(pilot, "x")
+            app.screen.query_one(Input).value = str(tmp_path / f"out.{kind}")
+            await press(pilot, "enter")
+            await until(pilot, lambda: "File exists" in text(app))
+
+    export()
+    written = (tmp_path / f"out.{kind}").read_text()
+    if kind == "txt":
+        assert written.startswith("13:03:39  added,dirty ")
+    else:
+        data = json.loads(written)
+        assert [item["state"] for item in data["items"]] == [["added", "dirty"]]
+        assert [file["cached"] for file in data["most_cached"]] == [10]
+
+
+@in_loop
+async def test_help_explains_what_has_the_keyboard() -> None:
+    async with screen(size=(120, 40)) as (app, pilot):
+        await press(pilot, "3", "f1")
+        await until(pilot, lambda: "The whole table, from" in text(app))
+        await press(pilot, "f1")
+        assert "The whole table, from" not in text(app)
+
+
+@in_loop
+async def test_the_palette_has_the_screens() -> None:
+    async with screen() as (app, pilot):
+        await press(pilot, "ctrl+p", *"hash")
+        await until(pilot, lambda: "Screen: Hash table" in text(app))
+        await press(pilot, "enter")
+        await until(
+            pilot, lambda: isinstance(app.screen, DuetScreen) and app.screen.MODE == "table"
+        )
+
+
+@in_loop
+async def test_light_and_dark() -> None:
+    async with screen() as (app, pilot):
+        assert app.current_theme.dark
+        await press(pilot, "f2")
+        assert not app.current_theme.dark
+        line_with(app, "on, 2 of 8 tasks")
+
+
+@in_loop
+async def test_the_log_begins_with_what_is_so() -> None:
+    async with screen() as (app, pilot):
+        await press(pilot, "5")
+        assert "change" in line_with(app, "Duet is on, for 8 tasks; 2 tasks registered")
+        app.note("error", "something\x1b[2J")
+        await pilot.pause()
+        line_with(app, "something\\x1b[2J")

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the number of tasks at a time costs in memory; docs/limits.md has the sizes."""
+
+from dataclasses import dataclass
+
+from pyduet.info import Info
+
+#: Bytes that each further task adds to a node, and to a file's entry with its first node.
+_NODE, _FILE = 40, 64
+_POINTER = 8
+#: Powers of two: the fewest and the most buckets of a hash table.
+_FEWEST, _MOST = 10, 24
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Sizes in bytes, when Duet is on for some number of tasks.
+
+    Attributes:
+        node: of a node.
+        file: of a file's entry, with its first node.
+        now: of what is in the table now, marks left out.
+        tables: of the two hash tables, which no limit counts.
+        nodes: that fit the limit, if nothing else did.
+
+    """
+
+    node: int
+    file: int
+    now: int
+    tables: int
+    nodes: int
+
+
+def cost_of(info: Info, max_tasks: int, limit: int | None = None) -> Cost:
+    """Return what it takes to be on for some number of tasks.
+
+    Args:
+        info: what is so now.
+        max_tasks: how many tasks.
+        limit: of the memory; None for that of ``info``.
+
+    """
+    more = max_tasks - info.max_tasks
+    limit = info.limit if limit is None else limit
+    node, file = info.node_bytes + _NODE * more, info.file_bytes + _FILE * more
+    return Cost(
+        node=node,
+        file=file,
+        now=info.files * file + max(0, info.nodes - info.files) * node,
+        tables=_POINTER * (_buckets(limit // node) + _buckets(limit // file)),
+        nodes=limit // node,
+    )
+
+
+def _buckets(entries: int) -> int:
+    return 1 << min(max(entries.bit_length(), _FEWEST), _MOST)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The registered tasks, live."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import DataTable, Input, Static
+
+from duet_tui.changes import name_of, owner_of
+from duet_tui.screens.base import Cell, DuetScreen, number
+from duet_tui.view import View
+from duet_tui.widgets.grid import Grid
+from pyduet.cli.text import age, plural, size
+from pyduet.info import TaskInfo
+
+_HEADS = ("id", "name", "owner", "path", "mask", "pending", "done", "delivered", "dropped", "age")
+
+
+class Tasks(DuetScreen):
+    """The second screen."""
+
+    MODE = "tasks"
+    FIRST = "#tasks"
+    HELP = """
+    # Tasks
+
+    All registered tasks; without CAP_SYS_ADMIN your own. *Enter* opens one: its rates, its most
+    cached files, what is pending, its done marks. *d* ends one.
+
+    *Pending* is the memory of what the task has not read yet, *dropped* what it could not be told.
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "Open", show=True),
+        Binding("slash", "search", "Search"),
+        Binding("d", "end", "End task"),
+    ]
+
+    def body(self) -> Iterable[Widget]:
+        """Return the widgets between the bars."""
+        yield Input(placeholder="/ searches: a name, a user, a path …", compact=True, id="search")
+        yield Grid(_HEADS, id="tasks")
+        yield Static("", id="tasks_said", classes="said", markup=False)
+
+    def show(self, view: View) -> None:
+        """Show a look at the driver."""
+        grid = self.query_one(Grid)
+        grid.show({key_of(task): _row(task, view) for task in view.tasks})
+        self.say("#tasks_said", self._said(view, len(grid.found)))
+
+    def _said(self, view: View, shown: int) -> str:
+        if view.info is None:
+            return view.problem
+        words = [plural(shown, "task")]
+        if shown < len(view.tasks):
+            words.append(f"of {len(view.tasks)}: those with {self.query_one(Grid).search!r}")
+        if view.info.tasks > len(view.tasks):
+            words.append(f"of {view.info.tasks}; those of other users are told to root alone")
+        if not view.info.on:
+            words.append("- Duet is off: switch it on with o on the first screen")
+        return " ".join(words)
+
+    def selected(self) -> TaskInfo | None:
+        """Return the task at the cursor."""
+        key = self.query_one(Grid).cursor_key
+        return next((task for task in self.duet.view.tasks if key_of(task) == key), None)
+
+    def action_search(self) -> None:
+        """Go to the field."""
+        self.query_one("#search").focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Show what contains it."""
+        self.query_one(Grid).search = event.value
+        self.show(self.duet.view)
+
+    def on_input_submitted(self) -> None:
+        """Go to what was found."""
+        self.focus_first()
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Open a task."""
+        event.stop()
+        self.action_open()
+
+    def action_open(self) -> None:
+        """Open the task at the cursor."""
+        from duet_tui.screens.task import TaskScreen
+
+        if task := self.selected():
+            self.app.push_screen(TaskScreen(task, self.MODE))
+
+    def action_end(self) -> None:
+        """Offer to end the task at the cursor."""
+        if task := self.selected():
+            ask_to_end(self, task)
+
+    def export(self) -> tuple[Any, list[str]]:
+        """Return what is on the screen."""
+        rows = self.query_one(Grid).found
+        shown = [task for task in self.duet.view.tasks if key_of(task) in rows]
+        lines = ["  ".join(_HEADS)]
+        lines += ["  ".join(cell.plain for cell in rows[key_of(task)]) for task in shown]
+        return shown, lines
+
+
+def key_of(task: TaskInfo) -> str:
+    """Return what tells a task from others, those that had its identity before as well."""
+    return f"{task.id}:{task.pid}:{task.fd}:{task.name}"
+
+
+def _row(task: TaskInfo, view: View) -> tuple[Cell, ...]:
+    dropped = sum(task.drops)
+    return (
+        Cell(str(task.id), task.id, right=True),
+        Cell(task.name),
+        Cell(owner_of(task, view)),
+        Cell(task.path + (" (gone)" if task.gone else "")),
+        Cell(",".join(task.mask.names)),
+        Cell(size(task.pending), task.pending, right=True) if view.counters else Cell("-", 0),
+        number(task.done),
+        number(task.delivered),
+        (number(dropped) if view.counters else Cell("-", 0)),
+        Cell(age(task.age), task.age, right=True),
+    )
+
+
+def ask_to_end(screen: DuetScreen, task: TaskInfo) -> None:
+    """Say that a task of another process cannot be ended, and offer what can be done."""
+    from duet_tui.widgets.dialogs import Confirm
+
+    app = screen.duet
+    view = app.view
+    if view.refusal and app.backend.live is False:
+        app.complain(view.refusal)
+        return
+    text = (
+        "The driver has no call that ends a task of another process: it ends when that process "
+        "closes its descriptor, or ends itself, and when Duet is switched off.\n\n"
+        f"What can be done: ask process {owner_of(task, view)} to end (SIGTERM). "
+        "It may refuse, and all else that it does ends too."
+    )
+
+    def answered(yes: bool | None) -> None:
+        if yes:
+            said = f"SIGTERM was sent to process {task.pid} for {name_of(task, view).rstrip(',')}"
+            app.act(lambda: app.backend.terminate(task), said=said)
+
+    app.push_screen(
+        Confirm(f"End task {task.id}, {task.name}?", text, f"SIGTERM to {task.pid}"), answered
+    )
+
+
+SCREEN = Tasks
