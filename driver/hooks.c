@@ -59,30 +59,40 @@ static void duet_probe_dirtied(void *data, struct folio *folio,
 		duet_page_dirtied(folio, mapping);
 }
 
-/*
- * Entry of folio_clear_dirty_for_io(), folio locked, preemptible: write-back
- * begins. It is called for clean folios as well (btrfs), which are no event.
- */
-static void duet_enter_clear_dirty(unsigned long ip, unsigned long parent_ip,
-				   struct ftrace_ops *ops,
-				   struct ftrace_regs *fregs)
+/* Called last, so that what returns before it saves no register. */
+static noinline notrace void duet_flushed(struct folio *folio,
+					  struct address_space *mapping)
 {
-	struct folio *folio = duet_ftrace_arg0(fregs);
-	struct address_space *mapping = folio->mapping;
-
-	/* On its way to swap, a folio's mapping is no page cache. */
-	if (!mapping || folio_test_anon(folio) || !folio_test_dirty(folio) ||
-	    !duet_is_watched(mapping->host->i_sb))
-		return;
 	preempt_disable();
 	duet_page_flushed(folio, mapping);
 	preempt_enable();
 }
 
+/*
+ * Entry of folio_clear_dirty_for_io(), folio locked, preemptible: write-back
+ * begins. It is called for clean folios as well (btrfs), which are no event.
+ * What ftrace calls is not traced itself.
+ */
+static notrace void duet_enter_clear_dirty(unsigned long ip,
+					   unsigned long parent_ip,
+					   struct ftrace_ops *ops,
+					   struct ftrace_regs *fregs)
+{
+	struct folio *folio = duet_ftrace_arg0(fregs);
+	struct address_space *mapping = folio->mapping;
+
+	/* On its way to swap, a folio's mapping is no page cache. */
+	if (!mapping || folio_test_anon(folio) || !folio_test_dirty(folio))
+		return;
+	if (duet_is_watched(mapping->host->i_sb))
+		duet_flushed(folio, mapping);
+}
+
 /* Entry of clear_inode(): every page is gone, the inode follows. */
-static void duet_enter_clear_inode(unsigned long ip, unsigned long parent_ip,
-				   struct ftrace_ops *ops,
-				   struct ftrace_regs *fregs)
+static notrace void duet_enter_clear_inode(unsigned long ip,
+					   unsigned long parent_ip,
+					   struct ftrace_ops *ops,
+					   struct ftrace_regs *fregs)
 {
 	struct inode *inode = duet_ftrace_arg0(fregs);
 
