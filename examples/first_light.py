@@ -373,12 +373,30 @@ def main() -> int:
             "32",
         )
     )
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        offer_the_screen(screen, root)
     return 0
+
+
+def offer_the_screen(screen: Screen, root: str) -> None:
+    """Offer a look at the administrator's screen, while programs work and tasks listen."""
+    screen.heading("The administrator's screen, on a workload that goes on")
+    screen.print("  duet tui: digits change the screen, F1 helps, q leaves.")
+    if input("  Open it? [Y/n] ").strip().lower() not in ("", "y", "yes"):
+        return
+    busy = [sys.executable, os.fspath(Path(__file__).with_name("busy.py")), root]
+    with subprocess.Popen(busy) as workload:
+        try:
+            subprocess.run([sys.executable, "-m", "pyduet", "tui"], check=True)
+        finally:
+            workload.terminate()
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except EOFError:
+        sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
     except pyduet.DuetError as error:
