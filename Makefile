@@ -20,7 +20,7 @@ help:  ## This text
 
 .PHONY: run
 run: setup $(TREE)  ## The first demo: real programs on a file system in a VM, and what Duet tells
-	$(LAB) run --disk-from $(TREE) --fs ext4 --smp 2 --env NO_COLOR -- \
+	$(LAB) run --disk-from $(TREE) --fs ext4 --smp 2 --env NO_COLOR --env COLORTERM -- \
 		python examples/first_light.py /mnt/duet
 
 .PHONY: test
@@ -34,14 +34,7 @@ lint: setup  ## ruff and mypy
 
 .PHONY: unit
 unit: setup  ## The tests that need no Duet
-	$(VENV)/bin/pytest tests/unit
-
-.PHONY: tui-test
-tui-test: setup  ## The tests of the administrator's screen, which is not finished
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[tui-test]'
-	PYTHONPATH=tui $(VENV)/bin/pytest tests/tui
-	$(LAB) run --fs ext4 --smp 2 --timeout 1200 -- \
-		env PYTHONPATH=tui python -m pytest tests/kernel/tui_live.py
+	$(VENV)/bin/pytest
 
 .PHONY: lab-test
 lab-test: setup  ## The tests of the lab itself; they boot machines

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``duet tui``: the administrator's screen, where it is installed."""
+
+import argparse
+import importlib.util
+import os
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "tui",
+        help="the administrator's screen",
+        description="Show whether Duet is on, who uses it, what it costs and what it tells, on a "
+        "screen of its own; what may be changed can be changed there. F1 helps.",
+        epilog="It opens without the module as well, and says what is missing.",
+    )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="look at a recording (of watch --record), not at the driver",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show the screen until it is left."""
+    if not (os.isatty(0) and os.isatty(1)):
+        raise ValueError("tui needs a terminal; scripts have status, list, watch and the others")
+    for package in ("textual", "pyudev", "duet_tui"):
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"tui needs {package}, which is not installed; install pyduet[tui] with pip"
+            )
+    import duet_tui
+
+    return duet_tui.main(options.device, options.replay)
