@@ -590,6 +590,7 @@ void duet_default_limits(void);
 int duet_register(struct duet_registration *reg);
 struct duet_task *duet_task_get(unsigned int id, struct file *file);
 void duet_task_put(struct duet_task *task);
+bool duet_task_end(struct duet_task *task);
 void duet_task_wake(struct duet_task *task);
 int duet_task_release(struct inode *inode, struct file *file);
 

@@ -368,6 +368,25 @@ static int duet_ioctl_rescan(struct file *file, void *argp, void __user *arg)
 	return 0;
 }
 
+static int duet_ioctl_end(struct file *file, void *argp, void __user *arg)
+{
+	const struct duet_end *args = argp;
+	struct duet_task *task;
+	int err = 0;
+
+	if (args->flags || args->reserved)
+		return -EINVAL;
+	task = duet_task_get(args->tid, file);
+	if (IS_ERR(task))
+		return PTR_ERR(task);
+	if (args->pid && pid_vnr(task->owner) != args->pid)
+		err = -ESRCH;
+	else if (!duet_task_end(task))
+		err = -ESHUTDOWN;
+	duet_task_put(task);
+	return err;
+}
+
 /* A call of ours: by its number, whatever size its structure has by now. */
 struct duet_call {
 	unsigned int cmd;
@@ -400,6 +419,7 @@ static const struct duet_call duet_calls[] = {
 	DUET_CALL(DUET_IOC_MARKS, duet_ioctl_marks),
 	DUET_CALL(DUET_IOC_PATHS, duet_ioctl_paths),
 	DUET_CALL(DUET_IOC_RESCAN, duet_ioctl_rescan),
+	DUET_CALL(DUET_IOC_END, duet_ioctl_end),
 	DUET_CALL(DUET_IOC_TABLE, duet_ioctl_table),
 	DUET_CALL(DUET_IOC_DUMP_TASKS, duet_dump_tasks),
 	DUET_CALL(DUET_IOC_DUMP_NODES, duet_dump_nodes),
@@ -414,6 +434,7 @@ union duet_args {
 	struct duet_marks marks;
 	struct duet_paths paths;
 	struct duet_rescan rescan;
+	struct duet_end end;
 	struct duet_table table;
 	struct duet_dump dump;
 };

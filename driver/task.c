@@ -226,15 +226,26 @@ static void duet_task_takedown(struct duet_task *task)
 	duet.nr_tasks--;
 }
 
+/* Ends a task whose descriptor may stay open; false when it had ended. */
+bool duet_task_end(struct duet_task *task)
+{
+	bool alive;
+
+	mutex_lock(&duet.lock);
+	alive = !list_empty(&task->list);
+	if (alive)
+		duet_task_takedown(task);
+	mutex_unlock(&duet.lock);
+	if (alive)
+		duet_sysfs_tasks_changed();
+	return alive;
+}
+
 int duet_task_release(struct inode *inode, struct file *file)
 {
 	struct duet_task *task = file->private_data;
 
-	mutex_lock(&duet.lock);
-	if (!list_empty(&task->list))
-		duet_task_takedown(task);
-	mutex_unlock(&duet.lock);
-	duet_sysfs_tasks_changed();
+	duet_task_end(task);
 	duet_task_put(task);
 	return 0;
 }

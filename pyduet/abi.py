@@ -296,6 +296,17 @@ class Rescan(ctypes.Structure):
     ]
 
 
+class End(ctypes.Structure):
+    """``struct duet_end``."""
+
+    _fields_ = [
+        ("flags", ctypes.c_uint32),
+        ("tid", ctypes.c_uint32),
+        ("pid", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+    ]
+
+
 class Dump(ctypes.Structure):
     """``struct duet_dump``: the argument of every DUMP call."""
 
@@ -378,6 +389,7 @@ IOC_REGISTER: int = ioctl_opt.IOWR(IOC_MAGIC, 0x11, RegisterArgs)
 IOC_MARKS: int = ioctl_opt.IOWR(IOC_MAGIC, 0x12, Marks)
 IOC_PATHS: int = ioctl_opt.IOWR(IOC_MAGIC, 0x13, Paths)
 IOC_RESCAN: int = ioctl_opt.IOW(IOC_MAGIC, 0x14, Rescan)
+IOC_END: int = ioctl_opt.IOW(IOC_MAGIC, 0x15, End)
 
 IOC_TABLE: int = ioctl_opt.IOWR(IOC_MAGIC, 0x20, Table)
 IOC_DUMP_TASKS: int = ioctl_opt.IOWR(IOC_MAGIC, 0x21, Dump)

@@ -2,6 +2,7 @@
 """The control device: switch Duet on and off, list tasks, register one."""
 
 import ctypes
+import errno
 import itertools
 import os
 from collections.abc import Iterator
@@ -260,6 +261,26 @@ class Device(Descriptor):
         subject = os.fsdecode(path)
         fd = self.ioctl(abi.IOC_REGISTER, request, Operation.REGISTER, subject)
         return Task(fd, task_id=request.tid, name=name, path=subject, mask=mask, snapshot=snapshot)
+
+    def end(self, task_id: int, *, pid: int = 0) -> None:
+        """End a task, whoever holds its descriptor, as if Duet were switched off for it alone.
+
+        Its process goes on, and is told with :class:`OffError`.
+
+        Args:
+            task_id: its number, from 1 on.
+            pid: of the process that registered it, so that no other task is met
+                that has the number by now; 0 for any.
+
+        Raises:
+            TaskGoneError: there is no such task, or not of that process.
+            PermissionDeniedError: of another process without CAP_SYS_ADMIN.
+
+        """
+        subject = f"task {task_id}"
+        if not 1 <= task_id <= abi.MAX_TASKS:
+            raise error_for(errno.ESRCH, Operation.END, subject)
+        self.ioctl(abi.IOC_END, abi.End(tid=task_id, pid=pid), Operation.END, subject)
 
     def _status(
         self, operation: Operation, flag: abi.Status, subject: str = "", *, maxtasks: int = 0

@@ -27,7 +27,7 @@ class PermissionDeniedError(DuetError, PermissionError):
 
 
 class OffError(DuetError):
-    """Duet is switched off, or was switched off under a task."""
+    """Duet is switched off, or was under a task; or somebody ended the task."""
 
 
 class AlreadyError(DuetError):
@@ -75,6 +75,7 @@ class Operation(enum.Enum):
     BMAP = "reach the done mark of {subject}"
     PATH = "find the path of {subject}"
     RESCAN = "rescan {subject}"
+    END = "end {subject}"
     INFO = "ask how Duet is set"
     LOOK = "look into {subject}"
     IDENTIFY = "tell inode and generation of {subject}"
@@ -134,7 +135,8 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
     ),
     (errno.ESHUTDOWN, _ANY): (
         OffError,
-        f"cannot {{action}}: Duet was switched off; {_SWITCH_ON}, then register again",
+        "cannot {action}: Duet was switched off, or somebody ended the task; register again, "
+        "where Duet is off after: duet start",
     ),
     (errno.EUSERS, Operation.REGISTER): (
         TooManyTasksError,
@@ -200,6 +202,14 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
     (errno.ESRCH, _ANY): (
         TaskGoneError,
         "cannot {action}: its task is no longer registered; register again",
+    ),
+    (errno.ESRCH, Operation.END): (
+        TaskGoneError,
+        "cannot {action}: there is no such task, or not any more; see those there are: duet list",
+    ),
+    (errno.EPERM, Operation.END): (
+        PermissionDeniedError,
+        "not permitted to {action}: it is another process's; it needs root (CAP_SYS_ADMIN)",
     ),
     (errno.ENOENT, Operation.PATH): (
         PathNotFoundError,

@@ -360,6 +360,24 @@ struct duet_rescan {
 };
 
 /**
+ * struct duet_end - ends a task, whoever has its descriptor (DUET_IOC_END)
+ * @flags: none so far
+ * @tid: the task
+ * @pid: the process that registered it, as struct duet_task_info has it, or 0
+ *	for any: an identity may be another task's by now
+ * @reserved: zero
+ *
+ * What comes to its readers is what comes when Duet is switched off: they wake
+ * with ESHUTDOWN, and all that is left to do with the descriptor is to close it.
+ */
+struct duet_end {
+	__u32		flags;
+	__u32		tid;
+	__u32		pid;
+	__u32		reserved;
+};
+
+/**
  * struct duet_dump - looking in, a part at a time (DUET_IOC_DUMP_*)
  * @flags: none so far
  * @tid: the task of %DUET_IOC_DUMP_PENDING and %DUET_IOC_DUMP_MARKS
@@ -493,6 +511,7 @@ struct duet_node_info {
 #define DUET_IOC_MARKS		_IOWR(DUET_IOC_MAGIC, 0x12, struct duet_marks)
 #define DUET_IOC_PATHS		_IOWR(DUET_IOC_MAGIC, 0x13, struct duet_paths)
 #define DUET_IOC_RESCAN		_IOW(DUET_IOC_MAGIC, 0x14, struct duet_rescan)
+#define DUET_IOC_END		_IOW(DUET_IOC_MAGIC, 0x15, struct duet_end)
 
 /* Looking in: the table and its nodes only with CAP_SYS_ADMIN. */
 #define DUET_IOC_TABLE		_IOWR(DUET_IOC_MAGIC, 0x20, struct duet_table)

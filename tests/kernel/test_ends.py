@@ -10,17 +10,19 @@ import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 from actions import evict, read_page
 from conftest import EVENTS, STATES, counter, eventually
 from ordinary import in_child
-from raw import errno_of
+from raw import errno_of, ioctl, resized
 from test_life import file_system
-from truth import Watch, drop_caches, fill
+from truth import Watch, drop_caches, fill, identity
 
-from pyduet import Device, FileId, Mask, State, Task, TaskGoneError
+from pyduet import Device, FileId, Mask, State, Task, TaskGoneError, abi
 
 
 def test_a_descriptor_that_is_sent(device: Device, place: Path) -> None:
@@ -280,3 +282,78 @@ def test_nothing_is_left_after_many_registrations(device: Device, place: Path) -
         for task in tasks:
             task.close()
         assert [counter(name) for name in ("tasks", "files", "nodes", "bytes")] == [0, 0, 0, 0]
+
+
+def test_a_task_that_was_ended(device: Device, place: Path) -> None:
+    """Who waits for it is told at once, the others go on, and its number means another task."""
+    path = fill(place / "tree/file", 3)
+    drop_caches()
+    ended = device.register(place / "tree", Mask.ADDED)
+    other = device.register(place / "tree", Mask.ADDED)
+    os.set_blocking(ended.fileno(), True)
+    answers: list[int] = []
+    reader = threading.Thread(
+        target=lambda: answers.append(errno_of(lambda: os.read(ended.fileno(), 4096)))
+    )
+    reader.start()
+    assert eventually(lambda: _sleeps(reader))
+    device.end(ended.id, pid=os.getpid())
+    reader.join(60)
+    assert answers == [errno.ESHUTDOWN]
+    poll = select.poll()
+    poll.register(ended.fileno(), select.POLLIN)
+    assert poll.poll(0) == [(ended.fileno(), select.POLLHUP | select.POLLERR)]
+    assert [task.id for task in device.tasks()] == [other.id]
+    with device.register(place / "tree", Mask.ADDED) as again:
+        assert again.id == ended.id
+        path.read_bytes()
+        file = FileId(*identity(path), again.id)
+        # The old descriptor does not act on the new task of its number.
+        assert errno_of(lambda: ended.mark_done(file)) == errno.ESHUTDOWN
+        assert errno_of(ended.read) == errno.ESHUTDOWN
+        assert errno_of(lambda: device.end(ended.id, pid=1)) == errno.ESRCH
+        ended.close()
+        for task in (again, other):
+            [item] = task.read()
+            assert (item.file[:2], item.index, item.pages) == (identity(path), 0, 3)
+    other.close()
+    assert device.tasks() == []
+
+
+def test_what_end_refuses(device: Device, place: Path) -> None:
+    """Nothing ends, and the answer says why."""
+    with device.register(place / "tree", STATES) as task:
+        for answer, request in (
+            (errno.EINVAL, abi.End(tid=task.id, flags=1)),
+            (errno.EINVAL, abi.End(tid=task.id, reserved=1)),
+            (errno.EINVAL, abi.End()),
+            (errno.ESRCH, abi.End(tid=task.id + 1)),
+            (errno.ESRCH, abi.End(tid=1 << 31)),
+            (errno.ESRCH, abi.End(tid=task.id, pid=1)),
+        ):
+            assert ioctl(device.fileno(), abi.IOC_END, request) == -answer
+        small = resized(abi.IOC_END, 8)
+        assert ioctl(device.fileno(), small, abi.End(tid=task.id)) == -errno.EINVAL
+        assert [one.id for one in device.tasks()] == [task.id]
+        # Over its own descriptor 0 is enough, and there is no second time.
+        assert ioctl(task.fileno(), abi.IOC_END, abi.End()) == 0
+        assert device.tasks() == []
+        assert ioctl(task.fileno(), abi.IOC_END, abi.End()) == -errno.ESHUTDOWN
+    with pytest.raises(TaskGoneError, match="no such task"):
+        device.end(7)
+
+
+def test_two_end_a_task_that_is_closed(device: Device, place: Path) -> None:
+    """Whoever is first, it ends once, and nothing of it is left."""
+    path = fill(place / "tree/file", 3)
+    for _ in range(30):
+        task = device.register(place / "tree", STATES)
+        path.read_bytes()
+        with ThreadPoolExecutor(3) as pool:
+            ends = [pool.submit(errno_of, partial(device.end, task.id)) for _ in range(2)]
+            pool.submit(task.close)
+        answers = [end.result() for end in ends]
+        assert set(answers) <= {0, errno.ESHUTDOWN, errno.ESRCH}
+        assert answers.count(0) <= 1
+        assert device.tasks() == []
+    assert eventually(lambda: counter("nodes") == counter("bytes") == 0)

@@ -594,6 +594,30 @@ def listed() -> list[tuple[int, str, str]]:
         return tasks
 
 
+def test_whose_tasks_can_be_ended(device: Device, place: Path) -> None:
+    """One's own process's, and anybody's for CAP_SYS_ADMIN."""
+    with register_as(ANNA, place / "tree", STATES) as annas:
+
+        def end() -> None:
+            with Device() as own:
+                own.end(annas.id)
+
+        assert as_user(BERT, lambda: errno_of(end)) == errno.EPERM
+        assert as_user(ANNA, lambda: errno_of(end)) == errno.EPERM  # it is another process of hers
+        assert without_admin(lambda: errno_of(end)) == errno.EPERM
+        assert [task.id for task in device.tasks()] == [annas.id]
+
+        def end_ones_own() -> None:
+            with Device() as own, own.register(place / "tree", Mask.EXISTS) as task:
+                own.end(task.id)
+                assert errno_of(task.read) == errno.ESHUTDOWN
+
+        with device_for_group():
+            as_user(ANNA, end_ones_own)
+        device.end(annas.id)
+        assert device.tasks() == []
+
+
 def test_whose_tasks_are_listed(device: Device, place: Path) -> None:
     """All to root; to others those of their own user, in both lists."""
     root = device.register(place / "tree", STATES, name="root's")

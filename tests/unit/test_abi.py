@@ -27,6 +27,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "duet_marks": abi.Marks,
     "duet_paths": abi.Paths,
     "duet_rescan": abi.Rescan,
+    "duet_end": abi.End,
     "duet_dump": abi.Dump,
     "duet_task_info": abi.TaskInfo,
     "duet_table": abi.Table,
