@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``duet status``, ``start``, ``stop``, ``set`` and ``list``."""
+"""``duet status``, ``start``, ``stop``, ``set``, ``list`` and ``end``."""
 
 import argparse
 import pwd
@@ -62,6 +62,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     tasks.add_argument("--json", action="store_true", help="print an array of objects")
     tasks.set_defaults(run=_list)
+
+    end = commands.add_parser(
+        "end",
+        help="end a task; another process's: root",
+        description="End a task without switching Duet off. Its process goes on, and is told.",
+    )
+    end.add_argument("task", type=arguments.tasks, metavar="ID", help="as list tells it")
+    end.add_argument("--pid", type=arguments.count, default=0, help="only if it is this process's")
+    end.set_defaults(run=_end)
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -157,6 +166,12 @@ def _list(options: argparse.Namespace) -> None:
         return
     headers = ("id", "age", "owner", "mask", "pending", "done", "told", "dropped", "name", "path")
     print_grid(headers, [_row(task) for task in tasks], "><<<>>>><<")
+
+
+def _end(options: argparse.Namespace) -> None:
+    with Device(options.device) as device:
+        device.end(options.task, pid=options.pid)
+    print(f"task {options.task} has ended", file=sys.stderr)
 
 
 def _row(task: TaskInfo) -> list[str]:

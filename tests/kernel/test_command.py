@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import prometheus_client.core  # noqa: F401 -- for duet_here
+import pytest
 import schema
 from conftest import SYSFS, counter, eventually, settings
 from ordinary import ANNA, as_user, device_for_group
 from truth import PAGE, drop_caches, fill, identity
 
-from pyduet import Device, Mask
+from pyduet import Device, Mask, OffError
 from pyduet.cli import Exit, main
 from pyduet.recording import Recording, ReplayedDevice, ReplayedStream
 
@@ -102,6 +103,23 @@ def test_set(device: Device, place: Path, restored: dict[str, int]) -> None:
     device.stop()
     assert duet("set", "--max-tasks", 5, "--limit", 0, "--task-limit", 0).returncode == 0
     assert settings() == {**restored, "max_tasks": 5}
+
+
+def test_end(device: Device, place: Path) -> None:
+    """A task ends, and the process that has it is told; the wrong number changes nothing."""
+    with device.register(place / "tree", Mask.EXISTS) as task:
+        for wrong, code in (
+            ([task.id + 1], Exit.GONE), ([task.id, "--pid", 1], Exit.GONE), ([0], Exit.USAGE),
+        ):  # fmt: skip
+            refused = duet("end", *wrong)
+            assert (refused.returncode, refused.stdout) == (code, "")
+        assert len(device.tasks()) == 1
+        done = duet("end", task.id, "--pid", os.getpid())
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr == f"task {task.id} has ended\n"
+        assert device.tasks() == []
+        with pytest.raises(OffError, match="ended the task"):
+            task.read()
 
 
 def test_an_ordinary_user(device: Device, place: Path) -> None:

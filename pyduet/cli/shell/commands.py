@@ -86,10 +86,12 @@ def register(session: Session, options: argparse.Namespace) -> Answer:
 
 
 def deregister(session: Session, options: argparse.Namespace) -> Answer:
-    """End a task of the shell."""
-    remedy = "that process ends it by closing its descriptor, and stop ends all tasks"
-    session.own(options.id, remedy)
-    session.drop(options.id)
+    """End a task, whoever registered it."""
+    info = session.known(options.id)
+    if session.is_own(info):
+        session.drop(options.id)
+    else:
+        session.device.end(options.id, pid=info.pid)
     return Answer({"id": options.id}, note=f"task {options.id} has ended")
 
 

@@ -196,7 +196,7 @@ def _add_all() -> None:
     add("--ranges", action="store_true", help="have the driver tell runs of pages")
     add("--no-scan", action="store_true", help="what is cached already is no news")
     add("--snapshot", action="store_true", help="tell only what is cached now")
-    add_id(_add("deregister", commands.deregister, "end a task of this shell", task, nothing))
+    add_id(_add("deregister", commands.deregister, "end a task, of any process", task, nothing))
 
     add = add_id(_add("read", commands.read, "read a task of this shell", task, nothing))
     add(
