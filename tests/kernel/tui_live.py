@@ -4,7 +4,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -149,13 +148,16 @@ async def test_a_task_appears_and_dies(device: Device, place: Path) -> None:
             assert isinstance(app.screen, TaskScreen)
             await press(pilot, "d")
             assert isinstance(app.screen, Confirm)
-            line_with(app, "SIGTERM")
+            line_with(app, "Its process goes on")
             await press(pilot, "n")
-            assert owner.poll() is None
+            assert device.tasks() == [task]
             await press(pilot, "d", "y")
-            assert await asyncio.to_thread(owner.wait) == -signal.SIGTERM
-            await within_a_second(pilot, "it died", lambda: "has ended" in text(app))
+            await within_a_second(pilot, "it was ended", lambda: "has ended" in text(app))
             assert device.tasks() == []
+            assert owner.poll() is None, "its process goes on"
+            with Device() as again, again.register(place / "tree", STATES, name="dies"):
+                await until(pilot, lambda: app.view.tasks)
+            await within_a_second(pilot, "another died", lambda: not app.view.tasks)
         finally:
             owner.kill()
             owner.wait()

@@ -283,7 +283,7 @@ def test_a_recording_is_not_acted_on(replay: Replay, view: View) -> None:
         lambda: replay.is_done(file),
         lambda: replay.mark(file, done=True),
         lambda: replay.rescan(1),
-        lambda: replay.terminate(task),
+        lambda: replay.end(task),
         lambda: list(replay.marked(1)),
     ):
         with pytest.raises(ValueError, match="recording"):

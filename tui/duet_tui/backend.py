@@ -109,8 +109,8 @@ class Backend(ABC):
         """Have a task told anew what is cached."""
 
     @abstractmethod
-    def terminate(self, task: TaskInfo) -> None:
-        """Ask the process that registered a task to end (SIGTERM)."""
+    def end(self, task: TaskInfo) -> None:
+        """End a task; its process goes on, and is told."""
 
 
 def parse_uuid(text: str, task_id: int) -> FileId | None:

@@ -9,7 +9,6 @@ import contextlib
 import heapq
 import mmap
 import os
-import signal
 import time
 from collections.abc import Iterable, Iterator
 
@@ -178,18 +177,10 @@ class Live(Backend):
         with Device(self._device) as device:
             device.task(task_id).rescan()
 
-    def terminate(self, task: TaskInfo) -> None:
-        """Send SIGTERM, if the task is still that process's."""
-        if not task.pid:
-            raise ValueError(f"the process of task {task.id} is in another PID namespace")
-        fd = os.pidfd_open(task.pid)
-        try:
-            # Asked after the descriptor was opened: a number that was reused has no such task.
-            if self.look().find(task) is None:
-                raise ValueError(f"task {task.id} has ended already")
-            signal.pidfd_send_signal(fd, signal.SIGTERM)
-        finally:
-            os.close(fd)
+    def end(self, task: TaskInfo) -> None:
+        """End a task, if it is still that process's."""
+        with Device(self._device) as device:
+            device.end(task.id, pid=task.pid)
 
 
 def _pages(path: str | None) -> int | None:

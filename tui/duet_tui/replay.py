@@ -159,7 +159,7 @@ class Replay(Backend):
         """Refuse."""
         _refuse(task_id)
 
-    def terminate(self, task: TaskInfo) -> None:
+    def end(self, task: TaskInfo) -> None:
         """Refuse."""
         _refuse(task)
 

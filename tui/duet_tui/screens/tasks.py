@@ -12,7 +12,7 @@ from duet_tui.changes import name_of, owner_of
 from duet_tui.screens.base import Cell, DuetScreen, number
 from duet_tui.view import View
 from duet_tui.widgets.grid import Grid
-from pyduet.cli.text import age, plural, size
+from pyduet.cli.text import age, plural, printable, size
 from pyduet.info import TaskInfo
 
 _HEADS = ("id", "name", "owner", "path", "mask", "pending", "done", "delivered", "dropped", "age")
@@ -127,29 +127,26 @@ def _row(task: TaskInfo, view: View) -> tuple[Cell, ...]:
 
 
 def ask_to_end(screen: DuetScreen, task: TaskInfo) -> None:
-    """Say that a task of another process cannot be ended, and offer what can be done."""
+    """End a task, once that was confirmed."""
     from duet_tui.widgets.dialogs import Confirm
 
     app = screen.duet
     view = app.view
-    if view.refusal and app.backend.live is False:
+    if not app.backend.live:
         app.complain(view.refusal)
         return
+    name = name_of(task, view).rstrip(",")
     text = (
-        "The driver has no call that ends a task of another process: it ends when that process "
-        "closes its descriptor, or ends itself, and when Duet is switched off.\n\n"
-        f"What can be done: ask process {owner_of(task, view)} to end (SIGTERM). "
-        "It may refuse, and all else that it does ends too."
+        f"{name} is told no more of {printable(task.path)}, and its place is free. What it has "
+        "not read and its done marks are lost. Its process goes on: the next time that it reads, "
+        "it is told that the task has ended."
     )
 
     def answered(yes: bool | None) -> None:
         if yes:
-            said = f"SIGTERM was sent to process {task.pid} for {name_of(task, view).rstrip(',')}"
-            app.act(lambda: app.backend.terminate(task), said=said)
+            app.act(lambda: app.backend.end(task), said=f"{name} was ended")
 
-    app.push_screen(
-        Confirm(f"End task {task.id}, {task.name}?", text, f"SIGTERM to {task.pid}"), answered
-    )
+    app.push_screen(Confirm(f"End task {task.id}, {task.name}?", text, "End the task"), answered)
 
 
 SCREEN = Tasks
