@@ -71,6 +71,11 @@ bench: setup  ## What Duet costs, and its peers: tables in build/bench
 man: setup  ## The man pages duet(4) and duet(8), in build/man
 	$(VENV)/bin/python docs/man/build.py build/man
 
+.PHONY: pictures
+pictures: setup $(TREE)  ## The pictures of the administrator's screen in docs/pictures
+	$(LAB) run --kernel 6.12 --disk-from $(TREE) --fs ext4 --smp 2 --share docs/pictures \
+		--timeout 1200 -- python docs/pictures/make.py /mnt/duet /share
+
 .PHONY: examples
 examples: build/examples/watch  ## The example in C, in build/examples
 
