@@ -10,6 +10,8 @@ import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from asleep import wait_until_asleep
+
 
 class Terminal:
     """A terminal on which a program runs; what it shows is read until some text comes."""
@@ -35,6 +37,11 @@ class Terminal:
     def type(self, text: str) -> None:
         """Press keys."""
         os.write(self._fd, text.encode())
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, once the program waits for keys."""
+        wait_until_asleep(self._pid)
+        self.type("\x03")
 
     def until(self, text: str, seconds: float = 60) -> str:
         """Return what is shown up to a text, which is left out."""

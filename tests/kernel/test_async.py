@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from asleep import wait_until_asleep
 from conftest import STATES, eventually
 from truth import drop_caches, fill, identity
 
@@ -103,6 +104,7 @@ def test_the_example(device: Device, place: Path) -> None:
         for file in files:
             file.read_bytes()
             lines.append(process.stdout.readline().split())
+        wait_until_asleep(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == ""
         assert process.wait(30) == 130

@@ -455,7 +455,7 @@ def test_on_a_terminal(device: Device, place: Path, tmp_path: Path) -> None:
             there.until(prompt)
             there.type("stop")
             there.until("stop")  # readline has it
-            there.type("\x03")
+            there.interrupt()
             there.until(prompt)
             there.type(f"register {place}/t\t exi\t\n")
             assert f"register {place}/tree/ exists" in there.until("\n2")

@@ -309,7 +309,7 @@ def test_errors_and_ctrl_c_do_not_end_it(tmp_path: Path) -> None:
         assert there.until(PROMPT).strip() == ""
         there.type("quit")
         there.until("quit")  # readline has it
-        there.type("\x03")
+        there.interrupt()
         there.until(PROMPT)
         there.type("mask\n")
         assert "exists excludes" in there.until(PROMPT)
