@@ -16,6 +16,7 @@ from typing import Any
 import prometheus_client.core  # noqa: F401 -- for duet_here
 import pytest
 import schema
+from asleep import wait_until_asleep
 from conftest import SYSFS, counter, eventually, settings
 from ordinary import ANNA, as_user, device_for_group
 from truth import PAGE, drop_caches, fill, identity
@@ -153,8 +154,9 @@ def test_watch(device: Device, place: Path) -> None:
         line = json.loads(process.stdout.readline())
         other.read_bytes()
         second = json.loads(process.stdout.readline())
+        wait_until_asleep(process.pid)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == Exit.INTERRUPTED
+        assert process.wait(120) == Exit.INTERRUPTED
     for one in (line, second):
         schema.check("item", one)
     assert (line["path"], line["index"], line["pages"], line["state"]) == (
@@ -176,24 +178,30 @@ def test_watch_events_by_file(device: Device, place: Path) -> None:
     """What happened to each file, added up; states cannot be told of events."""
     path = fill(place / "tree/file", 4)
     drop_caches()
-    with subprocess.Popen(
-        [sys.executable, "-m", "pyduet", "watch", place / "tree", "--events", "--by-file", "--json",
-         "--timeout", "3"],
-        stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    command = [
+        sys.executable, "-m", "pyduet", "watch", place / "tree", "--events", "--by-file", "--json",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert eventually(lambda: len(device.tasks()) == 1)
         path.read_bytes()
         with path.open("r+b") as file:
             file.write(b"x" * 2 * PAGE)
             file.flush()
             os.fsync(file.fileno())
-        out, _ = process.communicate(timeout=60)
+        assert eventually(lambda: [task.pending for task in device.tasks()] == [0])
+        wait_until_asleep(process.pid)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=120)
+    assert process.returncode == Exit.INTERRUPTED
     [row] = [json.loads(line) for line in out.splitlines()]
     schema.check("by_file", row)
     assert (row["path"], row["cached"], row["dirty"]) == (str(path), None, None)
     assert (row["added"], row["removed"]) == (4, 0)
     assert row["dirtied"] >= 2
     assert row["flushed"] >= 2
+    drop_caches()  # what is cached to begin with would be told
+    quiet = subprocess.run([*command, "--timeout", "0.5"], capture_output=True, check=True)
+    assert (quiet.stdout, quiet.stderr) == (b"", b"")
 
 
 def test_watch_in_a_terminal(device: Device, place: Path) -> None:
@@ -209,6 +217,7 @@ def test_watch_in_a_terminal(device: Device, place: Path) -> None:
     while os.fsencode(path) not in written:
         assert time.monotonic() < end, written
         written += os.read(terminal, 65536)
+    wait_until_asleep(pid)
     os.write(terminal, b"\x03")
     try:
         while data := os.read(terminal, 65536):
@@ -249,24 +258,34 @@ def test_top(device: Device, place: Path) -> None:
     for number in range(5):
         fill(place / f"tree/{number}", 10 * number + 1)
     changing = place / "tree/2"
+    dirtied: list[int] = []
     with subprocess.Popen(
         [sys.executable, "-m", "pyduet", "top", place / "tree", "--json", "--rows", "2",
-         "--interval", "4", "--count", "1"],
+         "--interval", "1", "--count", "60"],
         stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        assert eventually(lambda: [task.delivered for task in device.tasks()] == [5])
-        with changing.open("r+b") as file:
-            file.write(b"x" * 7 * PAGE)
-        out, _ = process.communicate(timeout=60)
-    line = json.loads(out)
-    schema.check("top", line)
-    assert (line["files"], line["cached"]) == (5, 105)
-    assert [(one["path"], one["cached"]) for one in line["most_cached"]] == [
-        (str(place / "tree/4"), 41), (str(place / "tree/3"), 31),
-    ]  # fmt: skip
-    [one] = line["most_changing"]
-    assert one["path"] == str(changing)
-    assert one["dirtied"] >= 7
+        assert process.stdout
+        while sum(dirtied) < 7:  # the write may fall into two intervals
+            line = json.loads(process.stdout.readline())
+            schema.check("top", line)
+            assert (line["files"], line["cached"]) == (5, 105)
+            assert [(one["path"], one["cached"]) for one in line["most_cached"]] == [
+                (str(place / "tree/4"), 41), (str(place / "tree/3"), 31),
+            ]  # fmt: skip
+            assert {one["path"] for one in line["most_changing"]} <= {str(changing)}
+            if not dirtied:
+                # Only now it is sure that what was cached to begin with is no change any more.
+                assert line["most_changing"] == []
+                with changing.open("r+b") as file:
+                    file.write(b"x" * 7 * PAGE)
+            dirtied.append(sum(one["dirtied"] for one in line["most_changing"]))
+        wait_until_asleep(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == Exit.INTERRUPTED
+    [line] = objects(
+        duet("top", place / "tree", "--json", "--interval", "0.1", "--count", "1"), "top"
+    )
+    assert (line["files"], line["cached"], line["most_changing"]) == (5, 105, [])
 
 
 def test_cached(device: Device, place: Path) -> None:
