@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from journal import Journal, started
 from truth import Watch, drop_caches
+from writeback import no_periodic_writeback
 
 from pyduet import Device, Mask
 
@@ -52,6 +53,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def counter(name: str) -> int:
     """Return a number that the module shows in sysfs."""
     return int((SYSFS / name).read_text())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def still() -> Iterator[None]:
+    """Have nothing written back but what a test asks for: it would be news."""
+    with no_periodic_writeback():
+        yield
 
 
 @pytest.fixture

@@ -11,18 +11,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 import schema
 from conftest import EVENTS, STATES, eventually
 from ordinary import ANNA, as_user, device_for_group
 from pseudoterminal import terminal
 from test_life import file_system
 from truth import fill, identity
-from writeback import no_periodic_writeback
 
 from pyduet import Device, FileId, Mask
 from pyduet.cli import main
@@ -31,13 +28,6 @@ from pyduet.cli.shell.grammar import COMMANDS
 from pyduet.plain import plain
 
 DEBUG = (sys.executable, "-m", "pyduet", "debug")
-
-
-@pytest.fixture(autouse=True)
-def still() -> Iterator[None]:
-    """Let nothing be written back meanwhile: it would be news."""
-    with no_periodic_writeback():
-        yield
 
 
 def debug(*arguments: object, script: str = "") -> subprocess.CompletedProcess[str]:

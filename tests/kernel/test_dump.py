@@ -14,7 +14,6 @@ from conftest import EVENTS, STATES, counter
 from ordinary import CLONE_NEWPID, in_child, unshare
 from raw import ioctl
 from truth import PAGE, Watch, drop_caches, fill, identity
-from writeback import no_periodic_writeback
 
 from pyduet import Device, FileId, Item, Mask, abi, cached_pages
 from pyduet.descriptor import Descriptor
@@ -27,13 +26,6 @@ SIZES = {
     abi.IOC_DUMP_PENDING: abi.ITEM.size,
     abi.IOC_DUMP_MARKS: ctypes.sizeof(abi.FileRef),
 }
-
-
-@pytest.fixture(autouse=True)
-def still() -> Iterator[None]:
-    """Let nothing be written back meanwhile: it would be news."""
-    with no_periodic_writeback():
-        yield
 
 
 def entries(descriptor: Descriptor, number: int, *, tid: int = 0, count: int = 64) -> list[bytes]:

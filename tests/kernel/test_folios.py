@@ -6,7 +6,7 @@ page flags prove that the folios were large, and were split or moved.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -144,18 +144,7 @@ def scatter(path: Path) -> None:
     os.close(fd)
 
 
-@pytest.fixture
-def no_writeback() -> Iterator[None]:
-    """Nothing is written back unless somebody asks."""
-    period = Path("/proc/sys/vm/dirty_writeback_centisecs")
-    before = period.read_text()
-    period.write_text("0")
-    yield
-    period.write_text(before)
-
-
 @BOTH
-@pytest.mark.usefixtures("no_writeback")
 def test_migration_is_no_event(watch: Register, place: Path, mask: Mask) -> None:
     """Compaction moves pages to other frames, and nothing is told; later events find them."""
     path = fill(place / "tree/file", 3000)

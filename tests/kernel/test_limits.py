@@ -14,7 +14,6 @@ import pytest
 from conftest import EVENTS, STATES, SYSFS, counter
 from raw import errno_of
 from truth import PAGE, Watch, drop_caches, fill, identity, truth_of
-from writeback import no_periodic_writeback
 
 from pyduet import Device, FileId, Item, Mask, State
 
@@ -28,9 +27,8 @@ def store(name: str, value: object) -> None:
 
 @pytest.fixture(autouse=True)
 def default_limits(device: Device) -> Iterator[None]:
-    """Put the default limits back afterwards; meanwhile nothing is written back by itself."""
-    with no_periodic_writeback():
-        yield
+    """Put the default limits back afterwards."""
+    yield
     for name in ("limit_bytes", "task_limit_bytes"):
         store(name, 0)
 

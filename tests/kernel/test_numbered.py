@@ -6,7 +6,6 @@ FS_IOC_GETVERSION for what a file is called.
 """
 
 import errno
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,8 @@ from conftest import EVENTS, STATES
 from ordinary import ANNA, as_user, device_for_group, in_child, register_as, without_admin
 from raw import errno_of
 from truth import Watch, drop_caches, fill, identity
-from writeback import no_periodic_writeback
 
 from pyduet import Device, FileId, Item, NumberedTask, PathNotFoundError, Task, identity_of
-
-
-@pytest.fixture(autouse=True)
-def still() -> Iterator[None]:
-    """Let nothing be written back meanwhile: it would be news."""
-    with no_periodic_writeback():
-        yield
 
 
 def file_of(task: Task, path: Path) -> FileId:

@@ -7,7 +7,6 @@ Truth: truth.py, of every file below the directory.
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,10 @@ from actions import evict, punch, read_page, sync_file, write_at
 from conftest import EVENTS, STATES, SYSFS, counter
 from raw import errno_of
 from truth import PAGE, Watch, drop_caches, fill, identity
-from writeback import no_periodic_writeback
 
 from pyduet import Device, Mask, State
 
 RANGES = pytest.mark.parametrize("ranges", [False, True], ids=["pages", "ranges"])
-
-
-@pytest.fixture(autouse=True)
-def still() -> Iterator[None]:
-    """Nothing is written back by itself."""
-    with no_periodic_writeback():
-        yield
 
 
 def snapshot(device: Device, path: Path, mask: Mask = STATES, *, ranges: bool = False) -> Watch:
