@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from asleep import wait_until_asleep
 
 from pyduet import Item, Mask, State, abi
 from pyduet.task import Task
@@ -66,9 +67,10 @@ def test_close_wakes_a_thread_that_waits(pipe: Pipe) -> None:
     thread = threading.Thread(target=lambda: found.append(list(pipe.task.events())))
     thread.start()
     pipe.put(4)
-    time.sleep(0.2)  # until it waits
+    assert thread.native_id
+    wait_until_asleep(thread.native_id)
     pipe.task.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert indexes(found[0]) == [4]
 
@@ -102,7 +104,7 @@ def test_many_threads_and_one_that_closes() -> None:
                 thread.start()
             pipe.task.close()
             for thread in threads:
-                thread.join(10)
+                thread.join(60)
             assert not errors
 
 
@@ -117,18 +119,28 @@ def test_a_child_that_closes_its_task_ends_no_wait_here(pipe: Pipe) -> None:
     assert time.monotonic() - begin >= 0.3
     assert not pipe.task.closed
     pipe.put(1)
-    assert pipe.task.wait(10)
+    assert pipe.task.wait(60)
 
 
 def test_async_for(pipe: Pipe) -> None:
-    async def main() -> list[int]:
-        loop = asyncio.get_running_loop()
-        loop.call_later(0.05, pipe.put, 2)
-        loop.call_later(0.10, pipe.put, 4)
-        loop.call_later(0.20, pipe.task.close)
-        return indexes([item async for item in pipe.task])
+    found: list[int] = []
 
-    assert asyncio.run(asyncio.wait_for(main(), 10)) == [2, 4]
+    async def collect() -> None:
+        async for item in pipe.task:
+            found.extend(indexes([item]))
+
+    async def main() -> None:
+        collecting = asyncio.create_task(collect())
+        for index in (2, 4):
+            await asyncio.sleep(0.05)
+            pipe.put(index)
+            while found[-1:] != [index]:
+                await asyncio.sleep(0.01)
+        pipe.task.close()
+        await collecting
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert found == [2, 4]
 
 
 def test_nothing_stays_in_the_loop(pipe: Pipe) -> None:
@@ -137,7 +149,7 @@ def test_nothing_stays_in_the_loop(pipe: Pipe) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.call_later(0.05, pipe.put, 1)
-        assert await asyncio.wait_for(pipe.task.wait_async(), 10)
+        assert await asyncio.wait_for(pipe.task.wait_async(), 60)
         assert not loop.remove_reader(pipe.task.fileno())
         assert not loop.remove_reader(pipe.task._bell.fileno())
 
@@ -157,7 +169,7 @@ def test_cancelling_loses_nothing(pipe: Pipe) -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         pipe.put(9)
-        assert (await asyncio.wait_for(first(), 10)).index == 9
+        assert (await asyncio.wait_for(first(), 60)).index == 9
 
     asyncio.run(main())
 
@@ -174,26 +186,32 @@ def test_a_child_that_closes_its_task_ends_no_await_here(pipe: Pipe) -> None:
             async with asyncio.timeout(0.2):
                 await pipe.task.wait_async()
         pipe.put(1)
-        assert await asyncio.wait_for(pipe.task.wait_async(), 10)
+        assert await asyncio.wait_for(pipe.task.wait_async(), 60)
 
     asyncio.run(main())
 
 
 def test_several_tasks_in_one_loop() -> None:
     with contextlib.closing(Pipe()) as one, contextlib.closing(Pipe()) as other:
+        found: list[list[int]] = [[], []]
 
-        async def collect(pipe: Pipe) -> list[int]:
-            return indexes([item async for item in pipe.task])
+        async def collect(pipe: Pipe, told: list[int]) -> None:
+            async for item in pipe.task:
+                told.extend(indexes([item]))
 
-        async def main() -> list[list[int]]:
-            loop = asyncio.get_running_loop()
+        async def main() -> None:
+            both = asyncio.gather(collect(one, found[0]), collect(other, found[1]))
             for step in range(10):
-                loop.call_later(step / 100, (one, other)[step % 2].put, step * 2)
-            loop.call_later(0.3, one.task.close)
-            loop.call_later(0.3, other.task.close)
-            return await asyncio.gather(collect(one), collect(other))
+                await asyncio.sleep(0.01)
+                (one, other)[step % 2].put(step * 2)
+            while sum(map(len, found)) < 10:
+                await asyncio.sleep(0.01)
+            one.task.close()
+            other.task.close()
+            await both
 
-        assert asyncio.run(asyncio.wait_for(main(), 10)) == [[0, 4, 8, 12, 16], [2, 6, 10, 14, 18]]
+        asyncio.run(asyncio.wait_for(main(), 60))
+        assert found == [[0, 4, 8, 12, 16], [2, 6, 10, 14, 18]]
         assert threading.active_count() == 1
 
 
@@ -204,6 +222,6 @@ def test_a_second_coroutine_is_refused(pipe: Pipe) -> None:
         with pytest.raises(RuntimeError, match="another coroutine waits for the task on /p"):
             await pipe.task.wait_async()
         pipe.put(1)
-        assert await asyncio.wait_for(waiting, 10)
+        assert await asyncio.wait_for(waiting, 60)
 
     asyncio.run(main())
