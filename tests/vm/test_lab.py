@@ -87,7 +87,7 @@ def test_timeout_kills_the_machine() -> None:
     done = lab("run", "-q", "--no-load", "--timeout", "8", "--", "sleep", "1000")
     assert done.returncode == 124
     assert "--timeout" in done.stderr
-    assert time.monotonic() - begin < 40
+    assert time.monotonic() - begin < 280
 
 
 def test_terminal() -> None:
@@ -95,7 +95,7 @@ def test_terminal() -> None:
     termios.tcsetwinsize(theirs, (31, 97))
     script = "stty size; read line; echo got $line; exit 5"
     with subprocess.Popen(
-        [LAB, "run", "-q", "--no-load", "--timeout", "60", "--", "sh", "-c", script],
+        [LAB, "run", "-q", "--no-load", "--timeout", "280", "--", "sh", "-c", script],
         stdin=theirs,
         stdout=theirs,
         stderr=subprocess.PIPE,

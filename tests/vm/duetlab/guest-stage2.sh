@@ -16,7 +16,7 @@ control=/dev/vport${LAB_PORTS}p3
 n=0
 until [ -c $control ]; do
 	n=$((n + 1))
-	[ $n -gt 400 ] && echo "duet-lab: cannot start: no control port" >/dev/kmsg && bb poweroff -f
+	[ $n -gt 3000 ] && echo "duet-lab: cannot start: no control port" >/dev/kmsg && bb poweroff -f
 	bb sleep 0.02
 done
 exec 3<>$control
@@ -92,11 +92,12 @@ else
 	(bb cat $lab/err >/dev/vport${LAB_PORTS}p2; : >$lab/err.done) 3>&- &
 	bb setsid /bin/sh $lab/command </dev/null >$lab/out 2>$lab/err 3>&-
 	status=$?
-	# Normally done at once; a process left behind may hold the pipes open for ever.
+	# Normally done at once, but the host may be slow to take it; and a process left behind may
+	# hold the pipes open for ever.
 	n=0
 	until [ -e $lab/out.done ] && [ -e $lab/err.done ]; do
 		n=$((n + 1))
-		[ $n -gt 30 ] && break
+		[ $n -gt 500 ] && break
 		bb sleep 0.02
 	done
 fi
@@ -111,7 +112,7 @@ if [ -n "$LAB_MODULE" ]; then
 	while [ -d /sys/module/duet ]; do
 		bb rmmod duet 2>$lab/rmmod.log && break
 		n=$((n + 1))
-		[ $n -gt 50 ] && tell "trouble duet.ko does not unload: $(bb cat $lab/rmmod.log)" && break
+		[ $n -gt 300 ] && tell "trouble duet.ko does not unload: $(bb cat $lab/rmmod.log)" && break
 		bb sleep 0.1
 	done
 fi
@@ -141,7 +142,7 @@ while bb grep -q ' /mnt/duet ' /proc/mounts; do
 	n=0
 	until bb umount /mnt/duet 2>$lab/umount.log; do
 		n=$((n + 1))
-		[ $n -gt 30 ] && tell "trouble /mnt/duet does not unmount: $(bb cat $lab/umount.log)" && break 2
+		[ $n -gt 300 ] && tell "trouble /mnt/duet does not unmount: $(bb cat $lab/umount.log)" && break 2
 		bb sleep 0.1
 	done
 done
