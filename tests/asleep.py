@@ -27,3 +27,9 @@ def wait_until_asleep(pid: int, seconds: float = 120) -> None:
         looks = looks + 1 if now == last and now[0] == "S" else 0
         last = now
         time.sleep(_PAUSE)
+
+
+def call_of(thread: int | None) -> int | None:
+    """Return the system call that a thread of this process sleeps in; None while it runs."""
+    words = Path(f"/proc/self/task/{thread}/syscall").read_text().split()
+    return None if words[0] == "running" else int(words[0])

@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from asleep import wait_until_asleep
 from conftest import STATES, eventually, settings
 from ordinary import ANNA, as_user, device_for_group, in_child
 from truth import Watch, drop_caches, fill, identity
@@ -87,9 +87,10 @@ def test_close_wakes_a_reader(device: Device, place: Path) -> None:
     task = device.register(place / "tree", STATES)
     thread = threading.Thread(target=lambda: list(task.events()))
     thread.start()
-    time.sleep(0.2)  # until it waits
+    assert thread.native_id
+    wait_until_asleep(thread.native_id)
     task.close()
-    thread.join(20)
+    thread.join(120)
     assert not thread.is_alive()
     assert eventually(lambda: device.tasks() == [])
 
