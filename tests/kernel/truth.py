@@ -28,7 +28,9 @@ SYS_MOVE_PAGES, MPOL_MF_MOVE = 279, 2
 #: No folio of the page cache has more pages.
 FOLIO_MAX = 512
 #: Seconds for the kernel to let go of a file that was removed.
-SETTLE = 45
+SETTLE = 120
+#: Seconds for news that explain a difference: a thread of the kernel may have to run first.
+LATE = 20
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.mmap.restype = ctypes.c_void_p
 LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
@@ -297,14 +299,16 @@ class Watch:
 
         Of files that were there and are open but have no name any more, what
         was told is compared as well. Write-back and reclaim go on meanwhile,
-        so a difference counts only if no news comes that explains it. A file
+        and what was opened before Duet heard of opens is found by a thread of
+        the kernel, so a difference counts only if no news comes that explains
+        it. A file
         that was removed is gone when write-back let go of it (btrfs: its
         cleaner thread), which is waited for.
         """
         end = time.monotonic() + SETTLE
         while True:
             wrong, lost = self._differences(tree)
-            if self.read():
+            if self.read() or (wrong and time.monotonic() < end and self.task.wait(LATE)):
                 continue
             if wrong or not lost or time.monotonic() > end:
                 return wrong + lost
