@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from actions import evict, exchange, link_open_file, read_page, write_at
-from conftest import EVENTS, STATES
+from conftest import EVENTS, STATES, eventually
 from truth import Watch, drop_caches, fill, identity
 
 from pyduet import Mask, State, TaskGoneError
@@ -107,8 +107,17 @@ def test_rename_over(watch: Register, place: Path, mask: Mask) -> None:
     left = identity(old)
     new.rename(old)
     came = identity(old)
-    drop_caches(2)  # btrfs: its cleaner thread lets go of the old inode
-    assert one.all_news() == {(left, page): REMOVED for page in range(3)} | {
+    told: dict[tuple[tuple[int, int], int], State] = {}
+
+    def settled() -> bool:
+        drop_caches(2)  # btrfs: its cleaner thread lets go of the old inode
+        for at, state in one.all_news().items():
+            assert at not in told, "told twice"
+            told[at] = state
+        return {file for file, _ in told} == {left, came}
+
+    assert eventually(settled), told
+    assert told == {(left, page): REMOVED for page in range(3)} | {
         (came, page): ADDED for page in range(2)
     }
 

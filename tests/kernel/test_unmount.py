@@ -81,7 +81,7 @@ def test_task_is_told_and_blocks_nothing(watch: Register, disk: Disk, mask: Mask
     file = one.file_id(path)
     assert one.news(path) == dict.fromkeys(range(3), State.ADDED)
     disk.unmount()
-    assert one.task.wait(20)
+    assert one.task.wait(120)
     assert last_words(one) == {(file, page): State.REMOVED for page in range(3)}
     for each in (one, below):
         with pytest.raises(TaskGoneError):
@@ -108,6 +108,7 @@ def test_mounted_again(watch: Register, disk: Disk) -> None:
     old = watch(disk.tree)
     old.task.mark_done(old.file_id(path))
     disk.unmount()
+    assert eventually(disk.is_free)
     disk.mount()
     new = watch(disk.tree)
     assert new.read() == []
@@ -134,7 +135,7 @@ def test_lazy_unmount(watch: Register, disk: Disk) -> None:
     os.pread(fd, 1, 2 * 4096)
     assert one.news(file[:2]) == {2: State.ADDED}
     os.close(fd)
-    assert one.task.wait(20)
+    assert one.task.wait(120)
     assert last_words(one) == {(file, 2): State.REMOVED}
     with pytest.raises(TaskGoneError):
         one.task.read()
