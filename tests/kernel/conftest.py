@@ -147,7 +147,7 @@ def compile_c(tmp_path: Path) -> Callable[[str], Path]:
     return build
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
     """Return whether a condition comes true in time."""
     end = time.monotonic() + seconds
     while not condition():

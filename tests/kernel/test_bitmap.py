@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import EVENTS, STATES, counter
+from conftest import EVENTS, STATES, counter, eventually
 from truth import Watch, drop_caches, fill, identity
 
 from pyduet import Device, FileId, Mask, State
@@ -121,4 +121,4 @@ def test_many_marks_and_the_end(device: Device, place: Path) -> None:
         task.close()
     # What is freed by RCU is, before the machine is looked at again.
     time.sleep(1)
-    assert counter("bytes") == 0
+    assert eventually(lambda: counter("bytes") == 0)

@@ -54,7 +54,7 @@ class Debug:
 
     def __exit__(self, *_: object) -> None:
         """End it, and with it its tasks."""
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=120)
 
     def _say(self, words: tuple[object, ...]) -> None:
         assert self._process.stdin

@@ -365,7 +365,7 @@ def test_deleted_files_leave_nothing(watch: Register, place: Path) -> None:
         unread.task.wait(0)  # what cancelled is taken away by poll as well
         return counter("files") == counter("nodes") == 0
 
-    assert eventually(freed, 60)
+    assert eventually(freed)
     assert one.tracker.files() == []
 
 

@@ -40,7 +40,7 @@ def started(program: Path, path: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [program, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        late = threading.Timer(90, process.kill)
+        late = threading.Timer(300, process.kill)
         late.start()
         try:
             yield process
@@ -61,7 +61,7 @@ def line(process: subprocess.Popen[str]) -> tuple[str, set[int], str]:
 def refused(program: Path, *arguments: object) -> tuple[int, str]:
     """Run the example, which ends by itself; return its status and its one line of words."""
     done = subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+        [program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
     )
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     return done.returncode, done.stderr
@@ -90,7 +90,7 @@ def test_which_pages_of_which_file(program: Path, device: Device, place: Path) -
         [task] = device.tasks()
         assert (task.name, task.pid, task.path) == ("watch.c", process.pid, str(place / "tree"))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (-signal.SIGINT, "", "")
     assert eventually(lambda: device.tasks() == [])
 
@@ -169,5 +169,5 @@ def test_the_end(end: str, program: Path, device: Device, place: Path) -> None:
         else:
             (place / "tree").rmdir()
             words = "it is gone, or its file system was unmounted"
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (1, f"watch: {place}/tree: {words}\n")

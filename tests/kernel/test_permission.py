@@ -382,7 +382,7 @@ def test_nothing_is_readable_when_nothing_may_be_told(device: Device, place: Pat
     own.touch()
     os.chown(own, ANNA, ANNA)
     fill(own, 1)
-    thread.join(60)
+    thread.join(120)
     assert not thread.is_alive()
     assert [abi.Item.from_buffer_copy(data).uuid.ino for data in got] == [own.stat().st_ino]
     task.close()
@@ -478,7 +478,7 @@ def test_a_file_that_becomes_ones_own(device: Device, place: Path, how: str, mas
         path.chmod(0o666)
     with path.open("ab") as file:
         file.write(b"x" * PAGE)
-    assert watch.task.wait(20)
+    assert watch.task.wait(120)
     news = watch.news(path)
     assert State.ADDED | State.DIRTY in news[3]
     if mask == STATES:

@@ -150,7 +150,7 @@ def test_watched_subvolume_is_deleted(watch: Register, place: Path) -> None:
         one.read()
         return not one.tracker.files()
 
-    assert eventually(all_gone, 60)
+    assert eventually(all_gone)
     subvolume("create", place / "own")
     fill(place / "own/file", 2)
     assert one.read() == []

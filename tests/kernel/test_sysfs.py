@@ -338,7 +338,7 @@ def test_reading_while_tasks_come_and_go(device: Device, place: Path) -> None:
         for task in tasks:
             task.close()
     going = False
-    thread.join(60)
+    thread.join(120)
     assert wrong == []
     assert list(SYSFS.glob("task[0-9]*")) == []
 
@@ -369,7 +369,7 @@ def wakes(name: str, action: Callable[[], object]) -> bool:
         poller.register(fd, select.POLLPRI)
         assert poller.poll(0) == []
         action()
-        return poller.poll(10000) != []
+        return poller.poll(120_000) != []
     finally:
         os.close(fd)
 
@@ -398,7 +398,7 @@ class Uevents:
         )
         self.socket.bind((0, 1))
 
-    def next(self, seconds: float = 10) -> dict[str, str]:
+    def next(self, seconds: float = 120) -> dict[str, str]:
         """Return the next event of the device, nothing when there is none in time."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
