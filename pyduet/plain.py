@@ -3,6 +3,7 @@
 
 import dataclasses
 import enum
+import functools
 import types
 import typing
 from typing import Any, TypeVar
@@ -68,7 +69,7 @@ def _build(kind: Any, data: Any, where: str) -> Any:
         return _flags(kind, data, where)
     if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
         _expect(dict, data, where)
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         if missing := hints.keys() - data.keys():
             raise ValueError(f"{where} lacks {', '.join(sorted(missing))}")
         values = {name: _build(hint, data[name], f"{where}.{name}") for name, hint in hints.items()}
@@ -77,6 +78,12 @@ def _build(kind: Any, data: Any, where: str) -> Any:
         return float(data)
     _expect(kind, data, where)
     return data
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the types of a class's fields: to find them out costs more than to build it."""
+    return typing.get_type_hints(kind)
 
 
 def _flags(kind: type[enum.Flag], names: list[Any], where: str) -> enum.Flag:

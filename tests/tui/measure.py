@@ -6,9 +6,11 @@ usage: measure.py [SECONDS]
 
 Runs the screen in a terminal of 80x24, on the busy recording of the tests. It has begun when the
 last line of the first screen was written to the terminal, counted from exec; the best of five
-counts, since other programs only add to it. Then it is left alone on each screen for SECONDS, 20
-unless told, and the processor time that it took, of all its threads, is divided by them. Meanwhile
-the recording has ended, but its tasks grow older, as those of an idle machine do.
+counts, since other programs only add to it. The processor time until then is said as well.
+
+Then it is left alone on each screen for SECONDS, 20 unless told, and the processor time that it
+took, of all its threads, is divided by them. Meanwhile the recording has ended, but its tasks grow
+older, as those of an idle machine do.
 """
 
 import dataclasses
@@ -62,12 +64,13 @@ class Terminal:
 
     def left_alone(self, seconds: float) -> float:
         """Return the processor time of some seconds, as a part of them."""
-        before, end = self._used(), time.monotonic() + seconds
+        before, end = self.used(), time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self.read(left)
-        return (self._used() - before) / seconds
+        return (self.used() - before) / seconds
 
-    def _used(self) -> float:
+    def used(self) -> float:
+        """Return the processor time so far, in seconds."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
@@ -92,12 +95,16 @@ def main() -> None:
         DuetApp(Idle(str(RECORDING), speed=1000)).run()
         return
     seconds = float(sys.argv[1]) if sys.argv[1:] else 20.0
-    starts = []
+    starts, used = [], []
     for _ in range(5):
         terminal = Terminal(["-m", "pyduet", "tui", "--replay", str(RECORDING)])
         starts.append(terminal.drawn())
+        used.append(terminal.used())
         terminal.end()
-    print(f"drawn after: best {min(starts):.2f} s, median {statistics.median(starts):.2f} s")
+    print(
+        f"drawn after: best {min(starts):.2f} s, median {statistics.median(starts):.2f} s, "
+        f"with {min(used):.2f} s of a processor"
+    )
     terminal = Terminal([__file__, "--idle"])
     terminal.drawn()
     for number, name in enumerate(SCREENS, 1):

@@ -127,6 +127,8 @@ class Overview(DuetScreen):
 
     def show(self, view: View) -> None:
         """Show a look at the driver."""
+        if not view.kernel:
+            return  # nobody has looked yet
         if view.info is None or self._asked:
             self._diagnose()
         self._turn(doctor=view.info is None or self._asked)
