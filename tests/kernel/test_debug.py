@@ -285,6 +285,7 @@ def test_another_processes_task(device: Device, place: Path) -> None:
         shell.ask("reset", task.id, path)
         assert {item.file.ino for item in task.read()} == {path.stat().st_ino}
         assert shell.ask("rescan", task.id) == {"id": task.id}
+        assert shell.ask("deregister", task.id) == {"id": task.id}
     assert device.tasks() == []
 
 
@@ -334,7 +335,7 @@ def test_errors_change_nothing(device: Device, place: Path) -> None:
         "items 7": "task 7",
         "bitmap 9": "task 9",
         "rescan 300": "task 300",
-        f"deregister {task.id}": f"task {task.id}",
+        "deregister 9": "task 9",
         f"set {task.id} {path} {place}/none": f"{place}/none",
         f"set {task.id} {path} {pipe}": str(pipe),
         f"set {task.id} {path} {tree}": str(tree),

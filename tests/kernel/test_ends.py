@@ -296,7 +296,7 @@ def test_a_task_that_was_ended(device: Device, place: Path) -> None:
         target=lambda: answers.append(errno_of(lambda: os.read(ended.fileno(), 4096)))
     )
     reader.start()
-    assert eventually(lambda: _sleeps(reader))
+    assert eventually(lambda: call_of(reader.native_id) == READ)
     device.end(ended.id, pid=os.getpid())
     reader.join(60)
     assert answers == [errno.ESHUTDOWN]

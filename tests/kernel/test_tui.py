@@ -150,7 +150,7 @@ async def test_a_task_appears_and_dies(device: Device, place: Path) -> None:
             assert isinstance(app.screen, Confirm)
             line_with(app, "Its process goes on")
             await press(pilot, "n")
-            assert device.tasks() == [task]
+            assert [one.pid for one in device.tasks()] == [owner.pid]
             await press(pilot, "d", "y")
             await within_a_second(pilot, "it was ended", lambda: "has ended" in text(app))
             assert device.tasks() == []
