@@ -16,6 +16,7 @@ from duet_tui.widgets.grid import Grid
 from duet_tui.widgets.heat import Heat
 from duet_tui.widgets.lines import Lines
 from pilot import BUSY, in_loop, line_with, press, screen, text, until
+from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 from textual.widgets import Input, Switch
 
@@ -269,3 +270,38 @@ async def test_the_log_begins_with_what_is_so() -> None:
         app.note("error", "something\x1b[2J")
         await pilot.pause()
         line_with(app, "something\\x1b[2J")
+
+
+@in_loop
+async def test_the_last_line_stays_in_sight() -> None:
+    """Whatever becomes of the window, until somebody scrolls up, and again at its end."""
+
+    class Only(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Lines()
+
+    def add(first: int, end: int) -> None:
+        app.query_one(Lines).add(
+            ("12:00:00", "added", f"line {n} " + "." * 60) for n in range(first, end)
+        )
+
+    app = Only()
+    async with app.run_test(size=(80, 24)) as pilot:
+        add(0, 10)
+        await pilot.pause()
+        await pilot.resize_terminal(80, 8)
+        await until(pilot, lambda: "line 9 " in text(app))
+        await pilot.resize_terminal(40, 8)  # and a scroll bar takes a line
+        add(10, 200)
+        await until(pilot, lambda: "line 199 " in text(app))
+        app.query_one(Lines).focus()
+        await press(pilot, "pageup")
+        await until(pilot, lambda: "line 199 " not in text(app))
+        before = text(app)
+        add(200, 300)
+        await pilot.pause(0.3)
+        assert text(app).splitlines()[0] == before.splitlines()[0]
+        await press(pilot, "end")
+        await until(pilot, lambda: "line 299 " in text(app))
+        add(300, 400)
+        await until(pilot, lambda: "line 399 " in text(app))

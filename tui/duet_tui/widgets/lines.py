@@ -50,6 +50,8 @@ class Lines(ScrollView, can_focus=True):
         self._shown: list[tuple[str, str, str]] = []
         self._search = ""
         self._paused = False
+        #: Whether the last line is to stay in sight: until somebody scrolls away from it.
+        self._follow = True
         self._strips: LRUCache[tuple[object, ...], Strip] = LRUCache(512)
 
     def add(self, lines: Iterable[tuple[str, str, str]]) -> None:
@@ -64,6 +66,7 @@ class Lines(ScrollView, can_focus=True):
     def clear(self) -> None:
         """Forget all lines."""
         self._all.clear()
+        self._follow = True
         self._rebuild()
 
     @property
@@ -100,7 +103,6 @@ class Lines(ScrollView, can_focus=True):
         self._show()
 
     def _show(self) -> None:
-        follow = self.is_vertical_scroll_end or self.max_scroll_y == 0
         width = max(
             (len(time) + len(word) + len(text) + 4 for time, word, text in self._shown[-200:]),
             default=0,
@@ -108,9 +110,21 @@ class Lines(ScrollView, can_focus=True):
         self.virtual_size = Size(
             max(width, self.virtual_size.width if self._shown else 0), len(self._shown)
         )
-        if follow:
-            self.scroll_end(animate=False, immediate=True, x_axis=False)
+        self._keep_up()
         self.refresh()
+
+    def _keep_up(self) -> None:
+        if self._follow:
+            self.scroll_end(animate=False, immediate=True, x_axis=False)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Follow when the last line was scrolled to, and no longer when it was left."""
+        super().watch_scroll_y(old_value, new_value)
+        self._follow = self.is_vertical_scroll_end
+
+    def on_resize(self) -> None:
+        """Keep the last line in sight: with less room it would be out of it."""
+        self._keep_up()
 
     def render_line(self, y: int) -> Strip:
         """Draw a line."""
