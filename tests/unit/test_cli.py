@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import schema
 from asleep import wait_until_asleep
+from pseudoterminal import terminal
 
 from pyduet import __version__, abi
 from pyduet.cli import Exit, parser
@@ -79,6 +80,38 @@ def test_metrics_say_that_it_is_not_loaded(tmp_path: Path) -> None:
     assert failed.returncode == Exit.BAD_PATH
     assert failed.stderr.count("\n") == 1
     assert str(tmp_path / "none") in failed.stderr
+
+
+def test_the_screen_needs_a_terminal() -> None:
+    done = duet("tui")
+    assert (done.returncode, done.stdout) == (Exit.FAILED, "")
+    assert done.stderr.startswith("duet: tui needs a terminal; ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_screen_of_what_is_no_recording(tmp_path: Path) -> None:
+    """It says so before it takes the terminal."""
+    file = tmp_path / "file"
+    file.write_text("no recording\n")
+    for path, code in ((file, Exit.FAILED), (tmp_path / "none", Exit.BAD_PATH)):
+        status, shown = in_terminal("tui", "--replay", path)
+        assert status == code
+        assert shown.startswith(f"duet: {path}")
+        assert shown.count("\n") == 1
+
+
+def test_the_screen_without_textual() -> None:
+    """What is missing, and how it is installed."""
+    program = (
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name == 'textual' else find(name)\n"
+        "from pyduet.cli import main\n"
+        "sys.exit(main(['tui']))"
+    )
+    with terminal(sys.executable, "-c", program) as there:
+        assert "duet: tui needs textual" in there.until("install pyduet[tui] with pip")
+        assert there.wait() == Exit.FAILED
 
 
 def test_something_else_than_duet() -> None:

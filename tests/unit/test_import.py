@@ -22,3 +22,9 @@ def test_only_ioctl_opt_beyond_the_standard_library() -> None:
 def test_nothing_that_few_need() -> None:
     heavy = {"argparse", "asyncio", "json", "numpy", "subprocess"}
     assert not heavy & modules_after("import pyduet")
+
+
+def test_the_command_brings_in_no_screen() -> None:
+    """Textual is for duet tui alone."""
+    new = modules_after("import pyduet.cli; pyduet.cli.parser()")
+    assert not {"textual", "duet_tui", "pyudev", "rich"} & {name.split(".")[0] for name in new}
