@@ -541,7 +541,9 @@ int duet_register(struct duet_registration *reg)
 	mutex_unlock(&duet.lock);
 	if (!err) {
 		mutex_lock(&task->lock);
-		err = duet_scan(task);
+		/* Its end may have come first: there is nothing to scan then. */
+		err = test_bit(DUET_TASK_STOPPED, &task->flags) ?
+		      -ESHUTDOWN : duet_scan(task);
 		clear_bit(DUET_TASK_QUIET, &task->flags);
 		mutex_unlock(&task->lock);
 		reg->tid = task->slot + 1;
