@@ -403,7 +403,11 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 		ref->gen = gen;
 		ref->result = 1;
 	}
-	err = duet_out_copy(&out);
+	/* What was found up to its end is not all. */
+	if (test_bit(DUET_TASK_STOPPED, &task->flags))
+		err = -ESHUTDOWN;
+	else
+		err = duet_out_copy(&out);
 	args->cursor = more ? ino : DUET_CURSOR_END;
 	kvfree(out.buf);
 put:

@@ -120,14 +120,26 @@ void duet_marks_destroy(struct duet_task *task)
 	mtree_destroy(&task->marks);
 }
 
+/* The next mark from an index on, which is left behind it; none once it ends. */
+static void *duet_next_mark(struct duet_task *task, unsigned long *index)
+{
+	void *mark = NULL;
+
+	/* They are freed a grace period after STOPPED is set. */
+	rcu_read_lock();
+	if (!test_bit(DUET_TASK_STOPPED, &task->flags))
+		mark = mt_find(&task->marks, index, ULONG_MAX - 1);
+	rcu_read_unlock();
+	return mark;
+}
+
 /* The first file that is done, from an inode number on. */
 bool duet_next_done(struct duet_task *task, unsigned long *ino, u32 *gen)
 {
 	unsigned long index = *ino;
 	void *mark;
 
-	/* Leaves index behind what it found. */
-	while ((mark = mt_find(&task->marks, &index, ULONG_MAX - 1))) {
+	while ((mark = duet_next_mark(task, &index))) {
 		if (!duet_mark_is_done(mark))
 			continue;
 		*ino = index - 1;
