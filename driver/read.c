@@ -369,6 +369,9 @@ static ssize_t duet_task_read(struct file *file, char __user *buf,
 				break;
 			continue;
 		}
+		/* Cut short by the task's end: that is said, not a file's. */
+		if (test_bit(DUET_TASK_STOPPED, &task->flags))
+			continue;
 		/* A snapshot has an end, which is read as of a file. */
 		if (done || duet_is_snapshot(task))
 			break;
