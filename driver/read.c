@@ -408,6 +408,9 @@ static __poll_t duet_task_poll(struct file *file, poll_table *wait)
 	__poll_t mask = 0;
 
 	poll_wait(file, &task->wait, wait);
+	/* Said also while somebody reads: who reads may leave after us. */
+	if (test_bit(DUET_TASK_STOPPED, &task->flags))
+		return EPOLLHUP | EPOLLERR;
 	if (!mutex_trylock(&task->read_lock))
 		return 0;	/* somebody reads; he is who would get it */
 	mutex_lock(&task->lock);
