@@ -2,6 +2,7 @@
 """How a task is passed on to others, and how it ends when what it watched is no more."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import select
@@ -20,10 +21,10 @@ from asleep import call_of
 from conftest import EVENTS, STATES, counter, eventually
 from ordinary import in_child
 from raw import errno_of, ioctl, resized
-from test_life import READ, file_system
+from test_life import POLL, READ, file_system
 from truth import Watch, drop_caches, fill, identity
 
-from pyduet import Device, FileId, Mask, State, Task, TaskGoneError, abi
+from pyduet import Device, FileId, Mask, OffError, State, Task, TaskGoneError, abi
 
 
 def test_a_descriptor_that_is_sent(device: Device, place: Path) -> None:
@@ -357,3 +358,129 @@ def test_two_end_a_task_that_is_closed(device: Device, place: Path) -> None:
         assert answers.count(0) <= 1
         assert device.tasks() == []
     assert eventually(lambda: counter("nodes") == counter("bytes") == 0)
+
+
+@pytest.mark.parametrize("how", ["end", "stop"])
+def test_a_reader_and_a_poller_of_one_task_are_told(device: Device, place: Path, how: str) -> None:
+    """The poller also where it looks before the reader has left: nothing would wake it again."""
+    for _ in range(5):
+        if not device.is_on():
+            device.start()
+        task = device.register(place / "tree", STATES)
+        os.set_blocking(task.fileno(), True)
+        with ThreadPoolExecutor(2) as pool:
+            read = pool.submit(errno_of, partial(os.read, task.fileno(), 4096))
+            assert eventually(partial(_somebody_is_in, pool, READ))
+            polled = pool.submit(_poll, task.fileno())
+            assert eventually(partial(_somebody_is_in, pool, POLL))
+            device.stop() if how == "stop" else device.end(task.id)
+        assert read.result() == errno.ESHUTDOWN
+        assert polled.result() == [(task.fileno(), select.POLLHUP | select.POLLERR)]
+        task.close()
+
+
+def _poll(fd: int) -> list[tuple[int, int]]:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return poll.poll(60_000)
+
+
+def _somebody_is_in(pool: ThreadPoolExecutor, number: int) -> bool:
+    """Return whether a thread of the pool sleeps in a system call."""
+    return number in [call_of(thread.native_id) for thread in pool._threads]
+
+
+def test_a_task_that_is_ended_while_it_registers(device: Device, place: Path) -> None:
+    """Before, while and after it looks at what is cached: it is told, and nothing stays.
+
+    What it would have looked at went with its end. KASAN sees that it does not: the debug kernel.
+    """
+    for number in range(100):
+        fill(place / f"tree/{number}", 1)
+    registering = True
+
+    def end_all() -> int:
+        ended = 0
+        while registering:
+            for task_id in range(1, 5):
+                ended += not errno_of(partial(device.end, task_id))
+        return ended
+
+    def register(mask: Mask, snapshot: bool) -> int:
+        refused = 0
+        for _ in range(40):
+            try:
+                device.register(place / "tree", mask, snapshot=snapshot).close()
+            except OffError:
+                refused += 1
+        return refused
+
+    with ThreadPoolExecutor(4) as pool:
+        ends = pool.submit(end_all)
+        try:
+            kinds = ((STATES, False), (EVENTS, False), (STATES, True))
+            refused = sum(
+                [one.result() for one in [pool.submit(register, *kind) for kind in kinds]]
+            )
+        finally:
+            registering = False
+    assert 0 < refused <= ends.result()
+    assert device.is_on()
+    assert [counter(name) for name in ("tasks", "files", "nodes", "bytes")] == [0, 0, 0, 0]
+
+
+def test_a_task_that_is_ended_while_duet_is_switched_off(device: Device, place: Path) -> None:
+    """Whoever is first, a reader is told, and Duet can be switched on again."""
+    path = fill(place / "tree/file", 3)
+    for _ in range(20):
+        task = device.register(place / "tree", STATES)
+        path.read_bytes()
+        with ThreadPoolExecutor(3) as pool:
+            told = pool.submit(_read_to_the_end, task)
+            stop = pool.submit(device.stop)
+            end = pool.submit(errno_of, partial(device.end, task.id))
+        assert told.result() == errno.ESHUTDOWN
+        assert stop.result() is None
+        assert end.result() in (0, errno.ESHUTDOWN, errno.ESRCH)
+        assert [counter(name) for name in ("tasks", "files", "nodes", "bytes")] == [0, 0, 0, 0]
+        device.start()
+        task.close()
+
+
+def _read_to_the_end(task: Task) -> int:
+    """Read until there is an error, and return it."""
+    while not (error := errno_of(lambda: task.wait(60) and task.read())):
+        pass
+    return error
+
+
+def test_marks_that_are_dumped_while_the_task_ends(device: Device, place: Path) -> None:
+    """It tells them all, or that the task has ended, and never some of them for all.
+
+    They are freed at the end. KASAN sees that nobody looks at them then: the debug kernel.
+    """
+    for _ in range(10):
+        task = device.register(place / "tree", STATES)
+        task.mark_many(FileId(2**40 + i, 1, task.id) for i in range(3000))
+        counts: list[int] = []
+        with ThreadPoolExecutor(2) as pool:
+            told = [pool.submit(_dump_marks, task, counts) for _ in range(2)]
+            assert eventually(partial(any, counts))
+            device.end(task.id)
+        assert [one.result() for one in told] == [errno.ESHUTDOWN] * 2
+        assert set(counts) == {3000}
+        task.close()
+    assert counter("bytes") == 0
+
+
+def _dump_marks(task: Task, counts: list[int]) -> int:
+    """Dump a task's marks until there is an error, which is returned, and count them."""
+    buffer = ctypes.create_string_buffer(64 << 10)
+    while True:
+        request = abi.Dump(
+            len=len(buffer), buf=ctypes.addressof(buffer), size=ctypes.sizeof(abi.FileRef)
+        )
+        if error := ioctl(task.fileno(), abi.IOC_DUMP_MARKS, request):
+            return -error
+        assert request.cursor == abi.CURSOR_END
+        counts.append(request.nr)
