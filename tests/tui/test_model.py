@@ -2,10 +2,8 @@
 """What the screens are built on, without a screen."""
 
 import dataclasses
-import random
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 from duet_tui.backend import parse_uuid
@@ -18,9 +16,10 @@ from duet_tui.sample import BUDGET, Node, nodes_of, sample, search
 from duet_tui.track import History, Track
 from duet_tui.view import View, is_same
 from duet_tui.widgets.bars import bar, columns, rate
+from large import Large
 from pilot import BUSY, FIRST_LIGHT
 
-from pyduet import FileId, Item, NodeInfo, State, Table
+from pyduet import FileId, Item, NodeInfo, State
 from pyduet.info import EventCounts
 
 NOTHING = EventCounts(0, 0, 0, 0)
@@ -168,30 +167,6 @@ def test_drops_are_said_twice_not_each_second(view: View) -> None:
 # The table
 
 
-class Large(Replay):
-    """A table of a million nodes, as the driver would dump it: made up while it is read.
-
-    The lab proves the driver's dump; this is about how much of it is read.
-    """
-
-    BUCKETS = 1 << 20
-
-    def __init__(self) -> None:
-        super().__init__(str(FIRST_LIGHT), speed=0)
-        chance = random.Random(1)
-        self.lengths = bytes(chance.choices((0, 1, 2, 3), (40, 35, 20, 5), k=self.BUCKETS))
-        self.read = 0
-
-    def table(self) -> Table:
-        return Table(self.BUCKETS, sum(self.lengths), 3, (0,) * 16)
-
-    def nodes(self, first: int = 0, end: int = 0) -> Iterator[NodeInfo]:
-        for bucket in range(first, end or self.BUCKETS):
-            for chain in range(self.lengths[bucket]):
-                self.read += 1
-                yield NodeInfo(bucket, bucket % 1000, 1, 1, 64 * chain, 1, False, 1, 0, NOTHING)
-
-
 def test_a_million_nodes_are_sampled() -> None:
     """A pass reads some thousand nodes, of each part of the table, at each turn others."""
     large = Large()
@@ -229,10 +204,10 @@ def test_a_search_looks_everywhere_and_stops_when_told() -> None:
         found.extend(nodes)
 
     search(large, lambda node: node.bucket == 1_000_000, progress, lambda: False)
-    assert seen == large.BUCKETS
+    assert seen == large.buckets
     assert len(found) == large.lengths[1_000_000]
-    search(large, lambda _: False, progress, lambda: seen < large.BUCKETS)
-    assert seen < large.BUCKETS
+    search(large, lambda _: False, progress, lambda: seen < large.buckets)
+    assert seen < large.buckets
 
 
 def test_shares_of_a_node_are_put_together() -> None:

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 from duet_tui.app import DuetApp
 from duet_tui.replay import Replay
-from duet_tui.screens.base import TITLES, DuetScreen
-from duet_tui.screens.buckets import BucketsScreen
+from duet_tui.sample import BUDGET
+from duet_tui.screens.base import TITLES, Cell, DuetScreen
+from duet_tui.screens.buckets import BucketsScreen, OfRange
 from duet_tui.screens.task import TaskScreen
 from duet_tui.widgets.dialogs import AskExport, Confirm
 from duet_tui.widgets.files import Files
 from duet_tui.widgets.grid import Grid
 from duet_tui.widgets.heat import Heat
 from duet_tui.widgets.lines import Lines
+from large import Large
 from pilot import BUSY, in_loop, line_with, press, screen, text, until
 from textual.app import App, ComposeResult
 from textual.pilot import Pilot
@@ -39,7 +41,7 @@ async def test_overview_says_what_is_so() -> None:
     async with screen() as (app, _):
         assert "on, 2 of 8 tasks" in line_with(app, "1 Overview")
         for said in (
-            "30.2 MiB", "7, 752 bytes each", "7, 392 bytes each", "73 added", "alive: added",
+            "30.2 MiB", "7 (752 bytes each)", "7 (392 bytes each)", "73 added", "alive: added",
             "6.12.117+deb12-amd64",
         ):  # fmt: skip
             line_with(app, said)
@@ -160,7 +162,7 @@ async def test_the_whole_table_is_drawn_and_a_cell_opens() -> None:
         await until(pilot, lambda: "7 nodes in 131,072 buckets" in text(app))
         drawn = "\n".join(heat.render_line(y).text for y in range(heat.size.height))
         assert drawn.count("·") == 7
-        line_with(app, "all were read")
+        line_with(app, "all of them were read")
         line_with(app, "131k 7   0")
         await press(pilot, "n")
         assert heat.render_line(0).text[heat.cursor] == "·"
@@ -172,6 +174,63 @@ async def test_the_whole_table_is_drawn_and_a_cell_opens() -> None:
         await until(pilot, lambda: "0 nodes" in text(app))
         await press(pilot, "escape", "g", *"131072", "enter")
         line_with(app, "no bucket")
+
+
+@in_loop
+async def test_a_large_table_is_read_in_pieces() -> None:
+    """More than 100,000 nodes: little is read for a look, and shown some rows at a time."""
+    large = Large(1 << 17)
+    assert large.count > 100_000
+    async with screen(large) as (app, pilot):
+        await press(pilot, "3")
+        await until(pilot, lambda: "a cell is" in text(app))
+        assert large.read < 2 * BUDGET
+        # Nothing changes in the table: it is not read again.
+        read, calls = large.read, len(large.calls)
+        app.screen.refresh_view(app.view)
+        assert (large.read, len(large.calls)) == (read, calls)
+        line_with(app, "of them were read, others next time")
+        await press(pilot, "enter")
+        opened = app.screen
+        assert isinstance(opened, BucketsScreen)
+        await until(pilot, lambda: opened.nodes)
+        assert len(large.calls) == calls + 1, "the buckets of the cell, and no others"
+        assert large.read - read == len(opened.nodes) < 300
+        await press(pilot, "escape")
+        del large.calls[:]
+        added = []
+        show = Grid.extend
+
+        def extend(grid: Grid, rows: dict[str, tuple[Cell, ...]]) -> None:
+            added.append(len(rows))
+            show(grid, rows)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Grid, "extend", extend)
+            await press(pilot, "f", *"7:1", "enter")
+            await until(pilot, lambda: isinstance(app.screen, BucketsScreen))
+            await until(pilot, lambda: "all of the table" in text(app))
+        assert large.calls == [(first, first + 4096) for first in range(0, 1 << 17, 4096)]
+        expected = sum(large.lengths[bucket] for bucket in range(6, 1 << 17, 1000))
+        assert isinstance(app.screen, BucketsScreen)
+        assert sum(added) == len(app.screen.nodes) == expected
+        assert max(added) <= 100
+
+
+@in_loop
+async def test_many_nodes_of_a_cell_are_cut_off() -> None:
+    """A screen of rows is enough to look at; it says that there are more."""
+    large = Large(1 << 17)
+    async with screen(large) as (app, pilot):
+        opened = BucketsScreen(OfRange(0, 1 << 17), "table")
+        app.push_screen(opened)
+        await until(pilot, lambda: len(opened.nodes) == 1000)
+        line_with(app, "the first 1000 of more nodes")
+        assert large.read < 2000
+        # Another reading begins while one is on its way.
+        await press(pilot, "r", "r", "n", "p")
+        await until(pilot, lambda: len(opened.nodes) == 1000)
+        assert len(opened.query_one(Grid).found) == 1000
 
 
 @in_loop

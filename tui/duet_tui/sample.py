@@ -35,6 +35,11 @@ class Picture:
     read: int
     seconds: float
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the table was read."""
+        return self.read == self.per_cell
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

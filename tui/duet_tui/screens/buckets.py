@@ -2,9 +2,11 @@
 """Buckets opened into their nodes: of a part of the table, or those that hold a file."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,8 +23,10 @@ from duet_tui.widgets.grid import Grid
 from pyduet.cli.text import plural, printable
 from pyduet.events import FileId, Mask
 
-#: Nodes that are shown at a time.
-_MOST = 1000
+#: Nodes that are shown at most, and added at a time: so much that a key waits for no more.
+_MOST, _ADDED = 1000, 100
+#: Seconds between two words of a search.
+_TELL = 0.2
 _HEADS = ("bucket", "pages", "cached", "dirty", "tasks", "file")
 _PAGES = 64
 
@@ -57,11 +61,11 @@ class BucketsScreen(DuetScreen):
     field of the bitmap. *n* and *p* go to the next and the previous buckets; *Escape* goes back.
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f", "file", "Buckets of file"),
+        Binding("f", "file", "File"),
         Binding("t", "task", "Task"),
         Binding("n", "turn(1)", "Next"),
-        Binding("p", "turn(-1)", "Previous"),
-        Binding("r", "again", "Read anew"),
+        Binding("p", "turn(-1)", "Previous", show=False),
+        Binding("r", "again", "Reread"),
     ]
 
     def __init__(self, what: OfRange | OfFile, mode: str) -> None:
@@ -90,6 +94,7 @@ class BucketsScreen(DuetScreen):
     def on_mount(self) -> None:
         """Begin to read."""
         super().on_mount()
+        self._loop = asyncio.get_running_loop()
         self.action_again()
 
     def on_unmount(self) -> None:
@@ -140,19 +145,39 @@ class BucketsScreen(DuetScreen):
         )
         count = f"the first {_MOST} of more nodes" if more else plural(len(nodes), "node")
         said = f"{buckets}: {count}"
-        if not stopped.is_set():
-            self.app.call_from_thread(self._add, nodes, paths, said)
+        self._hand_over(nodes, paths, said, stopped)
+
+    def _hand_over(
+        self,
+        nodes: list[Node],
+        paths: dict[tuple[int, int], str],
+        said: str,
+        stopped: threading.Event,
+    ) -> None:
+        """Have nodes shown, some at a time, by the thread of the screen."""
+        for first in range(0, max(len(nodes), 1), _ADDED):
+            adding = self._add(nodes[first : first + _ADDED], paths, said, stopped)
+            added = asyncio.run_coroutine_threadsafe(adding, self._loop)
+            # Not for ever: the screen may be left, and its loop with it.
+            while not stopped.is_set():
+                with contextlib.suppress(TimeoutError):
+                    added.result(0.1)
+                    break
 
     def _search(self, file: FileId, stopped: threading.Event) -> None:
-        count = 0
+        count, told = 0, time.monotonic()
+        waiting: list[Node] = []
 
         def progress(done: int, buckets: int, found: list[Node]) -> None:
-            nonlocal count
-            if not (found or done == buckets or done // 4096 % 16 == 0):
-                return
-            room = max(0, _MOST - count)
+            nonlocal count, told
+            waiting.extend(found[: max(0, _MOST - count)])
             count += len(found)
-            paths = self._asked(found)
+            if done < buckets and time.monotonic() - told < _TELL:
+                return
+            told = time.monotonic()
+            new = list(waiting)
+            waiting.clear()
+            paths = self._asked(new)
             part = (
                 f"{done:,} of {buckets:,} buckets were looked through"
                 if done < buckets
@@ -160,8 +185,7 @@ class BucketsScreen(DuetScreen):
             )
             name = {**self._paths, **paths}.get(file[:2], str(file))
             said = f"{name}: {plural(count, 'node')}; {part}"
-            if not stopped.is_set():
-                self.app.call_from_thread(self._add, found[:room], paths, said)
+            self._hand_over(new, paths, said, stopped)
 
         search(
             self.duet.backend,
@@ -180,15 +204,21 @@ class BucketsScreen(DuetScreen):
         new = [file for file in files if file.task and file[:2] not in self._paths]
         return {file[:2]: path for file, path in self.duet.backend.paths(new).items()}
 
-    def _add(self, nodes: list[Node], paths: dict[tuple[int, int], str], said: str) -> None:
-        if not self.is_mounted:
+    async def _add(
+        self,
+        nodes: list[Node],
+        paths: dict[tuple[int, int], str],
+        said: str,
+        stopped: threading.Event,
+    ) -> None:
+        if stopped.is_set():  # they are of another reading
             return
         self._paths.update(paths)
+        before = len(self.nodes)
         self.nodes += nodes
-        if nodes:
-            self.query_one(Grid).show(
-                {str(at): self._row(node) for at, node in enumerate(self.nodes)}
-            )
+        self.query_one(Grid).extend(
+            {str(at): self._row(node) for at, node in enumerate(nodes, before)}
+        )
         self.say("#buckets_said", said)
         self._show_bits()
 

@@ -45,7 +45,7 @@ class TableScreen(DuetScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("g", "go", "Bucket"),
         Binding("f", "find", "Find file"),
-        Binding("r", "again", "Read anew"),
+        Binding("r", "again", "Reread"),
     ]
 
     def __init__(self) -> None:
@@ -62,6 +62,7 @@ class TableScreen(DuetScreen):
         yield Static("", id="shape", markup=False)
         yield Heat(id="heat")
         yield Static("", id="reading", markup=False)
+        yield Static("", id="cursor", markup=False)
         yield Static("", id="legend", markup=False, classes="said")
         with_chains = Horizontal(
             Static("", id="chains", markup=False), id="chains_panel", classes="panel"
@@ -75,7 +76,7 @@ class TableScreen(DuetScreen):
             words = "Duet is off: there is no table" if view.info else view.problem
             self.say("#shape", words)
             self.query_one(Heat).show([])
-            for name in ("#reading", "#legend", "#chains"):
+            for name in ("#reading", "#cursor", "#legend", "#chains"):
                 self.say(name, "")
             self._picture, self._seen = None, None
             return
@@ -118,11 +119,14 @@ class TableScreen(DuetScreen):
         self.say(
             "#shape",
             f"{plural(table.nodes, 'node')} in {plural(table.buckets, 'bucket')}: "
-            f"load {load:.3f}, longest chain {table.longest}",
+            f"load {load:.3g}, longest chain {table.longest}",
         )
         heat = self.query_one(Heat)
         heat.show(picture.cells, 1 / picture.read)
-        self.say("#legend", heat.legend)
+        if picture.whole:
+            self.say("#legend", f"{heat.legend(1 / picture.per_cell)}  nodes a cell")
+        else:
+            self.say("#legend", f"{heat.legend(1)}  nodes a bucket")
         self._say_reading()
         self.say("#chains", _chains(table.chains))
 
@@ -131,20 +135,21 @@ class TableScreen(DuetScreen):
         if picture is None:
             return
         clock = time.strftime("%H:%M:%S", time.localtime(self.duet.backend.now()))
-        read = (
-            "all were read"
-            if picture.read == picture.per_cell
-            else f"{picture.read:,} of them were read"
-        )
+        if picture.whole:
+            read = "all of them were read"
+        else:
+            read = f"{picture.read:,} of them {plural_were(picture.read)} read, others next time"
         heat = self.query_one(Heat)
         first = heat.cursor * picture.per_cell
         last = min(first + picture.per_cell, picture.table.buckets) - 1
         at = picture.cells[heat.cursor] if heat.cursor < len(picture.cells) else 0
-        self.say(
-            "#reading",
-            f"{clock}  a cell is {plural(picture.per_cell, 'bucket')}, {read}.  "
-            f"At the cursor: {first:,} to {last:,}, {at:.2f} nodes a bucket",
+        self.say("#reading", f"{clock}  a cell is {plural(picture.per_cell, 'bucket')}, {read}")
+        holds = (
+            plural(round(at * (last + 1 - first)), "node")
+            if picture.whole
+            else f"{at:.2f} nodes a bucket"
         )
+        self.say("#cursor", f"at the cursor: buckets {first:,} to {last:,}, {holds}")
 
     def on_heat_resized(self) -> None:
         """Read as many cells as there is room for now."""
@@ -204,7 +209,7 @@ class TableScreen(DuetScreen):
 
     def export(self) -> tuple[Any, list[str]]:
         """Return what is on the screen."""
-        names = ("#shape", "#reading", "#chains")
+        names = ("#shape", "#reading", "#cursor", "#legend", "#chains")
         lines = [
             line
             for name in names
@@ -223,6 +228,11 @@ def _chains(chains: Iterable[int]) -> str:
     counts = "".join(f"{short(count):^{_CHAIN_WIDTH}}" for count in numbers)
     heads = [*map(str, range(len(numbers) - 1)), f"{len(numbers) - 1}+"]
     return "\n".join([*lines, counts, "".join(f"{head:^{_CHAIN_WIDTH}}" for head in heads)])
+
+
+def plural_were(number: int) -> str:
+    """Return the verb for some."""
+    return "was" if number == 1 else "were"
 
 
 def short(number: int) -> str:

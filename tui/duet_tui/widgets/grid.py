@@ -9,6 +9,9 @@ from textual.widgets import DataTable
 
 from duet_tui.screens.base import Cell
 
+#: Characters that left and right scroll.
+_COLUMNS = 8
+
 
 class Grid(DataTable[Cell]):
     """Rows of cells, each with a key.
@@ -106,6 +109,17 @@ class Grid(DataTable[Cell]):
         if moved:
             self._sort(at)
 
+    def extend(self, rows: Mapping[str, tuple[Cell, ...]]) -> None:
+        """Show further rows, whose keys are new; those that are there are not looked at."""
+        self._all.update(rows)
+        wanted = {key: row for key, row in rows.items() if self._matches(row)}
+        at = self.cursor_key
+        for key, row in wanted.items():
+            self.add_row(*row, key=key)
+        self.found.update(wanted)
+        if wanted:
+            self._sort(at)
+
     def _matches(self, row: tuple[Cell, ...]) -> bool:
         return not self._search or any(self._search in cell.plain.casefold() for cell in row)
 
@@ -125,6 +139,14 @@ class Grid(DataTable[Cell]):
         self._sort(self.cursor_key)
         self._update_count += 1
         self.refresh()
+
+    def action_cursor_right(self) -> None:
+        """Show columns further right; the cursor is a whole row."""
+        self.scroll_relative(x=_COLUMNS, animate=False)
+
+    def action_cursor_left(self) -> None:
+        """Show columns further left."""
+        self.scroll_relative(x=-_COLUMNS, animate=False)
 
     def action_sort_next(self) -> None:
         """Sort by the next column."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The whole hash table in one picture: each cell stands for some buckets."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import ClassVar
@@ -8,6 +9,7 @@ from typing import ClassVar
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -53,7 +55,7 @@ class Heat(Widget, can_focus=True):
         Binding("right", "move(1,0)", "Right", show=False),
         Binding("home", "jump(0)", "First", show=False),
         Binding("end", "jump(-1)", "Last", show=False),
-        Binding("n", "occupied(1)", "Next used"),
+        Binding("n", "occupied(1)", "Next"),
         Binding("p", "occupied(-1)", "Previous used", show=False),
         Binding("enter", "open", "Open"),
     ]
@@ -125,8 +127,10 @@ class Heat(Widget, can_focus=True):
                 self.action_open()
 
     def _go(self, cell: int) -> None:
-        self.cursor = cell
-        self.refresh()
+        width = max(1, self.size.width)
+        before, self.cursor = self.cursor, cell
+        # Two lines, not thousands of cells: the cursor has to follow a key that is held down.
+        self.refresh(*(Region(0, one // width, width, 1) for one in {before, cell}))
         self.post_message(self.Moved())
 
     def on_resize(self) -> None:
@@ -141,14 +145,18 @@ class Heat(Widget, can_focus=True):
         """Hide the cursor."""
         self.refresh()
 
-    @property
-    def legend(self) -> str:
-        """What the characters mean, in nodes a bucket."""
+    def legend(self, unit: float) -> str:
+        """Return what the characters mean.
+
+        Args:
+            unit: in which to say it; a cell's number of nodes a bucket.
+
+        """
         steps = [
-            f"{char} {self._top * fifth / len(_LEVELS):.2g}"
+            f"{char} {self._top / unit * fifth / len(_LEVELS):.2g}"
             for fifth, (char, _) in enumerate(_LEVELS, 1)
         ]
-        return f"up to  {'   '.join(steps)}  nodes a bucket"
+        return f"up to  {'   '.join(steps)}"
 
     def _look(self, cell: float) -> tuple[str, str]:
         """Return the character and the style of a cell."""
@@ -161,10 +169,14 @@ class Heat(Widget, can_focus=True):
         width = self.size.width
         first = y * width
         segments: list[Segment] = []
-        for number, cell in enumerate(self._cells[first : first + width], first):
-            char, name = self._look(cell)
+        looks = itertools.groupby(map(self._look, self._cells[first : first + width]))
+        for (char, name), some in looks:
             style = self.get_component_rich_style(f"heat--{name}")
-            if number == self.cursor and self.has_focus:
-                style += self.get_component_rich_style("heat--cursor")
-            segments.append(Segment(char, style))
-        return Strip(segments).simplify().adjust_cell_length(width, self.rich_style)
+            segments.append(Segment(char * sum(1 for _ in some), style))
+        strip = Strip(segments)
+        at = self.cursor - first
+        if self.has_focus and 0 <= at < strip.cell_length:
+            cursor = self.get_component_rich_style("heat--cursor")
+            before, under, behind = strip.divide([at, at + 1, strip.cell_length])
+            strip = Strip.join([before, under.apply_style(cursor), behind])
+        return strip.adjust_cell_length(width, self.rich_style)
