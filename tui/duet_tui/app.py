@@ -263,10 +263,16 @@ class DuetApp(App[None]):
 
     def action_toggle_help(self) -> None:
         """Show or hide the help for what has the keyboard."""
-        if self.screen.query("HelpPanel"):
-            self.action_hide_help_panel()
+        from duet_tui.widgets.help import Help
+
+        if isinstance(self.screen, Help):
+            self.screen.dismiss()
         else:
-            self.action_show_help_panel()
+            self.push_screen(Help(self.screen))
+
+    def action_show_help_panel(self) -> None:
+        """Show the help; it is Textual's palette that asks."""
+        self.action_toggle_help()
 
     def action_toggle_light(self) -> None:
         """Change between a light and a dark screen."""
@@ -288,7 +294,20 @@ class DuetApp(App[None]):
             yield SystemCommand(
                 "Export", "Write what is on the screen to a file", self.action_export
             )
+            yield from self._of_screen(screen)
         yield from super().get_system_commands(screen)
+
+    def _of_screen(self, screen: DuetScreen) -> Iterable[SystemCommand]:
+        """Yield what the keys of a screen do, as far as they can now."""
+        for node, binding, enabled, _ in screen.active_bindings.values():
+            if node is screen and enabled and binding.show:
+                title = f"{TITLES[screen.MODE]}: {binding.description}"
+                key = self.get_key_display(binding)
+
+                async def run(action: str = binding.action) -> None:
+                    await screen.run_action(action)
+
+                yield SystemCommand(title, f"Key {key}", run)
 
     def _on_overview(self, action: str) -> None:
         async def go() -> None:

@@ -11,6 +11,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, Input, Static
+from textual.widgets._footer import FooterKey
 
 from duet_tui.view import View
 from pyduet.cli.text import printable
@@ -71,6 +72,21 @@ def _state(view: View) -> tuple[str, str]:
     return f"on, {view.info.tasks} of {view.info.max_tasks} tasks", "$text-success bold"
 
 
+class Keys(Footer):
+    """What keys do; the one for help stays in sight where there is no room for all."""
+
+    def compose(self) -> ComposeResult:
+        """Make the keys anew."""
+        view = cast("DuetApp", self.app).view
+        for key in super().compose():
+            if isinstance(key, FooterKey):
+                if key.has_class("-disabled"):
+                    key.tooltip = view.refusal or "not now"
+                if key.key == "f1":
+                    key.add_class("-always")
+            yield key
+
+
 class DuetScreen(Screen[None]):
     """A screen that is shown every look at the driver while it is in sight.
 
@@ -102,7 +118,7 @@ class DuetScreen(Screen[None]):
         """Make the widgets."""
         yield TopBar()
         yield from self.body()
-        yield Footer(show_command_palette=False, compact=True)
+        yield Keys(show_command_palette=False, compact=True)
 
     def body(self) -> Iterable[Widget]:
         """Return the widgets between the bars."""
