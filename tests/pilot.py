@@ -48,7 +48,7 @@ async def screen(
         yield app, pilot
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 20) -> None:
+async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait for a condition; fail when it does not come true in time."""
     end = time.monotonic() + seconds
     while not condition():

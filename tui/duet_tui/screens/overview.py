@@ -367,22 +367,27 @@ def _facts(view: View, info: Info) -> list[tuple[str, Text]]:
 
     cost = cost_of(info, info.max_tasks) if info.node_bytes else None
     part = info.bytes / info.limit if info.limit else 0
-    memory = f"{bar(info.bytes, info.limit, _BAR)} {size(info.bytes)} of {size(info.limit)}"
     dropped = {name: count for name, count in info.drops._asdict().items() if count}
+    tables = "none"
+    if info.on:
+        tables = f"{size(cost.tables)}, beside the limit" if cost else told("")
     rows = [
-        ("memory", told(f"{memory}, {part:.0%}")),
-        ("files", told(f"{info.files:,}") + (f", {info.file_bytes:,} bytes each" if cost else "")),
-        ("nodes", told(f"{info.nodes:,}") + (f", {info.node_bytes:,} bytes each" if cost else "")),
-        ("tables", f"{size(cost.tables)}, beside the limit" if cost and info.on else "none"),
+        ("memory", told(f"{size(info.bytes)} of {size(info.limit)}")),
+        ("", f"{bar(info.bytes, info.limit, _BAR)} {part:.0%}" if view.counters else ""),
+        ("files", told(f"{info.files:,}") + (f" ({info.file_bytes:,} bytes each)" if cost else "")),
+        ("nodes", told(f"{info.nodes:,}") + (f" ({info.node_bytes:,} bytes each)" if cost else "")),
+        ("tables", tables),
         ("events", told(counts(info.events._asdict()))),
         ("dropped", told(counts(dropped) or "nothing")),
     ]
-    version = f"{view.version or '(no version told)'}, interface {info.abi_version or '?'}"
+    version = view.version or "(no version told)"
+    if info.abi_version:
+        version += f", interface {info.abi_version}"
     more = [("module", version), ("kernel", view.kernel)]
     if view.problem:
         more.append(("but", view.problem))
-    texts = [(name, Text(printable(text))) for name, text in [*rows, *more]]
-    texts.insert(len(rows), ("hooks", _hooks(view.hooks)))
+    texts = [(name, Text(printable(text))) for name, text in [*rows, *more] if text]
+    texts.insert(len(texts) - len(more), ("hooks", _hooks(view.hooks)))
     return texts
 
 

@@ -202,8 +202,12 @@ class TaskScreen(DuetScreen):
         first = (
             f"the {_ROWS} most cached files" if len(found) == _ROWS else plural(len(found), "file")
         )
+        # A recording does not hold the sizes of files.
+        unknown = any(one.pages is None for one in found)
+        note = "; where the size is not known, of the most cached" if unknown else ""
         self.say(
-            "#cached_said", Content(f"{self._clock()}  {first}, {plural(pages, 'page')} cached")
+            "#cached_said",
+            Content(f"{self._clock()}  {first}, {plural(pages, 'page')} cached{note}"),
         )
 
     def _show_pending(self, answer: tuple[list[Item], dict[FileId, str], bool]) -> None:

@@ -15,6 +15,7 @@ from duet_tui.widgets.grid import Grid
 from pyduet.cli.text import age, plural, printable, size
 from pyduet.info import TaskInfo
 
+_HIDDEN = Cell("-", 0, right=True)
 _HEADS = ("id", "name", "owner", "path", "mask", "pending", "done", "delivered", "dropped", "age")
 
 
@@ -40,7 +41,9 @@ class Tasks(DuetScreen):
     def body(self) -> Iterable[Widget]:
         """Return the widgets between the bars."""
         yield Input(placeholder="/ searches: a name, a user, a path …", compact=True, id="search")
-        yield Grid(_HEADS, id="tasks")
+        grid = Grid(_HEADS, id="tasks")
+        grid.fixed_columns = 2  # who scrolls to the numbers still sees whose they are
+        yield grid
         yield Static("", id="tasks_said", classes="said", markup=False)
 
     def show(self, view: View) -> None:
@@ -59,6 +62,8 @@ class Tasks(DuetScreen):
             words.append(f"of {view.info.tasks}; those of other users are told to root alone")
         if not view.info.on:
             words.append("- Duet is off: switch it on with o on the first screen")
+        if self.query_one(Grid).max_scroll_x:
+            words.append("- left and right show more columns")
         return " ".join(words)
 
     def selected(self) -> TaskInfo | None:
@@ -118,10 +123,10 @@ def _row(task: TaskInfo, view: View) -> tuple[Cell, ...]:
         Cell(owner_of(task, view)),
         Cell(task.path + (" (gone)" if task.gone else "")),
         Cell(",".join(task.mask.names)),
-        Cell(size(task.pending), task.pending, right=True) if view.counters else Cell("-", 0),
+        Cell(size(task.pending), task.pending, right=True) if view.counters else _HIDDEN,
         number(task.done),
         number(task.delivered),
-        (number(dropped) if view.counters else Cell("-", 0)),
+        (number(dropped) if view.counters else _HIDDEN),
         Cell(age(task.age), task.age, right=True),
     )
 

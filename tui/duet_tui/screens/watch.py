@@ -97,7 +97,7 @@ class WatchScreen(DuetScreen):
         cached.border_title = "Most cached"
         cached.add_class("panel")
         lines = Lines(id="events")
-        lines.border_title = "Told"
+        lines.border_title = "Events"
         lines.add_class("panel")
         yield Horizontal(*panes, Vertical(lines, cached, id="watch_right"))
 
