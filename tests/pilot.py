@@ -23,6 +23,10 @@ FIRST_LIGHT, BUSY = _DATA / "first_light.jsonl", _DATA / "busy.jsonl"
 os.environ["TZ"] = "UTC"
 time.tzset()
 
+# A machine that is emulated, and shares its processors, may take long for anything.
+_PATIENCE = 60.0
+Pilot._wait_for_screen.__defaults__ = (_PATIENCE,)
+
 _P = ParamSpec("_P")
 
 
@@ -48,9 +52,9 @@ async def screen(
         yield app, pilot
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 60) -> None:
+async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
     """Wait for a condition; fail when it does not come true in time."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + _PATIENCE
     while not condition():
         assert time.monotonic() < end, f"it did not come true in time:\n{text(pilot.app)}"
         await pilot.pause(0.02)
@@ -69,6 +73,11 @@ def text(app: App[None]) -> str:
     width, height = app.size
     rows = app.screen._compositor.render_strips()
     return "\n".join(strip.text[:width] for strip in rows[:height])
+
+
+async def said(app: DuetApp, pilot: Pilot[None], *parts: str) -> None:
+    """Wait until some texts are all on the screen."""
+    await until(pilot, lambda: all(part in text(app) for part in parts))
 
 
 def line_with(app: DuetApp, part: str) -> str:

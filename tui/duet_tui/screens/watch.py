@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from rich.text import Text, TextType
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
@@ -49,6 +50,10 @@ class Tree(DirectoryTree):
 
     *Enter* opens a directory; *w* watches what is at the cursor, and *Enter* a file.
     """
+
+    def process_label(self, label: TextType) -> Text:
+        """Return the label of a node; the root has a name of no letters otherwise."""
+        return super().process_label(label or "/")
 
 
 class WatchScreen(DuetScreen):
@@ -137,8 +142,10 @@ class WatchScreen(DuetScreen):
     def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[DirEntry]) -> None:
         """Say what would be watched."""
         event.stop()
-        if event.node.data is not None and self._stream is None:
-            self.query_one("#path", Input).value = str(event.node.data.path)
+        field = self.query_one("#path", Input)
+        # Not while a path is typed: a directory that opens slowly is told of late.
+        if event.node.data is not None and self._stream is None and not field.has_focus:
+            field.value = str(event.node.data.path)
 
     def on_directory_tree_file_selected(self, event: DirectoryTree.FileSelected) -> None:
         """Watch a file."""
