@@ -3,12 +3,10 @@
 
 import argparse
 import os
-import re
 
 from pyduet import abi
 from pyduet.events import Mask
-
-_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+from pyduet.sizes import bytes_of
 
 
 def mask(text: str) -> Mask:
@@ -53,15 +51,10 @@ def seconds(text: str) -> float:
 
 def size(text: str) -> int:
     """Return a number of bytes, given with or without K, M, G or T (of 1,024)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
-    if not match:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no size: a number of bytes, or as 64M; 0 is the driver's default"
-        )
-    number = int(float(match[1]) * (1 << _UNITS[match[2]]))
-    if number >= 1 << 63:
-        raise argparse.ArgumentTypeError(f"{text} is more than there can be")
-    return number
+    try:
+        return bytes_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def task_name(text: str) -> str:
