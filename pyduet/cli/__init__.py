@@ -7,7 +7,18 @@ import sys
 from collections.abc import Sequence
 
 import pyduet
-from pyduet.cli import cached, completion, control, debug, doctor, metrics, top, tui, watch
+from pyduet.cli import (
+    cached,
+    completion,
+    control,
+    debug,
+    doctor,
+    metrics,
+    setup,
+    top,
+    tui,
+    watch,
+)
 from pyduet.cli.exits import Exit, exit_of
 from pyduet.errors import DuetError
 
@@ -27,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "--device", default=pyduet.DEFAULT_DEVICE, metavar="NODE", help="default: %(default)s"
     )
     commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for room in (control, watch, top, cached, tui, doctor, metrics, debug, completion):
+    for room in (control, setup, watch, top, cached, tui, doctor, metrics, debug, completion):
         room.add(commands)
     return made
 
