@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pyduet import abi
+from pyduet import abi, config
 from pyduet.device import DEFAULT_DEVICE
 from pyduet.machine import SOURCE, SYSFS, Machine, ModuleFile
 
@@ -85,7 +85,11 @@ _RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/l
 _GROUP = "duet"
 _RULE_FILE = "/etc/udev/rules.d/60-duet.rules"
 _RULE = f'KERNEL=="duet", SUBSYSTEM=="misc", GROUP="{_GROUP}", MODE="0660"'
+#: What starts tasks of Duet's when disks arrive is no rule for the device.
+_ABOUT_DEVICE = re.compile(r'^[^#\n]*\bKERNEL=="duet"', re.MULTILINE)
 _APPLY_RULES = f"udevadm control --reload && udevadm trigger {SYSFS}"
+
+_SETUP = "duet-setup.service"
 
 _NO_MODULE = _Answer(Verdict.UNKNOWN, "the module is not loaded")
 
@@ -452,13 +456,13 @@ def _udev(machine: Machine) -> _Answer:
 
 
 def _rule_files(machine: Machine) -> list[str]:
-    """Return the udev rules files that speak of Duet, each once."""
+    """Return the udev rules files that speak of Duet's device, each once."""
     files: dict[str, str] = {}
     for directory in _RULES:
         for name in machine.names(directory):
             path = f"{directory}/{name}"
             rules = machine.text(path) or ""
-            if name.endswith(".rules") and re.search(r"^[^#\n]*\bduet\b", rules, re.MULTILINE):
+            if name.endswith(".rules") and _ABOUT_DEVICE.search(rules):
                 # /lib is /usr/lib nearly everywhere.
                 files.setdefault(os.path.realpath(machine.at(path)), path)
     return list(files.values())
@@ -467,6 +471,66 @@ def _rule_files(machine: Machine) -> list[str]:
 def _add_rule(machine: Machine) -> str:
     steps = [f"groupadd -rf {_GROUP}", f"echo '{_RULE}' >{_RULE_FILE}"]
     return " && ".join([*steps, _APPLY_RULES] if machine.is_loaded else steps)
+
+
+# How it is configured
+
+
+def _config(machine: Machine) -> _Answer:
+    file = str(machine.at(config.DEFAULT_FILE))
+    try:
+        found = config.read(file, needed=False)
+    except config.ConfigError as error:
+        return _Answer(Verdict.BAD, str(error), _correct(error.file))
+    except PermissionError as error:
+        return _Answer(Verdict.UNKNOWN, f"{error.filename}: {error.strerror}", "sudo duet doctor")
+    except OSError as error:
+        where = os.fsdecode(error.filename or file)
+        return _Answer(Verdict.BAD, f"{where}: {error.strerror}", f"ls -ld {shlex.quote(where)}")
+    wanted = f"{'on' if found.on else 'off'}, for up to {found.max_tasks} tasks"
+    if not found.files:
+        return _Answer(Verdict.OK, f"there is no {file}, so by default: {wanted}")
+    return _Answer(Verdict.OK, f"{', '.join(found.files)}: {wanted}")
+
+
+def _correct(file: str) -> str:
+    return f"${{EDITOR:-vi}} {shlex.quote(file)} && duet setup"
+
+
+def _setup(machine: Machine) -> _Answer:
+    if not machine.exists("/run/systemd/system"):
+        return _Answer(
+            Verdict.WARNING, "no systemd runs here to apply the configuration", "duet setup"
+        )
+    unit = machine.unit(_SETUP)
+    state = unit.get("ActiveState") if unit else None
+    if not unit or not state:
+        return _Answer(Verdict.UNKNOWN, f"systemd does not tell of {_SETUP}")
+    if unit.get("LoadState") == "not-found":
+        return _Answer(
+            Verdict.WARNING,
+            f"there is no {_SETUP} to apply the configuration when the module is loaded",
+            "duet setup",
+        )
+    log = f"journalctl -b -u {_SETUP}"
+    if state == "failed":
+        return _Answer(
+            Verdict.BAD, f"{_SETUP} has failed; {log} says why", f"systemctl restart {_SETUP}"
+        )
+    if unit.get("ReloadResult", "success") != "success":
+        return _Answer(
+            Verdict.WARNING,
+            f"{_SETUP} could not apply all of the configuration when it was reloaded; {log} "
+            "says why",
+            f"systemctl reload {_SETUP}",
+        )
+    if state == "inactive" and machine.is_loaded:
+        return _Answer(
+            Verdict.WARNING,
+            f"{_SETUP} has not run since the module was loaded",
+            f"systemctl start {_SETUP}",
+        )
+    return _Answer(Verdict.OK, f"{_SETUP} is {state}")
 
 
 #: The checks by name, in the order in which to mend what they find.
@@ -481,4 +545,6 @@ _CHECKS: dict[str, Callable[[Machine], _Answer]] = {
     "hooks": _hooks,
     "drops": _drops,
     "udev": _udev,
+    "config": _config,
+    "setup": _setup,
 }

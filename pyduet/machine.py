@@ -25,6 +25,8 @@ _UNPACK: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.decompress,
 }
 
+_UNIT_PROPERTIES = ("LoadState", "ActiveState", "ReloadResult")
+
 
 @dataclass(frozen=True, slots=True)
 class ModuleFile:
@@ -93,6 +95,35 @@ class Machine:
             return sorted(os.listdir(self.at(path)))
         except OSError:
             return []
+
+    def unit(self, name: str) -> dict[str, str] | None:
+        """Return what systemd says of a unit; None where it does not run, or does not say.
+
+        Args:
+            name: with its suffix.
+
+        Returns:
+            Its properties ``LoadState``, ``ActiveState`` and ``ReloadResult``,
+            those that this systemd knows.
+
+        """
+        if not self.exists("/run/systemd/system"):
+            return None
+        import subprocess
+
+        command = [
+            str(self.at("/usr/bin/systemctl")),
+            "show",
+            "-p",
+            ",".join(_UNIT_PROPERTIES),
+            name,
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        lines = done.stdout.decode(errors="replace").splitlines()
+        return {key: value for key, is_one, value in (li.partition("=") for li in lines) if is_one}
 
     @property
     def is_loaded(self) -> bool:

@@ -18,7 +18,7 @@ from pyduet.diagnosis import Finding, Verdict, diagnose, is_healthy
 RELEASE = "6.12.30+deb12-amd64"
 CHECKS = [
     "kernel", "installed", "loaded", "signature", "device",
-    "access", "on", "hooks", "drops", "udev",
+    "access", "on", "hooks", "drops", "udev", "config", "setup",
 ]  # fmt: skip
 OK, WARNING, BAD, UNKNOWN = Verdict.OK, Verdict.WARNING, Verdict.BAD, Verdict.UNKNOWN
 
@@ -30,10 +30,19 @@ SECURITYFS = "/sys/kernel/security/lsm"
 ENFORCE = "/sys/module/module/parameters/sig_enforce"
 SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 FTRACE = "/proc/sys/kernel/ftrace_enabled"
+SYSTEMCTL = "/usr/bin/systemctl"
+CONFIG = "/etc/duet/duet.toml"
 LOCKED = "none [integrity] confidentiality\n"
 
 MODULE = b"\x7fELF\0license=GPL\0srcversion=AB12\0depends=\0vermagic=%s SMP\0\0" % RELEASE.encode()
 SIGNED = MODULE + b"\x01\x02~Module signature appended~\n"
+
+
+def systemctl(load: str, active: str, *others: str) -> str:
+    """A program that says of a unit what systemctl would."""
+    lines = [f"LoadState={load}", f"ActiveState={active}", *others]
+    return "#!/bin/sh\n" + "".join(f"echo {line}\n" for line in lines)
+
 
 #: A machine on which all is well.
 HEALTHY: dict[str, str | bytes] = {
@@ -61,6 +70,9 @@ HEALTHY: dict[str, str | bytes] = {
     **{f"{SYSFS}/hooks/{name}": "alive\n" for name in ("added", "removed", "dirtied")},
     **{f"{SYSFS}/hooks/{name}": "detached\n" for name in ("flushed", "evicted")},
     "/etc/udev/rules.d/60-duet.rules": 'KERNEL=="duet", MODE="0660"\n',
+    CONFIG: "[duet]\nmax_tasks = 8\n",
+    "/run/systemd/system/anything": "",
+    SYSTEMCTL: systemctl("loaded", "active", "ReloadResult=success"),
 }
 
 
@@ -71,6 +83,8 @@ def machine(root: Path, changes: dict[str, str | bytes | None]) -> Path:
         if content is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    if (program := root / SYSTEMCTL[1:]).exists():
+        program.chmod(0o755)
     node = root / "dev/duet"
     if "/dev/duet" not in changes:
         node.parent.mkdir(exist_ok=True)
@@ -260,6 +274,57 @@ CASES: list[tuple[str, Changes, Verdict, str, str]] = [
     ("drops", {f"{SYSFS}/drops/nomem": None}, UNKNOWN, "only root may know", "sudo duet doctor"),
     ("drops", NOT_LOADED, UNKNOWN, "not loaded", ""),
     ("udev", {}, OK, "/etc/udev/rules.d/60-duet.rules", ""),
+    ("config", {}, OK, f"{{root}}{CONFIG}: on, for up to 8 tasks", ""),
+    ("config", {CONFIG: "[duet]\non = false\n"}, OK, "off, for up to 8 tasks", ""),
+    ("config", {CONFIG: None}, OK, f"there is no {{root}}{CONFIG}, so by default: on", ""),
+    ("config", {CONFIG: None, f"{CONFIG}.d/1.toml": ""}, OK, f"{{root}}{CONFIG}.d/1.toml: on", ""),
+    (
+        "config", {CONFIG: "[duet]\nmax_tasks = 0\n"}, BAD,
+        f"{{root}}{CONFIG}: [duet] max_tasks = 0 is out of range; give ",
+        f"${{{{EDITOR:-vi}}}} {{root}}{CONFIG} && duet setup",
+    ),
+    (
+        "config", {f"{CONFIG}.d/1.toml": "[duet"}, BAD, f"{{root}}{CONFIG}.d/1.toml: this is no",
+        f"${{{{EDITOR:-vi}}}} {{root}}{CONFIG}.d/1.toml && duet setup",
+    ),
+    (
+        "config", {CONFIG: None, f"{CONFIG}/file": ""}, BAD, f"{{root}}{CONFIG}: Is a directory",
+        f"ls -ld {{root}}{CONFIG}",
+    ),
+    (
+        "config", {f"{CONFIG}.d": ""}, BAD, f"{{root}}{CONFIG}.d: Not a directory",
+        f"ls -ld {{root}}{CONFIG}.d",
+    ),
+    ("setup", {}, OK, "duet-setup.service is active", ""),
+    ("setup", {SYSTEMCTL: systemctl("loaded", "active")}, OK, "is active", ""),
+    ("setup", {SYSTEMCTL: systemctl("loaded", "activating")}, OK, "is activating", ""),
+    (
+        "setup", {SYSTEMCTL: systemctl("loaded", "active", "ReloadResult=exit-code")}, WARNING,
+        "when it was reloaded; journalctl -b -u", "systemctl reload duet-setup.service",
+    ),
+    (
+        "setup", {SYSTEMCTL: systemctl("loaded", "failed")}, BAD,
+        "has failed; journalctl -b -u duet-setup.service says why",
+        "systemctl restart duet-setup.service",
+    ),
+    (
+        "setup", {SYSTEMCTL: systemctl("loaded", "inactive")}, WARNING,
+        "has not run since the module was loaded", "systemctl start duet-setup.service",
+    ),
+    (
+        "setup", NOT_LOADED | {SYSTEMCTL: systemctl("loaded", "inactive")}, OK, "is inactive", "",
+    ),
+    (
+        "setup", {SYSTEMCTL: systemctl("not-found", "inactive")}, WARNING,
+        "there is no duet-setup.service", "duet setup",
+    ),
+    ("setup", {SYSTEMCTL: "#!/bin/sh\nexit 1\n"}, UNKNOWN, "systemd does not tell", ""),
+    ("setup", {SYSTEMCTL: "#!/bin/sh\n"}, UNKNOWN, "systemd does not tell", ""),
+    ("setup", {SYSTEMCTL: None}, UNKNOWN, "systemd does not tell", ""),
+    (
+        "setup", {"/run/systemd/system/anything": None}, WARNING, "no systemd runs here",
+        "duet setup",
+    ),
 ]  # fmt: skip
 
 
@@ -352,7 +417,8 @@ def test_udev_rules(tmp_path: Path, directory: str) -> None:
     rules = root / directory / "udev/rules.d"
     rules.mkdir(parents=True)
     for name, text in (
-        ("50-other.rules", 'KERNEL=="duette"\n# duet is not meant\n'),
+        ("50-other.rules", 'KERNEL=="duette"\n# KERNEL=="duet" is not meant\n'),
+        ("61-duet-task.rules", 'ENV{ID_FS_LABEL}=="duet", ENV{SYSTEMD_WANTS}+="duet-task@x"\n'),
         ("60-duet.rules.bak", 'KERNEL=="duet"\n'),
     ):
         (rules / name).write_text(text)
