@@ -25,6 +25,16 @@ with_systemd = pytest.mark.skipif(
 )
 
 
+def knows_verify() -> bool:
+    """Whether there is a udevadm that checks rules: from systemd 254 on."""
+    return (
+        bool(shutil.which("udevadm"))
+        and not subprocess.run(
+            ["udevadm", "verify", "--help"], capture_output=True, check=False
+        ).returncode
+    )
+
+
 def rules(path: Path) -> list[list[tuple[str, str, str]]]:
     """The rules of a file: of each its keys, operators and values."""
     lines = [line for line in path.read_text().splitlines() if line and line[0] != "#"]
@@ -97,6 +107,19 @@ def test_a_unit_ends_with_what_it_needs() -> None:
     assert task["BindsTo"] == ["%i.mount dev-duet.device"]
     assert task["BindsTo"][0] in task["After"]
     assert task["IOSchedulingClass"] == task["CPUSchedulingPolicy"] == ["idle"]
+
+
+@pytest.mark.skipif(not knows_verify(), reason="there is no udevadm verify (systemd 254)")
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.name)
+def test_udev_takes_the_rules(path: Path, tmp_path: Path) -> None:
+    """But for the group, which is not on this machine."""
+    copy = tmp_path / path.name.removesuffix(".example")
+    shutil.copy(path, copy)
+    done = subprocess.run(
+        ["udevadm", "verify", "--resolve-names=never", copy],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @with_systemd
