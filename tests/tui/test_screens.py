@@ -64,6 +64,10 @@ async def test_a_recording_cannot_be_changed() -> None:
         await press(pilot, "o", "a")
         assert app.view.on
         assert not isinstance(app.screen, Confirm)
+        for keys in (["2", "d"], ["enter", "d"]):
+            await press(pilot, *keys)
+            assert not isinstance(app.screen, Confirm)
+        await press(pilot, "escape", "1")
         await pilot.hover("#switch")
         await pilot.pause(0.6)
         line_with(app, "this is a recording")

@@ -236,9 +236,7 @@ class TaskScreen(DuetScreen):
     def allows(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Grey out what may not be done."""
         del parameters
-        if action == "rescan" and self._refusal(self.duet.view):
-            return None
-        if action == "end" and self._ended:
+        if action in ("rescan", "end") and self._refusal(self.duet.view):
             return None
         return True
 

@@ -96,6 +96,11 @@ class Tasks(DuetScreen):
         if task := self.selected():
             self.app.push_screen(TaskScreen(task, self.MODE))
 
+    def allows(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Grey out what may not be done: the tasks are of other processes."""
+        del parameters
+        return None if action == "end" and self.duet.view.refusal else True
+
     def action_end(self) -> None:
         """Offer to end the task at the cursor."""
         if task := self.selected():
@@ -137,9 +142,6 @@ def ask_to_end(screen: DuetScreen, task: TaskInfo) -> None:
 
     app = screen.duet
     view = app.view
-    if not app.backend.live:
-        app.complain(view.refusal)
-        return
     name = name_of(task, view).rstrip(",")
     text = (
         f"{name} is told no more of {printable(task.path)}, and its place is free. What it has "
