@@ -42,17 +42,17 @@ def self_contained(svg: str) -> str:
 async def take(root: Path, directory: Path) -> None:
     """Watch the workload on the screen for a while, and take the pictures."""
     async with screen(Live(pyduet.DEFAULT_DEVICE), (120, 36)) as (app, pilot):
-        await until(pilot, lambda: len(app.view.tasks) == 3, 60)
+        await until(pilot, lambda: len(app.view.tasks) == 3)
         await press(pilot, "4", "p")
         app.screen.query_one("#path", Input).value = str(root)
         await press(pilot, "enter")
-        await until(pilot, lambda: len(app.view.tasks) == 4, 60)
+        await until(pilot, lambda: len(app.view.tasks) == 4)
         for second in range(0, PAST, 10):
             print(f"pictures: {second} of {PAST} seconds of work", file=sys.stderr)
             await pilot.pause(10)
         for name, (keys, words) in PICTURES.items():
             await press(pilot, *keys.split())
-            await until(pilot, lambda words=words: words in text(app), 60)
+            await until(pilot, lambda words=words: words in text(app))
             await pilot.pause(2)
             svg = self_contained(app.export_screenshot(title="duet tui"))
             (directory / f"{name}.svg").write_text(svg, encoding="utf-8")
