@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import pyduet
 from pyduet import abi, config
 from pyduet.device import DEFAULT_DEVICE
 from pyduet.machine import SOURCE, SYSFS, Machine, ModuleFile
@@ -153,9 +154,12 @@ def _installed(machine: Machine) -> _Answer:
 
 def _install(machine: Machine) -> str:
     steps = []
+    headers = machine.exists(f"{machine.modules}/build")
+    if not headers and not machine.built:
+        steps.append(f"apt install linux-headers-{machine.release}")
+    if machine.exists(f"/usr/src/duet-{pyduet.__version__}/dkms.conf"):
+        return " && ".join([*steps, "dkms autoinstall"])
     if not machine.built:
-        if not machine.exists(f"{machine.modules}/build"):
-            steps.append(f"apt install linux-headers-{machine.release}")
         steps.append(f"make -C {_driver(machine)}")
     return " && ".join([*steps, f"make -C {_driver(machine)} modules_install", "depmod"])
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import schema
 
+from pyduet import __version__
 from pyduet.diagnosis import Finding, Verdict, diagnose, is_healthy
 
 RELEASE = "6.12.30+deb12-amd64"
@@ -102,6 +103,7 @@ NOT_LOADED: dict[str, str | bytes | None] = {
     name: None for name in HEALTHY if "duet" in name and name.startswith("/sys")
 }
 NOT_INSTALLED: dict[str, str | bytes | None] = {INSTALLED: None, f"{MODULES}/modules.dep": ""}
+FOR_DKMS: dict[str, str | bytes | None] = {f"/usr/src/duet-{__version__}/dkms.conf": ""}
 BUILT: dict[str, str | bytes | None] = {"/driver/duet.ko": MODULE, "/driver/Kbuild": ""}
 
 
@@ -154,6 +156,11 @@ CASES: list[tuple[str, Changes, Verdict, str, str]] = [
         BAD, "no duet.ko",
         f"apt install linux-headers-{RELEASE} && make -C {{root}}/driver && {INSTALL}",
     ),
+    (
+        "installed", NOT_LOADED | NOT_INSTALLED | {f"{MODULES}/build": None} | FOR_DKMS,
+        BAD, "no duet.ko", f"apt install linux-headers-{RELEASE} && dkms autoinstall",
+    ),
+    ("installed", NOT_INSTALLED | FOR_DKMS, WARNING, "gone after", "dkms autoinstall"),
     (
         "installed", NOT_LOADED | NOT_INSTALLED, BAD, "no duet.ko",
         "make -C driver && make -C driver modules_install && depmod",
