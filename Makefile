@@ -71,6 +71,20 @@ bench: setup  ## What Duet costs, and its peers: tables in build/bench
 man: setup  ## The man pages duet(4) and duet(8), in build/man
 	$(VENV)/bin/python docs/man/build.py build/man
 
+# The Python that is to run what make install installs, and where that goes.
+PYTHON ?= $(PYTHON3)
+PREFIX ?= /usr/local
+DESTDIR ?=
+INSTALL = $(PYTHON) packaging/install.py --destdir "$(DESTDIR)" --prefix "$(PREFIX)"
+
+.PHONY: install
+install: setup  ## Everything, and the module for DKMS; see docs/install.md
+	$(INSTALL) install
+
+.PHONY: uninstall
+uninstall:  ## What make install installed, with the same DESTDIR and PREFIX
+	$(INSTALL) uninstall
+
 # The developers have no mail address, which lintian would like them to have.
 .PHONY: deb
 deb: PACKAGE_LISTS += debian/apt-packages.txt
@@ -82,6 +96,14 @@ deb: setup  ## The Debian packages, in build/deb, looked at by lintian
 		PYTHON=$(CURDIR)/$(VENV)/bin/python dpkg-buildpackage -us -uc -b
 	lintian --info --fail-on error,warning --allow-root \
 		--suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog build/deb/*.changes
+
+# Options of tests/install.
+INSTALL_ARGS ?=
+
+.PHONY: test-install
+test-install: PACKAGE_LISTS += tests/install/apt-packages.txt
+test-install: deb  ## The Debian packages on whole Debian systems, as root
+	tests/install/matrix $(INSTALL_ARGS)
 
 .PHONY: pictures
 pictures: setup $(TREE)  ## The pictures of the administrator's screen in docs/pictures

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""make install and make uninstall, and the wheel and sdist: the real things, in a directory."""
+
+import email
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import pyduet
+
+TOP = Path(__file__).parents[2]
+INSTALL = TOP / "packaging/install.py"
+#: One that has none of our packages, as an administrator's.
+PYTHON = str(getattr(sys, "_base_executable", sys.executable))
+
+
+def install(what: str, destdir: Path, prefix: str = "/usr/local") -> str:
+    """Install, or uninstall; returns what was said."""
+    done = subprocess.run(
+        [PYTHON, INSTALL, what, "--destdir", destdir, "--prefix", prefix],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stderr
+
+
+def duet(destdir: Path, prefix: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed command, with its directories where they are now."""
+    script = (destdir / f"{prefix[1:]}/bin/duet").read_text()
+    assert script.splitlines()[0] == f"#!{PYTHON} -P"
+    moved = script.replace(f"{prefix}/lib/duet/", f"{destdir}{prefix}/lib/duet/")
+    assert moved.count(f"{destdir}{prefix}/lib/duet/") == 2
+    return subprocess.run(
+        [PYTHON, "-P", "-c", moved, *arguments],
+        cwd="/", env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with everything below /usr/local."""
+    destdir = tmp_path_factory.mktemp("installed")
+    install("install", destdir)
+    return destdir
+
+
+def test_the_command_runs(installed: Path) -> None:
+    assert duet(installed, "/usr/local", "--version").stdout == f"duet {pyduet.__version__}\n"
+    assert duet(installed, "/usr/local", "setup", "--check").returncode == 0
+    assert duet(installed, "/usr/local", "completion", "bash").stdout
+    # Needs a terminal, and finds all that it needs before it says so.
+    assert "needs a terminal" in duet(installed, "/usr/local", "tui").stderr
+
+
+def test_the_screen_is_whole(installed: Path) -> None:
+    home = installed / "usr/local/lib/duet"
+    program = "import sys; sys.path[:0] = sys.argv[1:]; import duet_tui.app, pyudev"
+    subprocess.run(
+        [PYTHON, "-I", "-c", program, home / "library", home / "command"], cwd="/", check=True
+    )
+
+
+def test_programs_find_the_library(installed: Path) -> None:
+    """By the line of the .pth file, which leads to nothing but the library."""
+    [pth] = (installed / "usr/local/lib").glob("python*/*-packages/duet.pth")
+    assert pth.read_text() == "/usr/local/lib/duet/library\n"
+    library = installed / "usr/local/lib/duet/library"
+    assert {path.name.split("-")[0] for path in library.iterdir()} == {"pyduet", "ioctl_opt"}
+    subprocess.run(
+        [PYTHON, "-I", "-c", "import sys; sys.path.insert(0, sys.argv[1]); import pyduet", library],
+        cwd="/",
+        check=True,
+    )
+
+
+def test_everything_has_its_place(installed: Path) -> None:
+    local = installed / "usr/local"
+    for path in (
+        "share/man/man4/duet.4", "share/man/man8/duet.8", "share/doc/duet/install.md",
+        "share/bash-completion/completions/duet", "share/zsh/site-functions/_duet",
+        "share/fish/vendor_completions.d/duet.fish", "lib/udev/rules.d/60-duet.rules",
+        "lib/sysusers.d/duet.conf", "lib/modules-load.d/duet.conf", "include/duet.h",
+    ):  # fmt: skip
+        assert (local / path).stat().st_size, path
+    for unit in ("duet-setup.service", "duet-task@.service"):
+        text = (local / "lib/systemd/system" / unit).read_text()
+        assert "=/usr/local/bin/duet " in text
+        assert "/usr/bin/duet" not in text
+    source = installed / f"usr/src/duet-{pyduet.__version__}"
+    assert f'PACKAGE_VERSION="{pyduet.__version__}"' in (source / "dkms.conf").read_text()
+    ours = {path.name for path in (TOP / "driver").glob("*.[ch]")}
+    assert {path.name for path in source.glob("*.[ch]")} == ours
+
+
+def test_it_is_gone_again(tmp_path: Path) -> None:
+    """Also what the command left when it ran."""
+    tmp_path.joinpath("etc").mkdir()
+    before = set(tmp_path.rglob("*"))
+    install("install", tmp_path, "/usr")
+    duet(tmp_path, "/usr", "status")
+    assert len(set(tmp_path.rglob("*"))) > 500
+    # Once more, over itself.
+    install("install", tmp_path, "/usr")
+    install("uninstall", tmp_path, "/usr")
+    assert set(tmp_path.rglob("*")) == before
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        install("uninstall", tmp_path, "/usr")
+    assert "nothing was installed there" in failed.value.stderr
+
+
+def test_a_changed_configuration_stays(tmp_path: Path) -> None:
+    config = tmp_path / "etc/duet/duet.toml"
+    assert "systemd and udev do not look" in install("install", tmp_path, "/opt/duet")
+    config.write_text("[duet]\non = false\n")
+    assert "was changed" in install("install", tmp_path, "/opt/duet")
+    assert "was changed" in install("uninstall", tmp_path, "/opt/duet")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [config]
+    assert config.read_text() == "[duet]\non = false\n"
+
+
+def test_one_version() -> None:
+    driver = (TOP / "driver/main.c").read_text()
+    assert f'MODULE_VERSION("{pyduet.__version__}")' in driver
+    changelog = (TOP / "debian/changelog").read_text()
+    assert changelog.startswith(f"duet ({pyduet.__version__}) ")
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel and the sdist: the wheel made of the sdist, as who has only that does it."""
+    directory = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", directory, TOP], check=True, capture_output=True
+    )
+    return directory
+
+
+def test_the_wheel(distributions: Path) -> None:
+    [wheel] = distributions.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = email.message_from_bytes(
+            archive.read(next(name for name in names if name.endswith("/METADATA")))
+        )
+    tops = {name.split("/")[0].split("-")[0] for name in names}
+    assert tops == {"pyduet", "duet_tui"}
+    assert {"pyduet/py.typed", "pyduet/schema/duet.json", "duet_tui/duet.tcss"} <= set(names)
+    modules = {
+        str(path.relative_to(root))
+        for root, package in ((TOP, "pyduet"), (TOP / "tui", "duet_tui"))
+        for path in (root / package).rglob("*.py")
+    }
+    assert modules <= set(names)
+    assert metadata["Version"] == pyduet.__version__
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert "GPL-2.0-only" in (metadata["License"] or metadata["License-Expression"])
+    for field in ("Summary", "Author", "Keywords", "Classifier", "License-File"):
+        assert metadata[field], field
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    assert set(metadata.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
+    plain = {one for one in metadata.get_all("Requires-Dist", []) if "extra" not in one}
+    assert {re.split(r"[<>=]", one)[0] for one in plain} == {
+        re.split(r"[<>=]", one)[0] for one in project["dependencies"]
+    }
+
+
+def test_the_sdist(distributions: Path) -> None:
+    """It has all that is under version control."""
+    [sdist] = distributions.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    missing = {name for name in tracked if name and "/." not in f"/{name}"} - names
+    assert not missing
