@@ -30,7 +30,8 @@ def run(options: argparse.Namespace) -> int:
     for package in ("textual", "pyudev", "duet_tui"):
         if importlib.util.find_spec(package) is None:
             raise ValueError(
-                f"tui needs {package}, which is not installed; install pyduet[tui] with pip"
+                f"tui needs {package}, which is not installed; install pyduet[tui] with pip, or "
+                "the Debian package duet-tui"
             )
     import duet_tui
 

@@ -110,7 +110,7 @@ def test_the_screen_without_textual() -> None:
         "sys.exit(main(['tui']))"
     )
     with terminal(sys.executable, "-c", program) as there:
-        assert "duet: tui needs textual" in there.until("install pyduet[tui] with pip")
+        assert "duet: tui needs textual" in there.until("the Debian package duet-tui")
         assert there.wait() == Exit.FAILED
 
 
