@@ -2,7 +2,6 @@
 """make install and make uninstall, and the wheel and sdist: the real things, in a directory."""
 
 import email
-import os
 import re
 import subprocess
 import sys
@@ -21,38 +20,57 @@ INSTALL = TOP / "packaging/install.py"
 PYTHON = str(getattr(sys, "_base_executable", sys.executable))
 
 
-def install(what: str, destdir: Path, prefix: str = "/usr/local") -> str:
-    """Install, or uninstall; returns what was said."""
-    done = subprocess.run(
+def attempt(
+    what: str, destdir: Path, prefix: str = "/usr/local", **options: int
+) -> subprocess.CompletedProcess[str]:
+    """Install, or uninstall."""
+    return subprocess.run(
         [PYTHON, INSTALL, what, "--destdir", destdir, "--prefix", prefix],
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=False, **options,
     )  # fmt: skip
+
+
+def install(what: str, destdir: Path, prefix: str = "/usr/local", **options: int) -> str:
+    """Install, or uninstall; returns what was said."""
+    done = attempt(what, destdir, prefix, **options)
+    assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+def files(directory: Path) -> dict[Path, bytes]:
+    """All files, and what is in them."""
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def duet(destdir: Path, prefix: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the installed command, with its directories where they are now."""
-    script = (destdir / f"{prefix[1:]}/bin/duet").read_text()
-    assert script.splitlines()[0] == f"#!{PYTHON} -P"
-    moved = script.replace(f"{prefix}/lib/duet/", f"{destdir}{prefix}/lib/duet/")
+    script = destdir / f"{prefix[1:]}/bin/duet"
+    text = script.read_text()
+    moved = text.replace(f"{prefix}/lib/duet/", f"{destdir}{prefix}/lib/duet/")
     assert moved.count(f"{destdir}{prefix}/lib/duet/") == 2
-    return subprocess.run(
-        [PYTHON, "-P", "-c", moved, *arguments],
-        cwd="/", env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    script.write_text(moved)
+    try:
+        return subprocess.run(
+            [script, *arguments], cwd="/", env={"PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        script.write_text(text)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with everything below /usr/local."""
     destdir = tmp_path_factory.mktemp("installed")
-    install("install", destdir)
+    install("install", destdir, umask=0o077)
     return destdir
 
 
 def test_the_command_runs(installed: Path) -> None:
     assert duet(installed, "/usr/local", "--version").stdout == f"duet {pyduet.__version__}\n"
+    assert (installed / "usr/local/bin/duet").read_text().startswith(f"#!{PYTHON} -P\n")
     assert duet(installed, "/usr/local", "setup", "--check").returncode == 0
+    assert "--replay" in duet(installed, "/usr/local", "tui", "--help").stdout
     assert duet(installed, "/usr/local", "completion", "bash").stdout
     # Needs a terminal, and finds all that it needs before it says so.
     assert "needs a terminal" in duet(installed, "/usr/local", "tui").stderr
@@ -98,30 +116,60 @@ def test_everything_has_its_place(installed: Path) -> None:
     assert {path.name for path in source.glob("*.[ch]")} == ours
 
 
+def test_all_may_read_it(installed: Path) -> None:
+    """It was installed with a umask that lets nobody."""
+    for path in (installed / "usr").rglob("*"):
+        assert path.stat().st_mode & 0o044 == 0o044, path
+        assert not path.is_dir() or path.stat().st_mode & 0o011 == 0o011, path
+
+
 def test_it_is_gone_again(tmp_path: Path) -> None:
-    """Also what the command left when it ran."""
+    """Also what the command left when it ran, of whichever Python, and an older version."""
     tmp_path.joinpath("etc").mkdir()
     before = set(tmp_path.rglob("*"))
     install("install", tmp_path, "/usr")
-    duet(tmp_path, "/usr", "status")
-    assert len(set(tmp_path.rglob("*"))) > 500
-    # Once more, over itself.
+    assert len(files(tmp_path)) > 500
+    assert duet(tmp_path, "/usr", "--version").returncode == 0
+    library = tmp_path / "usr/lib/duet/library"
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import pyduet.cli"
+    subprocess.run([PYTHON, "-O", "-I", "-c", program, library], check=True)
+    # As if an older version had installed more.
+    old = tmp_path / "usr/src/duet-0.0.1/uapi/old.h"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    manifest = tmp_path / "usr/lib/duet/installed"
+    more = "".join(f"/{p.relative_to(tmp_path)}/\n" for p in (old.parent, old.parent.parent))
+    manifest.write_text(manifest.read_text() + more + f"/{old.relative_to(tmp_path)}\n")
+
     install("install", tmp_path, "/usr")
+    assert not (tmp_path / "usr/src/duet-0.0.1").exists()
     install("uninstall", tmp_path, "/usr")
     assert set(tmp_path.rglob("*")) == before
-    with pytest.raises(subprocess.CalledProcessError) as failed:
-        install("uninstall", tmp_path, "/usr")
-    assert "nothing was installed there" in failed.value.stderr
+    again = attempt("uninstall", tmp_path, "/usr")
+    assert again.returncode == 1
+    assert "nothing was installed there" in again.stderr
 
 
-def test_a_changed_configuration_stays(tmp_path: Path) -> None:
+def test_what_is_somebody_elses_stays(tmp_path: Path) -> None:
+    """The header of the same name ends it before anything is changed."""
+    header = tmp_path / "usr/local/include/duet.h"
+    header.parent.mkdir(parents=True)
+    header.write_text("mine")
+    done = attempt("install", tmp_path)
+    assert done.returncode == 1
+    assert str(header) in done.stderr
+    assert "not installed by this" in done.stderr
+    assert files(tmp_path) == {header: b"mine"}
+
+    header.unlink()
     config = tmp_path / "etc/duet/duet.toml"
-    assert "systemd and udev do not look" in install("install", tmp_path, "/opt/duet")
+    config.parent.mkdir(parents=True)
     config.write_text("[duet]\non = false\n")
-    assert "was changed" in install("install", tmp_path, "/opt/duet")
-    assert "was changed" in install("uninstall", tmp_path, "/opt/duet")
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [config]
-    assert config.read_text() == "[duet]\non = false\n"
+    said = install("install", tmp_path, "/opt/duet")
+    assert "was changed, and stays" in said
+    assert "systemd and udev do not look" in said
+    assert "was changed, and stays" in install("uninstall", tmp_path, "/opt/duet")
+    assert files(tmp_path) == {config: b"[duet]\non = false\n"}
 
 
 def test_one_version() -> None:
@@ -148,6 +196,9 @@ def test_the_wheel(distributions: Path) -> None:
         metadata = email.message_from_bytes(
             archive.read(next(name for name in names if name.endswith("/METADATA")))
         )
+        scripts = archive.read(
+            next(name for name in names if name.endswith("/entry_points.txt"))
+        ).decode()
     tops = {name.split("/")[0].split("-")[0] for name in names}
     assert tops == {"pyduet", "duet_tui"}
     assert {"pyduet/py.typed", "pyduet/schema/duet.json", "duet_tui/duet.tcss"} <= set(names)
@@ -156,9 +207,10 @@ def test_the_wheel(distributions: Path) -> None:
         for root, package in ((TOP, "pyduet"), (TOP / "tui", "duet_tui"))
         for path in (root / package).rglob("*.py")
     }
-    assert modules <= set(names)
+    assert {name for name in names if name.endswith(".py")} == modules
     assert metadata["Version"] == pyduet.__version__
     assert metadata["Requires-Python"] == ">=3.11"
+    assert "duet = pyduet.cli:main" in scripts
     assert "GPL-2.0-only" in (metadata["License"] or metadata["License-Expression"])
     for field in ("Summary", "Author", "Keywords", "Classifier", "License-File"):
         assert metadata[field], field
@@ -169,6 +221,16 @@ def test_the_wheel(distributions: Path) -> None:
     assert {re.split(r"[<>=]", one)[0] for one in plain} == {
         re.split(r"[<>=]", one)[0] for one in project["dependencies"]
     }
+
+
+def test_the_wheel_alone(distributions: Path, tmp_path: Path) -> None:
+    """In an environment of its own, without the extras."""
+    [wheel] = distributions.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)
+    pip = [tmp_path / "bin/pip", "--disable-pip-version-check", "install", "--quiet", wheel]
+    subprocess.run(pip, check=True, capture_output=True)
+    done = subprocess.run([tmp_path / "bin/duet", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"duet {pyduet.__version__}\n"
 
 
 def test_the_sdist(distributions: Path) -> None:
