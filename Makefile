@@ -24,7 +24,8 @@ run: setup $(TREE)  ## The first demo: real programs on a file system in a VM, a
 		python examples/first_light.py /mnt/duet
 
 .PHONY: test
-test: setup lint unit lab-test kernel-test test-debug-short  ## Everything below, in this order
+test: PACKAGE_LISTS += debian/apt-packages.txt tests/install/apt-packages.txt
+test: setup lint unit lab-test kernel-test test-debug-short test-install-short  ## All of these
 
 .PHONY: lint
 lint: setup  ## ruff and mypy
@@ -104,6 +105,10 @@ INSTALL_ARGS ?=
 test-install: PACKAGE_LISTS += tests/install/apt-packages.txt
 test-install: deb  ## The Debian packages on whole Debian systems, as root
 	tests/install/matrix $(INSTALL_ARGS)
+
+.PHONY: test-install-short
+test-install-short: INSTALL_ARGS = --natively --no-upgrade
+test-install-short: test-install  ## The same in minutes: apt runs before the system boots, no upgrade
 
 .PHONY: pictures
 pictures: setup $(TREE)  ## The pictures of the administrator's screen in docs/pictures

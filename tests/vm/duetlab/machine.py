@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,14 +120,6 @@ class Machine:
             passed = [initramfs, *lines.values()]
             if self.disk is not None:
                 passed.append(self.disk)
-            parent = os.getpid()
-
-            def tie_to_parent() -> None:
-                """The kernel kills QEMU when the lab dies, however it dies."""
-                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-                if os.getppid() != parent:
-                    os._exit(1)
-
             process = subprocess.Popen(
                 self.command(initramfs, lines),
                 stdin=subprocess.DEVNULL,
@@ -136,7 +128,7 @@ class Machine:
                 pass_fds=passed,
                 # The terminal's Ctrl-C is the lab's to handle.
                 start_new_session=True,
-                preexec_fn=tie_to_parent,
+                preexec_fn=tied_to(os.getpid()),
             )
             try:
                 # With QEMU the only holder, its end is the end of file on ours.
@@ -148,6 +140,17 @@ class Machine:
                 process.wait()
                 if process.stdout is not None:
                     process.stdout.close()
+
+
+def tied_to(parent: int) -> Callable[[], None]:
+    """What a new process runs first, to be killed by the kernel when its parent dies."""
+
+    def tie() -> None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return tie
 
 
 def _directory(tag: str, path: Path, options: str) -> list[str]:
