@@ -4,6 +4,7 @@
 import ctypes
 import mmap
 import os
+import re
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
@@ -21,6 +22,7 @@ _LIBC.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 _MAP_FAILED = ctypes.c_void_p(-1).value
 #: Mapped at a time, so that a file of any size needs little memory.
 _WINDOW = 1 << 30
+_LOWEST_BIT = bytes(byte & 1 for byte in range(256))
 
 
 def cached_pages(path: str | os.PathLike[str]) -> set[int]:
@@ -37,17 +39,38 @@ def cached_pages(path: str | os.PathLike[str]) -> set[int]:
         OSError: the file cannot be opened or mapped.
 
     """
-    pages: set[int] = set()
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size = os.fstat(fd).st_size
-        for offset in range(0, size, _WINDOW):
-            vector = _vector(fd, offset, min(_WINDOW, size - offset))
-            first = offset // mmap.PAGESIZE
-            pages.update(first + page for page, byte in enumerate(vector) if byte & 1)
+        return {page for pages in cached_ranges(fd) for page in pages}
     finally:
         os.close(fd)
-    return pages
+
+
+def cached_ranges(fd: int) -> list[range]:
+    """Return which pages of an open file are in the page cache, as ranges of their indexes.
+
+    As :func:`cached_pages` otherwise.
+
+    Args:
+        fd: of the file, open for reading.
+
+    Raises:
+        OSError: the file cannot be mapped.
+
+    """
+    found: list[range] = []
+    size = os.fstat(fd).st_size
+    for offset in range(0, size, _WINDOW):
+        first = offset // mmap.PAGESIZE
+        # The other bits of a byte mean nothing.
+        vector = _vector(fd, offset, min(_WINDOW, size - offset)).translate(_LOWEST_BIT)
+        for match in re.finditer(b"\1+", vector):
+            pages = range(first + match.start(), first + match.end())
+            if found and found[-1].stop == pages.start:
+                found[-1] = range(found[-1].start, pages.stop)
+            else:
+                found.append(pages)
+    return found
 
 
 def _vector(fd: int, offset: int, length: int) -> bytes:
