@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a task alone brought into the page cache, so that it can be dropped again."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pyduet.maintenance.inventory import open_quietly
+from pyduet.maintenance.work import Work
+from pyduet.mincore import cached_ranges
+
+_PAGE = os.sysconf("SC_PAGESIZE")
+
+
+class Footprint(NamedTuple):
+    """A file that was read, and its pages that were not cached before that."""
+
+    work: Work
+    ranges: Sequence[range]
+
+    @property
+    def bytes(self) -> int:
+        """How much was brought in."""
+        return sum(map(len, self.ranges)) * _PAGE
+
+    def drop(self, root: str) -> None:
+        """Have the kernel drop what was brought in; dirty pages stay.
+
+        A file that is gone, or is another by now, is left alone.
+        """
+        try:
+            fd = open_quietly(os.path.join(root, self.work.path))
+        except OSError:
+            return
+        try:
+            if os.fstat(fd).st_ino != self.work.stamp.ino:
+                return
+            for pages in self.ranges:
+                # 0 bytes would mean: to the end.
+                os.posix_fadvise(
+                    fd, pages.start * _PAGE, len(pages) * _PAGE, os.POSIX_FADV_DONTNEED
+                )
+        finally:
+            os.close(fd)
+
+
+def missing(fd: int, pages: int) -> list[range]:
+    """Return which of the first pages of an open file are not in the page cache."""
+    return list(_gaps(cached_ranges(fd), pages))
+
+
+def _gaps(cached: Iterable[range], pages: int) -> Iterable[range]:
+    begin = 0
+    for one in cached:
+        if one.start > begin:
+            yield range(begin, min(one.start, pages))
+        begin = one.stop
+    if begin < pages:
+        yield range(begin, pages)

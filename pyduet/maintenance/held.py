@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a task brought into the page cache, and keeps there while its neighbours want it."""
+
+import time
+from collections import deque
+
+from pyduet.maintenance.footprint import Footprint
+from pyduet.maintenance.neighbours import Neighbours
+
+#: Files asked about at a time.
+_COUNT = 256
+
+
+class Held:
+    """Footprints that are to be dropped when nobody wants them any more.
+
+    While its neighbours want so much of what a task read that it may not stay
+    in memory for long, the task reads nothing new: it waits for them. When
+    none of them has used anything for as long as its patience lasts, it lets go
+    of what it holds, and goes on.
+
+    Thread-safety: none.
+    """
+
+    def __init__(self, root: str, neighbours: Neighbours, window: int, patience: float) -> None:
+        """Begin with nothing.
+
+        Args:
+            root: the task's directory.
+            neighbours: to ask.
+            window: bytes to be held at most.
+            patience: seconds to wait for the neighbours while they use nothing.
+
+        """
+        self._root = root
+        self._neighbours = neighbours
+        self._window = window
+        self._patience = patience
+        self._held: deque[Footprint] = deque()
+        self._moved = time.monotonic()
+        self.bytes = 0
+        #: Bytes that were let go while they were wanted.
+        self.given_up = 0
+
+    def add(self, footprint: Footprint) -> None:
+        """Hold what was brought in; to be dropped at once when nobody else wants it."""
+        self._held.append(footprint)
+        self.bytes += footprint.bytes
+
+    def room(self, number: int) -> bool:
+        """Return whether so many bytes may be brought in now; asks the neighbours."""
+        self.release()
+        if not self._held or self.bytes + number <= self._window:
+            return True
+        if time.monotonic() - self._moved < self._patience:
+            return False
+        while self._held and self.bytes + number > self._window:
+            self.given_up += self._held[0].bytes
+            self._let_go(self._held.popleft())
+        self._moved = time.monotonic()
+        return True
+
+    def release(self) -> None:
+        """Drop what nobody wants any more."""
+        kept: deque[Footprint] = deque()
+        while self._held:
+            some = [self._held.popleft() for _ in range(min(_COUNT, len(self._held)))]
+            wanted = self._neighbours.wanted([one.work for one in some])
+            for one, is_wanted in zip(some, wanted, strict=True):
+                if is_wanted:
+                    kept.append(one)
+                else:
+                    self._let_go(one)
+                    self._moved = time.monotonic()
+        self._held = kept
+
+    def _let_go(self, one: Footprint) -> None:
+        self.bytes -= one.bytes
+        one.drop(self._root)

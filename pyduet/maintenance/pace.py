@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a task keeps out of the way: idle priorities, a limit of bytes a second, waiting its turn."""
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+
+# linux/ioprio.h; the system call has no wrapper in the C library.
+_SYS_IOPRIO_SET = 251  # x86_64, the only processor of the driver
+_IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE, _IOPRIO_CLASS_SHIFT = 1, 3, 13
+
+_PRESSURE = "/proc/pressure/io"
+#: Seconds between two looks whether others wait for the disk, and how long one takes.
+_EVERY, _LOOK = 5.0, 0.25
+#: Share of a look in which somebody waited, from which on the disk is busy.
+_BUSY = 0.10
+#: Seconds for which a busy disk is left alone at most, and at first.
+_LONGEST, _FIRST = 8.0, 0.5
+
+
+def be_idle() -> str | None:
+    """Give this process the idle classes of I/O and processor.
+
+    Returns:
+        Why that was not possible, or None.
+
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    value = _IOPRIO_CLASS_IDLE << _IOPRIO_CLASS_SHIFT
+    if libc.syscall(_SYS_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, value):
+        return f"no idle class of I/O: {os.strerror(ctypes.get_errno())}"
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError as error:
+        return f"no idle class of the processor: {error.strerror}"
+    return None
+
+
+class Throttle:
+    """Lets so many bytes a second through, on average since the last pause.
+
+    Thread-safety: none.
+    """
+
+    def __init__(self, rate: int, sleep: Callable[[float], object] = time.sleep) -> None:
+        """Begin now.
+
+        Args:
+            rate: bytes a second; 0 for no limit.
+            sleep: how to wait.
+
+        """
+        self._rate = rate
+        self._sleep = sleep
+        self._free = time.monotonic()
+
+    def spend(self, number: int) -> None:
+        """Wait until so many bytes may be read after those before them."""
+        if not self._rate:
+            return
+        now = time.monotonic()
+        # What was not used is not saved up.
+        self._free = max(self._free, now) + number / self._rate
+        if self._free - now > 0.01:
+            self._sleep(self._free - now)
+
+
+class Courtesy:
+    """Backs off while others wait for the disk, as pressure-stall information tells.
+
+    A task's own waiting is pressure as well. So every few seconds it does
+    nothing for a moment and looks whether somebody waits all the same. Another
+    maintenance task that reads then is somebody, too.
+
+    Thread-safety: none.
+    """
+
+    def __init__(self, sleep: Callable[[float], object] = time.sleep) -> None:
+        """Begin now; where the kernel tells no pressure, nothing is ever waited for."""
+        self._sleep = sleep
+        self._next = time.monotonic() + _EVERY
+        self._pause = _FIRST
+        self.waited = 0.0
+        self.possible = _stalled() is not None
+
+    def give_way(self) -> None:
+        """Wait while the disk is busy with others, if it is time to look."""
+        begin = time.monotonic()
+        if not self.possible or begin < self._next:
+            return
+        if self._busy():
+            self._sleep(self._pause)
+            self._pause = min(_LONGEST, self._pause * 2)
+            self._next = time.monotonic()
+        else:
+            self._pause = _FIRST
+            self._next = time.monotonic() + _EVERY
+        self.waited += time.monotonic() - begin
+
+    def _busy(self) -> bool:
+        before, begin = _stalled(), time.monotonic()
+        self._sleep(_LOOK)
+        after, took = _stalled(), time.monotonic() - begin
+        return before is not None and after is not None and after - before > _BUSY * took
+
+
+def _stalled() -> float | None:
+    """Return for how many seconds some task waited for I/O since boot; None if that is not told."""
+    try:
+        with open(_PRESSURE, encoding="ascii") as file:
+            some = file.readline().split()
+    except OSError:
+        return None
+    return int(some[-1].partition("=")[2]) / 1e6

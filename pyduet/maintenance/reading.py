@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A file that is being processed: its data in pieces, and whether it stood still."""
+
+import os
+from collections.abc import Callable, Iterator
+
+from pyduet.maintenance.inventory import stamp_of
+from pyduet.maintenance.work import Stamp, UnstableError, Work
+
+#: Bytes of a piece.
+PIECE = 1 << 20
+
+
+class Reading:
+    """An open file, for a task to read; the frame opens and closes it.
+
+    Attributes:
+        work: what it is.
+        fd: its descriptor, open for reading.
+        stamp: of the file when it was opened, which may be younger than that
+            of ``work``.
+
+    Thread-safety: none.
+    """
+
+    def __init__(self, work: Work, fd: int, spend: Callable[[int], object]) -> None:
+        """Take an open file; the frame calls this.
+
+        Args:
+            work: what it is.
+            fd: its descriptor; stays the caller's.
+            spend: is told how many bytes are about to be read, and may wait.
+
+        """
+        self.work = work
+        self.fd = fd
+        self.status = os.fstat(fd)
+        self.stamp: Stamp = stamp_of(self.status)
+        self._spend = spend
+        self._left = 0
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the file's data in order, as much as it had when it was opened.
+
+        Less comes when it has become shorter meanwhile: see :meth:`check`.
+
+        Raises:
+            OSError: it cannot be read.
+
+        """
+        offset = 0
+        self._left = self.stamp.size
+        while self._left:
+            wanted = min(PIECE, self._left)
+            self._spend(wanted)
+            piece = os.pread(self.fd, wanted, offset)
+            if not piece:
+                return
+            offset += len(piece)
+            self._left -= len(piece)
+            yield piece
+
+    def check(self) -> None:
+        """Ensure that the file is as it was when it was opened: after all was read.
+
+        Raises:
+            UnstableError: it has changed meanwhile.
+
+        """
+        if self._left or stamp_of(os.fstat(self.fd)) != self.stamp:
+            raise UnstableError

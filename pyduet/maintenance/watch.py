@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A task's eye on the page cache: keeps an order true, as far as Duet tells."""
+
+from pyduet import abi
+from pyduet.device import Device
+from pyduet.errors import DuetError, OffError, TaskGoneError
+from pyduet.events import FileId, Mask
+from pyduet.maintenance.neighbours import PREFIX, Neighbours
+from pyduet.maintenance.order import Order
+from pyduet.maintenance.work import Work
+from pyduet.task import Task
+
+_ADDED, _REMOVED = abi.Page.ADDED.value, abi.Page.REMOVED.value
+
+
+class Watch:
+    """A registered task, or the lack of one: then nothing is known to be cached.
+
+    When Duet is switched off meanwhile, the work goes on without it.
+
+    Thread-safety: none.
+    """
+
+    def __init__(self, device: Device, kind: str, root: str) -> None:
+        """Register; who begins has to be seen by the others before it looks for its work.
+
+        Args:
+            device: stays the caller's.
+            kind: of the maintenance task.
+            root: its directory.
+
+        Raises:
+            OffError, TooManyTasksError, UnsupportedFilesystemError,
+            PathNotFoundError, PermissionDeniedError: as of :meth:`Device.register`.
+
+        """
+        self._task: Task | None = device.register(
+            root, Mask.EXISTS, name=f"{PREFIX}{kind}", ranges=True
+        )
+        self.neighbours = Neighbours(device, self._task)
+        #: Why Duet tells nothing any more.
+        self.lost: DuetError | None = None
+
+    def close(self) -> None:
+        """End the task; its neighbours no longer wait for it."""
+        if self._task is not None:
+            self._task.close()
+            self._task = None
+
+    def look(self, order: Order, timeout: float = 0) -> None:
+        """Tell an order what has changed in the page cache.
+
+        Args:
+            order: what to tell.
+            timeout: seconds to wait for a change, when there is none.
+
+        """
+        task = self._task
+        if task is None:
+            return
+        try:
+            if timeout and not task.wait(timeout):
+                return
+            while batch := task.read_batch():
+                for ino, generation, _, _, state, pages in batch.rows():
+                    if state == abi.ITEM_OVERFLOW:
+                        # What it knows of the rest stays true; this brings what it missed.
+                        task.rescan()
+                    elif state & _ADDED:
+                        order.told((ino, generation), pages or 1)
+                    elif state & _REMOVED:
+                        order.told((ino, generation), -(pages or 1))
+        except (OffError, TaskGoneError) as error:
+            self._lose(error)
+
+    def done(self, work: Work) -> None:
+        """Be told no more of a file, and let the neighbours know."""
+        if self._task is not None:
+            try:
+                self._task.mark_done(FileId(*work.identity, self._task.id))
+            except (OffError, TaskGoneError) as error:
+                self._lose(error)
+
+    def again(self, work: Work) -> None:
+        """Be told of a file again."""
+        if self._task is not None:
+            try:
+                self._task.unmark(FileId(*work.identity, self._task.id))
+            except (OffError, TaskGoneError) as error:
+                self._lose(error)
+
+    @property
+    def sees(self) -> bool:
+        """Whether Duet tells."""
+        return self._task is not None
+
+    def _lose(self, error: DuetError) -> None:
+        self.lost = error
+        self.close()
