@@ -9,8 +9,9 @@ PYTHON3 ?= python3
 VENV := .venv
 LAB := tests/vm/lab
 TREE := build/tree
-# For the unit tests: the C compiler they hold the library against; they make the man pages, too.
-OWN_PACKAGES := gcc git libc6-dev
+# For the unit tests: the C compiler they hold the library against, and rsync. They make the man
+# pages, too.
+OWN_PACKAGES := gcc git libc6-dev rsync
 PACKAGE_LISTS = tests/vm/apt-packages.txt docs/man/apt-packages.txt
 
 .PHONY: help

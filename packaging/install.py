@@ -147,8 +147,6 @@ class Stage:
             )  # fmt: skip
             for path in sorted(Path(target).rglob("*")):
                 name = str(path.relative_to(target))
-                if path.suffix == ".so":
-                    sys.exit(f"install.py: {name} is compiled, for one Python and one processor")
                 if path.is_file() and not name.startswith("bin/"):
                     part = "library" if name.startswith(LIBRARY) else "command"
                     self.put(path, f"{home}/{part}/{name}")

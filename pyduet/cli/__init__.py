@@ -14,6 +14,7 @@ from pyduet.cli import (
     debug,
     doctor,
     metrics,
+    run,
     setup,
     top,
     tui,
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         "--device", default=pyduet.DEFAULT_DEVICE, metavar="NODE", help="default: %(default)s"
     )
     commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for room in (control, setup, watch, top, cached, tui, doctor, metrics, debug, completion):
+    for room in (control, setup, watch, top, cached, run, tui, doctor, metrics, debug, completion):
         room.add(commands)
     return made
 

@@ -22,6 +22,7 @@ class Exit(enum.IntEnum):
     UNSUPPORTED = 9
     INCOMPLETE = 10
     GONE = 11
+    NAMED = 12
     INTERRUPTED = 128 + signal.SIGINT
     BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -44,6 +45,7 @@ _MEANING = {
     Exit.UNSUPPORTED: "Duet does not watch this file system, or not on this kernel",
     Exit.INCOMPLETE: "not all could be told within the memory limits",
     Exit.GONE: "what was watched, or the task, is gone",
+    Exit.NAMED: "done, but for files that are named",
     Exit.INTERRUPTED: "ended by Ctrl-C",
     Exit.BROKEN_PIPE: "the reader of the output went away",
 }

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -95,12 +96,23 @@ def test_every_error_is_described(pages: Path) -> None:
     assert terms(sections(pages / "duet.4")["ERRORS"]) == wanted
 
 
+def all_commands(
+    made: argparse.ArgumentParser, before: str
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The commands, and those within commands, by their names."""
+    for action in made._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                yield f"{before}{name}", command
+                yield from all_commands(command, f"{before}{name} ")
+
+
 def test_every_command_and_its_options_are_described(pages: Path) -> None:
     found = sections(pages / "duet.8")["COMMANDS"]
-    [commands] = [a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    assert len(commands.choices) > 10
-    assert terms(found, 3) == {f"duet {name}" for name in commands.choices}
-    for name, command in commands.choices.items():
+    commands = dict(all_commands(parser(), ""))
+    assert len(commands) > 14
+    assert terms(found, 3) == {f"duet {name}" for name in commands}
+    for name, command in commands.items():
         text = re.split(r"^   \S", found.split(f"   duet {name}\n", 1)[1], flags=re.MULTILINE)[0]
         options = {option for action in command._actions for option in action.option_strings}
         assert {option for option in options if option not in text} <= {"--help"}

@@ -62,6 +62,9 @@ def _prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         command.description = "\n\n".join(filter(None, [words, command.epilog]))
         short.help = None
         command.formatter_class = _formatter(78)
+        for action in command._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                _prepare(action)
 
 
 def _usage(found: re.Match[str]) -> str:

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``duet run``: maintenance that works first on what is in memory."""
+
+import argparse
+import importlib.util
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from pyduet.cli import arguments
+from pyduet.cli.exits import Exit
+from pyduet.cli.text import plural, print_json, printable, size
+
+if TYPE_CHECKING:
+    from pyduet.maintenance import Frame, Maintenance, Options, Progress
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "run",
+        help="maintenance that works first on what is in memory",
+        description="Run a maintenance task on the files below a directory: first on those that "
+        "are in memory, then on the others as they lie on the disk. Tasks that run at the same "
+        "time share what they read. One that is ended (Ctrl-C, a crash) goes on where it was "
+        "when it is run again.",
+    )
+    kinds = parser.add_subparsers(title="tasks", required=True, metavar="TASK")
+    scrub = kinds.add_parser(
+        "scrub",
+        help="find files whose content has changed though nobody wrote them",
+        description="Compare each file with its checksum of the last time. The first pass makes "
+        "the checksums.",
+    )
+    scrub.set_defaults(task=_scrub)
+    backup = kinds.add_parser(
+        "backup",
+        help="write an archive that tar restores",
+        description="Write the files to a pax archive. tar --extract --xattrs restores it; an "
+        "incremental one after those before it, with --incremental, which removes what is gone.",
+    )
+    backup.set_defaults(task=_backup)
+    defrag = kinds.add_parser(
+        "defrag",
+        help="join the extents of files (btrfs, ext4)",
+        description="Join the extents of the files that have too many.",
+    )
+    defrag.set_defaults(task=_defrag)
+    rsync = kinds.add_parser(
+        "rsync",
+        help="copy with rsync, in batches, and once over all in the end",
+        description="Drive rsync -a: files in batches, then a plain run that settles all else. "
+        "Its own options come after --.",
+    )
+    rsync.set_defaults(task=_rsync)
+    kinds_of = (scrub, backup, defrag, rsync)
+    for one in kinds_of:
+        one.add_argument("path", metavar="PATH", help="the directory")
+    rsync.add_argument("target", metavar="TARGET", help="as rsync has it")
+    rsync.add_argument("options", nargs="*", metavar="OPTION", help="rsync's own, after --")
+    backup.add_argument("archive", metavar="ARCHIVE", help="the file to write")
+    backup.add_argument(
+        "--incremental", action="store_true", help="only what has changed since the last archive"
+    )
+    for one in kinds_of:
+        _add_options(one)
+        one.set_defaults(run=_run)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state",
+        metavar="FILE",
+        help="what was done, for the next run (default: a file for each task and directory below "
+        "/var/lib/duet, or without root below ~/.local/state/duet)",
+    )
+    parser.add_argument("--anew", action="store_true", help="do not go on where the last run ended")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only list what would be done, in its order"
+    )
+    parser.add_argument(
+        "--rate", type=arguments.size, default=0, metavar="SIZE",
+        help="read so much a second from the disk at most",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-idle", action="store_true", help="do not take the idle classes of I/O and processor"
+    )
+    parser.add_argument(
+        "--no-give-way", action="store_true", help="do not back off while others use the disk"
+    )
+    parser.add_argument(
+        "--window", type=arguments.size, default=0, metavar="SIZE",
+        help="read so much ahead of other tasks at most (default: an eighth of the memory)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--patience", type=arguments.seconds, default=30.0, metavar="S",
+        help="wait so long for other tasks while they use nothing (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--uninformed", action="store_true", help="do not ask Duet: to compare with"
+    )
+    parser.add_argument("--json", action="store_true", help="print an object each second")
+
+
+def _scrub(options: argparse.Namespace) -> "Maintenance":
+    del options
+    if importlib.util.find_spec("xxhash") is None:
+        raise ValueError(
+            "scrub needs xxhash, which is not installed; install pyduet[run] with pip, or the "
+            "Debian package python3-xxhash"
+        )
+    from pyduet.maintenance.scrub import Scrub
+
+    return Scrub()
+
+
+def _backup(options: argparse.Namespace) -> "Maintenance":
+    from pyduet.maintenance.backup import Backup
+
+    return Backup(options.archive, incremental=options.incremental)
+
+
+def _defrag(options: argparse.Namespace) -> "Maintenance":
+    del options
+    from pyduet.maintenance.defrag import Defrag
+
+    return Defrag()
+
+
+def _rsync(options: argparse.Namespace) -> "Maintenance":
+    from pyduet.maintenance.rsync import Rsync
+
+    return Rsync(options.target, options.options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pyduet import maintenance
+    from pyduet.cli.progress import shown
+
+    root = os.path.realpath(options.path)
+    with os.scandir(root):
+        pass  # else nothing is begun
+    # A unit that is stopped is to be gone on with, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    task: Maintenance = options.task(options)
+    state = ":memory:" if options.dry_run else _state(options, task.kind, root)
+    with maintenance.Ledger(state, task.kind, root) as ledger:
+        if options.dry_run:
+            _list(maintenance.Frame(task, root, ledger, _options(options)), json=options.json)
+            return Exit.OK
+        if ledger.resumed and not options.anew:
+            print("duet: going on where the last run was ended", file=sys.stderr)
+        with shown(task.kind, json=options.json) as tell:
+            progress = maintenance.Frame(task, root, ledger, _options(options), tell).run()
+    return _summary(progress, json=options.json)
+
+
+def _options(options: argparse.Namespace) -> "Options":
+    from pyduet.maintenance import Options
+
+    return Options(
+        device=options.device,
+        informed=not options.uninformed,
+        rate=options.rate,
+        idle=not options.no_idle,
+        give_way=not options.no_give_way,
+        window=options.window,
+        patience=options.patience,
+        anew=options.anew,
+    )
+
+
+def _state(options: argparse.Namespace, kind: str, root: str) -> str:
+    """Return where the ledger is."""
+    if options.state:
+        return str(options.state)
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    directory = "/var/lib/duet" if os.geteuid() == 0 else os.path.join(home, "duet")
+    # As systemd escapes a path, but for what is too long for a name.
+    name = root.strip("/").replace("-", "\\x2d").replace("/", "-") or "-"
+    return os.path.join(directory, f"{kind}-{name}.ledger")
+
+
+def _list(frame: "Frame", *, json: bool) -> None:
+    files = cached = 0
+    for work, share in frame.plan():
+        files += 1
+        cached += int(work.size * share)
+        if json:
+            print_json({"path": work.path, "size": work.size, "cached": round(share, 3)})
+        else:
+            print(f"{share:4.0%}  {size(work.size):>12}  {printable(work.path)}")
+    print(f"{plural(files, 'file')}, {size(cached)} of them cached", file=sys.stderr)
+
+
+def _summary(progress: "Progress", *, json: bool) -> int:
+    if json:
+        print_json(progress)
+    for problem in progress.problems:
+        print(
+            f"duet: {printable(problem.path)}: {problem.trouble}: {printable(problem.words)}",
+            file=sys.stderr,
+        )
+    print(
+        f"{plural(progress.files_done, 'file')}, {size(progress.bytes_done)}; "
+        f"{size(progress.bytes_cached)} of that were in memory"
+        + (f"; {plural(len(progress.problems), 'file')} named above" if progress.problems else ""),
+        file=sys.stderr,
+    )
+    return Exit.NAMED if progress.problems else Exit.OK

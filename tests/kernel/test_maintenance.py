@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Maintenance with Duet: the order, the done marks, what is shared, and what is left in memory."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from actions import evict, read_page, sync_file
+from conftest import eventually, file_system_type
+from truth import drop_caches
+
+from pyduet import Device, Mask, cached_pages
+from pyduet.maintenance import Frame, Ledger, Maintenance, Options, Progress, Reading, Trouble
+from pyduet.maintenance.backup import Backup
+from pyduet.maintenance.defrag import Defrag
+from pyduet.maintenance.extents import extents
+from pyduet.maintenance.scrub import Scrub
+
+PAGE = os.sysconf("SC_PAGESIZE")
+CALM = Options(idle=False, give_way=False)
+#: Seconds that tests wait for another process, which is slow in an emulated machine.
+LONG = 300
+
+
+@pytest.fixture
+def files(place: Path) -> list[Path]:
+    """Forty files of 64 pages, of which nothing is cached."""
+    found = []
+    for number in range(40):
+        path = place / "tree" / f"file{number:02}"
+        path.write_bytes(os.urandom(64 * PAGE))
+        sync_file(path)
+        evict(path)
+        found.append(path)
+    drop_caches()
+    return found
+
+
+def run(task: Maintenance, place: Path, options: Options = CALM) -> Progress:
+    with Ledger(str(place / "out" / task.kind), task.kind, str(place / "tree")) as ledger:
+        return Frame(task, str(place / "tree"), ledger, options).run()
+
+
+def test_what_is_cached_comes_first(device: Device, place: Path, files: list[Path]) -> None:
+    """The archive tells the order: by how much of each is in memory."""
+    files[31].read_bytes()
+    for page in range(40):
+        read_page(files[17], page)
+    for page in range(12):
+        read_page(files[25], page)
+    archive = place / "out/archive.tar"
+    progress = run(Backup(str(archive)), place)
+    assert progress.problems == []
+    assert progress.blind is None
+    assert progress.bytes_cached == (64 + 40 + 12) * PAGE
+    with tarfile.open(archive) as tar:
+        names = [member.name for member in tar if member.isfile()]
+    assert names[:3] == ["./file31", "./file17", "./file25"]
+    assert sorted(names) == [f"./file{number:02}" for number in range(40)]
+
+
+def test_it_leaves_memory_as_it_was(device: Device, place: Path, files: list[Path]) -> None:
+    for page in (3, 4, 9):
+        read_page(files[5], page)
+    files[6].read_bytes()
+    run(Scrub(), place)
+    assert cached_pages(files[5]) == {3, 4, 9}
+    assert cached_pages(files[6]) == set(range(64))
+    assert not [path.name for path in files if path not in files[5:7] and cached_pages(path)]
+
+
+class Watched(Maintenance):
+    """Looks at its own task while it works."""
+
+    kind = "watched"
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.done: list[int] = []
+        self.names: set[str] = set()
+
+    def process(self, reading: Reading, before: object) -> None:
+        list(reading.pieces())
+        [task] = self.device.tasks()
+        self.names.add(task.name)
+        self.done.append(task.done)
+
+
+def test_done_marks_are_set_as_it_goes(device: Device, place: Path, files: list[Path]) -> None:
+    task = Watched(device)
+    run(task, place)
+    assert task.done == list(range(40))
+    assert task.names == {"duet-run/watched"}
+    assert device.tasks() == []
+
+
+def command(*arguments: str | Path) -> list[str | Path]:
+    return [sys.executable, "-m", "pyduet", "run", *arguments, "--no-idle", "--no-give-way"]
+
+
+def read_from_disk() -> int:
+    """Bytes that were read of the disk of /mnt/duet."""
+    device = os.stat("/mnt/duet/place").st_dev
+    name = f"{os.major(device)}:{os.minor(device)}"
+    if file_system_type() == "btrfs":
+        name = next(
+            line.split()[2] for line in Path("/proc/self/mountinfo").read_text().splitlines()
+            if line.split()[4] == "/mnt/duet"
+        )  # fmt: skip
+        source = next(
+            line.split()[0] for line in Path("/proc/self/mounts").read_text().splitlines()
+            if line.split()[1] == "/mnt/duet"
+        )  # fmt: skip
+        return int(Path(f"/sys/class/block/{Path(source).name}/stat").read_text().split()[2]) * 512
+    return int(Path(f"/sys/dev/block/{name}/stat").read_text().split()[2]) * 512
+
+
+def test_two_tasks_share_what_they_read(device: Device, place: Path, files: list[Path]) -> None:
+    """A window of four files: whoever is ahead waits, so that nothing has to be read again."""
+    window = ["--window", str(4 * 64 * PAGE), "--patience", str(LONG)]
+    before = read_from_disk()
+    # Neither gets further than its window before both are there.
+    gate = device.register(place / "tree", Mask.EXISTS, name="duet-run/gate")
+    tasks = [
+        subprocess.Popen(
+            command(
+                kind, place / "tree", *more, "--state", place / "out" / kind, *window, "--json"
+            ),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for kind, more in (("scrub", []), ("backup", [place / "out/archive.tar"]))
+    ]
+    assert eventually(lambda: len(device.tasks()) == 3, LONG)
+    gate.close()
+    answers = [task.communicate(timeout=LONG)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0]
+    read = read_from_disk() - before
+    whole = 40 * 64 * PAGE
+    ends = [json.loads(answer.splitlines()[-1]) for answer in answers]
+    assert [end["bytes_done"] for end in ends] == [whole, whole]
+    assert read <= 1.15 * whole
+    # Where both read the same file at the same time, neither counts it as saved.
+    assert sum(end["bytes_cached"] for end in ends) >= 0.5 * whole
+    # Nobody wants them any more.
+    assert not [path.name for path in files if cached_pages(path)]
+
+
+def test_it_goes_on_without_duet(device: Device, place: Path, files: list[Path]) -> None:
+    """Switched off in the middle, the work is done all the same, and it is said."""
+
+    class Interrupted(Maintenance):
+        kind = "interrupted"
+        seen = 0
+
+        def process(self, reading: Reading, before: object) -> None:
+            list(reading.pieces())
+            self.seen += 1
+            if self.seen == 10:
+                device.stop()
+
+    task = Interrupted()
+    progress = run(task, place)
+    assert task.seen == 40
+    assert "off" in str(progress.blind)
+
+
+def test_corruption_is_found(device: Device, place: Path, files: list[Path]) -> None:
+    """A bit is turned on the disk, below the file system."""
+    if file_system_type() == "btrfs":
+        pytest.skip("btrfs finds it by itself, and refuses the read")
+    run(Scrub(), place)
+    victim = files[23]
+    drop_caches()
+    fd = os.open(victim, os.O_RDONLY)
+    place_on_disk = next(extents(fd)).physical + 5 * PAGE + 77
+    os.close(fd)
+    source = next(
+        line.split()[0] for line in Path("/proc/self/mounts").read_text().splitlines()
+        if line.split()[1] == "/mnt/duet"
+    )  # fmt: skip
+    fd = os.open(source, os.O_RDWR)
+    byte = os.pread(fd, 1, place_on_disk)
+    os.pwrite(fd, bytes([byte[0] ^ 1]), place_on_disk)
+    os.fsync(fd)
+    os.close(fd)
+    drop_caches()
+    task = Scrub()
+    progress = run(task, place)
+    assert {problem.path: problem.trouble for problem in progress.problems} == {
+        "file23": Trouble.CORRUPT
+    }
+    assert task.verified == 39
+
+
+@pytest.mark.fs("ext4", "btrfs")
+def test_defrag_joins_extents(device: Device, place: Path) -> None:
+    """Of two files that were written in turns; what was cached is not read again."""
+    paths = [place / "tree" / name for name in ("one", "two")]
+    fds = [os.open(path, os.O_CREAT | os.O_RDWR) for path in paths]
+    for _ in range(60):
+        for fd in fds:
+            os.write(fd, os.urandom(4 * PAGE))
+            os.fsync(fd)
+    for fd in fds:
+        os.close(fd)
+    content = [path.read_bytes() for path in paths]
+    task = Defrag()
+    progress = run(task, place)
+    assert progress.problems == []
+    assert task.before > 6
+    assert task.after < task.before / 2
+    drop_caches()
+    assert [path.read_bytes() for path in paths] == content
+    assert eventually(lambda: device.tasks() == [])
+
+
+def test_a_task_of_ones_own(device: Device, place: Path) -> None:
+    """The example, which is below sixty lines, the second time on what has changed."""
+    example = Path(__file__).parents[2] / "examples/count_lines.py"
+    assert len(example.read_text().splitlines()) < 60
+    for number in range(5):
+        (place / "tree" / f"text{number}").write_text("line\n" * number)
+    program = [sys.executable, str(example), str(place / "tree")]
+    for lines, size in ((10, 50), (13, 20)):
+        done = subprocess.run(
+            program, cwd=place / "out", capture_output=True, text=True, check=True, timeout=LONG
+        )
+        assert done.stdout.startswith(f"{lines} lines; ")
+        assert f"of {size} bytes" in done.stdout
+        (place / "tree/text1").write_text("line\n" * 4)
