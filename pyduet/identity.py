@@ -15,6 +15,18 @@ from pyduet.errors import Operation, error_for
 _GETVERSION: int = ioctl_opt.IOR(ord("v"), 1, ctypes.c_long)
 
 
+def generation_of(fd: int) -> int:
+    """Return the inode generation of an open file.
+
+    Raises:
+        OSError: its file system tells none.
+
+    """
+    generation = ctypes.c_uint64()
+    fcntl.ioctl(fd, _GETVERSION, generation)
+    return generation.value & 0xFFFFFFFF
+
+
 def identity_of(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return the inode number and the inode generation of a regular file.
 
@@ -38,9 +50,7 @@ def identity_of(path: str | os.PathLike[str]) -> tuple[int, int]:
             raise ValueError(f"{subject} is not a regular file; Duet tells of no others")
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
-            generation = ctypes.c_uint64()
-            fcntl.ioctl(fd, _GETVERSION, generation)
-            return os.fstat(fd).st_ino, generation.value & 0xFFFFFFFF
+            return os.fstat(fd).st_ino, generation_of(fd)
         finally:
             os.close(fd)
     except OSError as error:

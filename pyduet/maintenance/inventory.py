@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What there is to do below a directory: found without reading a file's data."""
 
-import ctypes
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-import ioctl_opt
-
+from pyduet.identity import generation_of
 from pyduet.maintenance.extents import first_place
 from pyduet.maintenance.work import Problem, Stamp, Trouble, Work
-
-_GETVERSION: int = ioctl_opt.IOR(ord("v"), 1, ctypes.c_long)
 
 
 class Found(NamedTuple):
@@ -118,9 +113,7 @@ def problem_of(path: str, error: OSError) -> Problem:
 
 def _generation(fd: int) -> int:
     """Return the inode generation; 0 where the file system has none."""
-    generation = ctypes.c_uint64()
     try:
-        fcntl.ioctl(fd, _GETVERSION, generation)
+        return generation_of(fd)
     except OSError:
         return 0
-    return generation.value & 0xFFFFFFFF

@@ -81,19 +81,6 @@ class Watch:
             except (OffError, TaskGoneError) as error:
                 self._lose(error)
 
-    def again(self, work: Work) -> None:
-        """Be told of a file again."""
-        if self._task is not None:
-            try:
-                self._task.unmark(FileId(*work.identity, self._task.id))
-            except (OffError, TaskGoneError) as error:
-                self._lose(error)
-
-    @property
-    def sees(self) -> bool:
-        """Whether Duet tells."""
-        return self._task is not None
-
     def _lose(self, error: DuetError) -> None:
         self.lost = error
         self.close()

@@ -31,10 +31,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kernel_with(path): only where the kernel has this file")
 
 
+def mount_of(mount: Path = MOUNT) -> list[str]:
+    """Return the device, the directory and the type of a mount."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return next(line.split()[:3] for line in reversed(lines) if line.split()[1] == str(mount))
+
+
 def file_system_type(mount: Path = MOUNT) -> str:
     """Return what a directory that is a mount is formatted with."""
-    lines = Path("/proc/self/mounts").read_text().splitlines()
-    return next(line.split()[2] for line in reversed(lines) if line.split()[1] == str(mount))
+    return mount_of(mount)[2]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

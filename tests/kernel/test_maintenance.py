@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from actions import evict, read_page, sync_file
-from conftest import eventually, file_system_type
+from conftest import eventually, file_system_type, mount_of
 from truth import drop_caches
 
 from pyduet import Device, Mask, cached_pages
@@ -104,19 +104,8 @@ def command(*arguments: str | Path) -> list[str | Path]:
 
 def read_from_disk() -> int:
     """Bytes that were read of the disk of /mnt/duet."""
-    device = os.stat("/mnt/duet/place").st_dev
-    name = f"{os.major(device)}:{os.minor(device)}"
-    if file_system_type() == "btrfs":
-        name = next(
-            line.split()[2] for line in Path("/proc/self/mountinfo").read_text().splitlines()
-            if line.split()[4] == "/mnt/duet"
-        )  # fmt: skip
-        source = next(
-            line.split()[0] for line in Path("/proc/self/mounts").read_text().splitlines()
-            if line.split()[1] == "/mnt/duet"
-        )  # fmt: skip
-        return int(Path(f"/sys/class/block/{Path(source).name}/stat").read_text().split()[2]) * 512
-    return int(Path(f"/sys/dev/block/{name}/stat").read_text().split()[2]) * 512
+    disk = Path(mount_of()[0]).name
+    return int(Path(f"/sys/class/block/{disk}/stat").read_text().split()[2]) * 512
 
 
 def test_two_tasks_share_what_they_read(device: Device, place: Path, files: list[Path]) -> None:
@@ -179,11 +168,7 @@ def test_corruption_is_found(device: Device, place: Path, files: list[Path]) -> 
     fd = os.open(victim, os.O_RDONLY)
     place_on_disk = next(extents(fd)).physical + 5 * PAGE + 77
     os.close(fd)
-    source = next(
-        line.split()[0] for line in Path("/proc/self/mounts").read_text().splitlines()
-        if line.split()[1] == "/mnt/duet"
-    )  # fmt: skip
-    fd = os.open(source, os.O_RDWR)
+    fd = os.open(mount_of()[0], os.O_RDWR)
     byte = os.pread(fd, 1, place_on_disk)
     os.pwrite(fd, bytes([byte[0] ^ 1]), place_on_disk)
     os.fsync(fd)
