@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from actions import evict, read_page, sync_file
-from conftest import eventually, file_system_type, mount_of
+from conftest import eventually, mount_of
 from truth import drop_caches
 
 from pyduet import Device, Mask, cached_pages
@@ -158,10 +158,9 @@ def test_it_goes_on_without_duet(device: Device, place: Path, files: list[Path])
     assert "off" in str(progress.blind)
 
 
+@pytest.mark.fs("ext4", "xfs")
 def test_corruption_is_found(device: Device, place: Path, files: list[Path]) -> None:
-    """A bit is turned on the disk, below the file system."""
-    if file_system_type() == "btrfs":
-        pytest.skip("btrfs finds it by itself, and refuses the read")
+    """A bit is turned on the disk, below the file system; btrfs would refuse the read."""
     run(Scrub(), place)
     victim = files[23]
     drop_caches()
