@@ -22,15 +22,12 @@ _COUNT = 128
 
 
 class Flag(enum.IntFlag):
-    """What is said of an extent (FIEMAP_EXTENT_*)."""
+    """What is said of an extent, as far as it matters here (FIEMAP_EXTENT_*)."""
 
     LAST = 0x1
     UNKNOWN = 0x2
     DELALLOC = 0x4
-    ENCODED = 0x8
     INLINE = 0x200
-    UNWRITTEN = 0x800
-    SHARED = 0x2000
 
 
 #: Those whose place on the device is not told, or is not the data's own.

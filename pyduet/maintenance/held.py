@@ -39,8 +39,6 @@ class Held:
         self._held: deque[Footprint] = deque()
         self._moved = time.monotonic()
         self.bytes = 0
-        #: Bytes that were let go while they were wanted.
-        self.given_up = 0
 
     def add(self, footprint: Footprint) -> None:
         """Hold what was brought in; to be dropped at once when nobody else wants it."""
@@ -55,7 +53,6 @@ class Held:
         if time.monotonic() - self._moved < self._patience:
             return False
         while self._held and self.bytes + number > self._window:
-            self.given_up += self._held[0].bytes
             self._let_go(self._held.popleft())
         self._moved = time.monotonic()
         return True

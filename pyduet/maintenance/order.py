@@ -2,7 +2,7 @@
 """In which order work is done: what is most in memory first, the rest as it lies on the device."""
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pyduet.maintenance.work import Work
 
@@ -62,10 +62,6 @@ class Order:
             self._left[number] = 0
             self.files -= 1
             self.bytes -= work.size
-
-    def __iter__(self) -> Iterator[Work]:
-        """Yield what is left, as it lies on the device."""
-        return (work for number, work in enumerate(self._works) if self._left[number])
 
     def _share(self, number: int) -> float:
         pages = self._works[number].pages

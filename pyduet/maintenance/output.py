@@ -80,10 +80,6 @@ class Output:
             raise self._failed(error) from error
         self._flushed = self.offset
 
-    def tell(self) -> int:
-        """Return how much was written."""
-        return self.offset
-
     def close(self) -> None:
         """Have all on the disk, and close."""
         self.sync()

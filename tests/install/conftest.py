@@ -39,9 +39,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what is not for this release, or takes too long."""
     release = releases()[config.getoption("--release")]
     if config.getoption("--no-upgrade"):
-        leave_out = {"upgrade", "works", "skipped"}
+        leave_out = {"upgrade", "works", "left_alone"}
     else:
-        leave_out = {"skipped" if release.works else "works"}
+        leave_out = {"left_alone" if release.works else "works"}
     foreign = [item for item in items if leave_out & {mark.name for mark in item.iter_markers()}]
     config.hook.pytest_deselected(items=foreign)
     items[:] = [item for item in items if item not in foreign]
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Name the marks."""
     config.addinivalue_line("markers", "upgrade: installs the next kernel, which takes minutes")
     config.addinivalue_line("markers", "works: where Duet works on the next kernel")
-    config.addinivalue_line("markers", "skipped: where the next kernel is out of Duet's range")
+    config.addinivalue_line("markers", "left_alone: where the next kernel is out of Duet's range")
 
 
 @pytest.fixture(scope="session")
