@@ -25,8 +25,13 @@ run: setup $(TREE)  ## The first demo: real programs on a file system in a VM, a
 		python examples/first_light.py /mnt/duet
 
 .PHONY: test
-test: PACKAGE_LISTS += debian/apt-packages.txt tests/install/apt-packages.txt
-test: setup lint unit lab-test kernel-test test-debug-short test-install-short  ## All of these
+test: PACKAGE_LISTS += debian/apt-packages.txt
+test: setup lint unit lab-test deb kernel-test  ## All of these: what a change has to pass
+
+.PHONY: test-all
+test-all: PACKAGE_LISTS += debian/apt-packages.txt tests/install/apt-packages.txt
+test-all: JOBS = all
+test-all: test test-debug-short test-install-short  ## On every file system, on whole systems: hours
 
 .PHONY: lint
 lint: setup  ## ruff and mypy
@@ -45,7 +50,10 @@ lab-test: setup  ## The tests of the lab itself; they boot machines
 .PHONY: kernel-test
 kernel-test: setup  ## On each kernel of the lab: a strict build, then tests/kernel in VMs
 	@for series in $$($(LAB) kernels); do (set -x; $(LAB) build --check --kernel $$series); done
-	tests/kernel/matrix
+	tests/kernel/jobs $(JOBS) | tests/pool
+
+# Of tests/kernel/jobs.
+JOBS ?= some
 
 # What test-debug runs: options and tests of pytest.
 PYTEST_ARGS ?= tests/kernel
@@ -105,7 +113,8 @@ INSTALL_ARGS ?=
 .PHONY: test-install
 test-install: PACKAGE_LISTS += tests/install/apt-packages.txt
 test-install: deb  ## The Debian packages on whole Debian systems, as root
-	tests/install/matrix $(INSTALL_ARGS)
+	$(VENV)/bin/python tests/install/images.py
+	tests/install/jobs $(INSTALL_ARGS) | tests/pool
 
 .PHONY: test-install-short
 test-install-short: INSTALL_ARGS = --natively --no-upgrade
