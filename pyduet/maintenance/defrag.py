@@ -5,7 +5,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ioctl_opt
@@ -76,6 +76,10 @@ class Defrag(Maintenance):
         self.before += found
         self.after += now
         return [found, now]
+
+    def report(self) -> Mapping[str, int]:
+        """Return the extents of the files that were processed, before and after."""
+        return {"extents_before": self.before, "extents_after": self.after}
 
     def _ext4(self, fd: int, size: int) -> None:
         """Exchange a file's blocks with those of a fresh one that lie together."""

@@ -90,6 +90,7 @@ class Progress:
             at the disk.
         again: files that were processed again, because they changed.
         problems: files that are named.
+        report: what the task itself has counted.
         blind: why Duet tells nothing, if so.
 
     """
@@ -103,6 +104,7 @@ class Progress:
     waited: float = 0.0
     again: int = 0
     problems: list[Problem] = field(default_factory=list)
+    report: dict[str, int] = field(default_factory=dict)
     blind: str | None = None
 
 
@@ -182,6 +184,7 @@ class Frame:
             self._ledger.end()
             if self._held is not None:
                 self._held.release()
+        self.progress.report = dict(self._task.report())
         self._say("done")
         return self.progress
 
@@ -213,7 +216,8 @@ class Frame:
                 self._options.patience,
             )
             try:
-                yield
+                with self._task.watching(device, self._root):
+                    yield
             finally:
                 self._watch.close()
 
@@ -308,13 +312,14 @@ class Frame:
                 self._named(problem_of(work.path, error))
                 continue
             try:
-                footprints.append(self._footprint(fd, work))
+                footprints.append(Footprint(work, missing(fd, work.pages)))
             finally:
                 os.close(fd)
         self._throttle.spend(sum(one.bytes for one in footprints))
         notes = self._task.process_many([one.work for one in footprints])
         for one in footprints:
             self._ledger.put(one.work, notes.get(one.work.path))
+            self._saved(one.work, one.bytes)
             self._brought_in(one)
         for work in works:
             if self._watch is not None:
@@ -352,21 +357,20 @@ class Frame:
             if now.ino != work.stamp.ino:
                 raise _ReplacedError
             work = Work(work.path, now, work.generation, work.physical)
-            footprint = self._footprint(fd, work)
+            footprint = Footprint(work, missing(fd, work.pages))
             share = min(1.0, footprint.bytes / work.size) if work.size else 0.0
-            reading = Reading(work, fd, lambda number: self._throttle.spend(int(number * share)))
+            reading = Reading(work, fd, self._throttle.spend, share)
             try:
                 return self._task.process(reading, self._ledger.get(work.path)), work
             finally:
+                self._saved(work, footprint.bytes if reading.read is None else reading.read)
                 self._brought_in(footprint)
         finally:
             os.close(fd)
 
-    def _footprint(self, fd: int, work: Work) -> Footprint:
-        """Return what processing an open file will bring in, and count what it need not."""
-        footprint = Footprint(work, missing(fd, work.pages))
-        self.progress.bytes_cached += max(0, work.size - footprint.bytes)
-        return footprint
+    def _saved(self, work: Work, read: int) -> None:
+        """Count what of a file did not have to be read from the device."""
+        self.progress.bytes_cached += max(0, work.size - read)
 
     def _brought_in(self, footprint: Footprint) -> None:
         if not footprint.ranges:

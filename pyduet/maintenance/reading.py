@@ -19,25 +19,37 @@ class Reading:
         fd: its descriptor, open for reading.
         stamp: of the file when it was opened, which may be younger than that
             of ``work``.
+        read: bytes that were read from the device, if the task says so: else
+            what was not cached.
 
     Thread-safety: none.
     """
 
-    def __init__(self, work: Work, fd: int, spend: Callable[[int], object]) -> None:
+    def __init__(
+        self, work: Work, fd: int, spend: Callable[[int], object], share: float = 1.0
+    ) -> None:
         """Take an open file; the frame calls this.
 
         Args:
             work: what it is.
             fd: its descriptor; stays the caller's.
-            spend: is told how many bytes are about to be read, and may wait.
+            spend: is told how many bytes are about to be read from the device,
+                and may wait.
+            share: of the file that is not cached.
 
         """
         self.work = work
         self.fd = fd
         self.status = os.fstat(fd)
         self.stamp: Stamp = stamp_of(self.status)
+        self.read: int | None = None
         self._spend = spend
+        self._share = share
         self._left = 0
+
+    def spend(self, number: int) -> None:
+        """Wait until so many bytes may be read from the device; :meth:`pieces` does it itself."""
+        self._spend(number)
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the file's data in order, as much as it had when it was opened.
@@ -52,7 +64,7 @@ class Reading:
         self._left = self.stamp.size
         while self._left:
             wanted = min(PIECE, self._left)
-            self._spend(wanted)
+            self._spend(int(wanted * self._share))
             piece = os.pread(self.fd, wanted, offset)
             if not piece:
                 return

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Scrub: finds files whose content has changed though nobody wrote them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xxhash
@@ -53,3 +53,7 @@ class Scrub(Maintenance):
             self.recorded += 1
         self._ledger.remark("counts", [self.verified, self.recorded])
         return found
+
+    def report(self) -> Mapping[str, int]:
+        """Return how many files were compared, and how many got their first, or a new checksum."""
+        return {"verified": self.verified, "recorded": self.recorded}

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a maintenance task is: what it does with a file. The frame does the rest."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from pyduet.device import Device
 from pyduet.maintenance.inventory import Found
 from pyduet.maintenance.ledger import Ledger, Record
 from pyduet.maintenance.reading import Reading
@@ -30,6 +32,14 @@ class Maintenance:
     batch: ClassVar[int] = 1
     #: Files that the task itself writes, absolute: no work, wherever they are.
     outputs: Sequence[str] = ()
+
+    def watching(self, device: Device, root: str) -> contextlib.AbstractContextManager[object]:
+        """Ask Duet for more than the frame does, until the context ends; before :meth:`begin`.
+
+        Not called when Duet is not asked.
+        """
+        del device, root
+        return contextlib.nullcontext()
 
     def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
         """Prepare; when the pass was begun by an earlier run, ``ledger.resumed`` says so.
@@ -95,3 +105,7 @@ class Maintenance:
     def worth(self, work: Work, before: Record | None) -> bool:
         """Return whether a file is to be processed at all."""
         return self.always or before is None or before.stamp != work.stamp
+
+    def report(self) -> Mapping[str, int]:
+        """Return what the task itself has counted, by names, for people to read."""
+        return {}
