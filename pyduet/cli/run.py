@@ -34,6 +34,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "the checksums.",
     )
     scrub.set_defaults(task=_scrub)
+    btrfs_scrub = kinds.add_parser(
+        "btrfs-scrub",
+        help="verify the checksums of btrfs, reading only what was not read meanwhile",
+        description="Verify each block of the files, in all its copies, and the metadata.",
+    )
+    btrfs_scrub.add_argument(
+        "--repair", action="store_true", help="mend what is bad where there is a good copy"
+    )
+    btrfs_scrub.set_defaults(task=_btrfs_scrub)
     backup = kinds.add_parser(
         "backup",
         help="write an archive that tar restores",
@@ -54,7 +63,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "Its own options come after --.",
     )
     rsync.set_defaults(task=_rsync)
-    kinds_of = (scrub, backup, defrag, rsync)
+    kinds_of = (scrub, btrfs_scrub, backup, defrag, rsync)
     for one in kinds_of:
         one.add_argument("path", metavar="PATH", help="the directory")
     rsync.add_argument("target", metavar="TARGET", help="as rsync has it")
@@ -105,14 +114,26 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _scrub(options: argparse.Namespace) -> "Maintenance":
     del options
-    if importlib.util.find_spec("xxhash") is None:
-        raise ValueError(
-            "scrub needs xxhash, which is not installed; install pyduet[run] with pip, or the "
-            "Debian package python3-xxhash"
-        )
+    _need("scrub", "xxhash")
     from pyduet.maintenance.scrub import Scrub
 
     return Scrub()
+
+
+def _btrfs_scrub(options: argparse.Namespace) -> "Maintenance":
+    _need("btrfs-scrub", "crc32c")
+    from pyduet.maintenance.btrfs_scrub import BtrfsScrub
+
+    return BtrfsScrub(repair=options.repair)
+
+
+def _need(task: str, module: str) -> None:
+    """Say what to install when a library is not there."""
+    if importlib.util.find_spec(module) is None:
+        raise ValueError(
+            f"{task} needs {module}, which is not installed; install pyduet[run] with pip, or the "
+            f"Debian package python3-{module}"
+        )
 
 
 def _backup(options: argparse.Namespace) -> "Maintenance":
@@ -202,9 +223,11 @@ def _summary(progress: "Progress", *, json: bool) -> int:
             f"duet: {printable(problem.path)}: {problem.trouble}: {printable(problem.words)}",
             file=sys.stderr,
         )
+    for name, count in progress.report.items():
+        print(f"{name.replace('_', ' ')}: {count:,}", file=sys.stderr)
     print(
         f"{plural(progress.files_done, 'file')}, {size(progress.bytes_done)}; "
-        f"{size(progress.bytes_cached)} of that were in memory"
+        f"{size(progress.bytes_cached)} of that did not have to be read from the disk"
         + (f"; {plural(len(progress.problems), 'file')} named above" if progress.problems else ""),
         file=sys.stderr,
     )
