@@ -36,6 +36,7 @@ class Defrag(Maintenance):
     """
 
     kind = "defrag"
+    after_others = True
 
     def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
         """Find out what the file system is.

@@ -24,6 +24,7 @@ from pyduet.maintenance.order import Order
 from pyduet.maintenance.pace import Courtesy, Throttle, be_idle
 from pyduet.maintenance.reading import Reading
 from pyduet.maintenance.task import Maintenance
+from pyduet.maintenance.turn import LastTurn
 from pyduet.maintenance.watch import Watch
 from pyduet.maintenance.work import (
     BadFileError,
@@ -141,6 +142,7 @@ class Frame:
         self._courtesy = Courtesy(self._sleep)
         self._watch: Watch | None = None
         self._held: Held | None = None
+        self._turn: LastTurn | None = None
         self.progress = Progress()
 
     def plan(self) -> Iterator[tuple[Work, float]]:
@@ -215,6 +217,8 @@ class Frame:
                 self._options.window or _share_of_memory(),
                 self._options.patience,
             )
+            if self._task.after_others:
+                self._turn = LastTurn(self._watch.neighbours, self._options.patience)
             try:
                 with self._task.watching(device, self._root):
                     yield
@@ -288,6 +292,9 @@ class Frame:
             Nothing to wait for the neighbours first, and None at the end.
 
         """
+        if self._turn is not None:
+            work = self._turn.next(order)
+            return [work] if work else [] if self._turn or order.best() else None
         works: list[Work] = []
         size = 0
         while len(works) < self._task.batch and size < _BATCH:

@@ -27,6 +27,8 @@ class Maintenance:
     #: since, is to be processed in this one.
     always: ClassVar[bool] = True
 
+    #: Whether others that want a file are to have it first, because it lies elsewhere afterwards.
+    after_others: ClassVar[bool] = False
     #: How many files are processed at a time: one by :meth:`process`, more by
     #: :meth:`process_many`.
     batch: ClassVar[int] = 1

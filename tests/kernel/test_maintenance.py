@@ -13,7 +13,7 @@ from actions import evict, read_page, sync_file
 from conftest import eventually, mount_of
 from truth import drop_caches
 
-from pyduet import Device, Mask, cached_pages
+from pyduet import Device, FileId, Mask, cached_pages, identity_of
 from pyduet.maintenance import Frame, Ledger, Maintenance, Options, Progress, Reading, Trouble
 from pyduet.maintenance.backup import Backup
 from pyduet.maintenance.defrag import Defrag
@@ -181,10 +181,9 @@ def test_corruption_is_found(device: Device, place: Path, files: list[Path]) -> 
     assert task.verified == 39
 
 
-@pytest.mark.fs("ext4", "btrfs")
-def test_defrag_joins_extents(device: Device, place: Path) -> None:
-    """Of two files that were written in turns; what was cached is not read again."""
-    paths = [place / "tree" / name for name in ("one", "two")]
+def fragmented(tree: Path) -> list[Path]:
+    """Two files that were written in turns."""
+    paths = [tree / name for name in ("one", "two")]
     fds = [os.open(path, os.O_CREAT | os.O_RDWR) for path in paths]
     for _ in range(60):
         for fd in fds:
@@ -192,6 +191,40 @@ def test_defrag_joins_extents(device: Device, place: Path) -> None:
             os.fsync(fd)
     for fd in fds:
         os.close(fd)
+    return paths
+
+
+def pieces(path: Path) -> int:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return len(list(extents(fd)))
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.fs("ext4", "btrfs")
+def test_defrag_comes_last(device: Device, place: Path) -> None:
+    """A file is moved when no other task wants it any more."""
+    paths = fragmented(place / "tree")
+    before = [pieces(path) for path in paths]
+    with device.register(place / "tree", Mask.EXISTS, name="duet-run/reader") as reader:
+        task = subprocess.Popen(
+            command(
+                "defrag", place / "tree", "--state", place / "out/defrag", "--patience", str(LONG)
+            )
+        )
+        assert eventually(lambda: len(device.tasks()) == 2, LONG)
+        reader.mark_done(FileId(*identity_of(paths[1]), reader.id))
+        assert eventually(lambda: pieces(paths[1]) < before[1] / 2, LONG)
+        assert pieces(paths[0]) == before[0]
+    assert task.wait(LONG) == 0
+    assert pieces(paths[0]) < before[0] / 2
+
+
+@pytest.mark.fs("ext4", "btrfs")
+def test_defrag_joins_extents(device: Device, place: Path) -> None:
+    """Of two files that were written in turns; what was cached is not read again."""
+    paths = fragmented(place / "tree")
     content = [path.read_bytes() for path in paths]
     task = Defrag()
     progress = run(task, place)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""In the guest: what is measured, one section a boot. Each yields a result after each run."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pyduet import Device
+
+from .data import Data
+from .runs import MOUNT, Disk, Running, anew, file_system, one_after_another, result, together
+
+Results = Iterator[dict[str, Any]]
+
+#: Joined in this order; the first is the file system's own, where it has checksums.
+KINDS = ("scrub", "backup", "defrag", "rsync")
+
+
+def _kinds() -> tuple[str, ...]:
+    return (("btrfs-scrub", *KINDS[1:])) if file_system() == "btrfs" else KINDS
+
+
+#: Seconds that the load rests after each MiB, and what the task beside it reads at most, a second:
+#: so that one that has to read all takes as long as a load that uses all.
+_PAUSE, _RATE = 0.05, 20 << 20
+#: What each task is run with: others do not wait for the disk but for each other.
+CALM = ("--no-give-way",)
+
+
+def say(text: str) -> None:
+    """Tell how far things are."""
+    print(f"io-saved: {text}", file=sys.stderr, flush=True)
+
+
+def _fragmented(data: Data) -> int:
+    """Return in how many pieces the files lie; they are made anew if an earlier run joined them."""
+    number = data.extents()
+    if number < 3 * len(data.sizes):
+        say("writing the files, in pieces")
+        data.make()
+        number = data.extents()
+    return number
+
+
+def tasks(data: Data) -> Results:
+    """One to four tasks: with Duet together; without it together, and one after another."""
+    for count in range(1, len(KINDS) + 1):
+        kinds = _kinds()[:count]
+        for mode in ("informed", "uninformed"):
+            before = _fragmented(data)
+            say(f"{', '.join(kinds)}: {mode}, together")
+            options = CALM if mode == "informed" else (*CALM, "--uninformed")
+            found = together(data, kinds, *options)
+            after = data.extents() if "defrag" in kinds else None
+            yield {"mode": mode, "extents": [before, after], **found}
+    _fragmented(data)
+    say(f"{', '.join(_kinds())}: uninformed, one after another")
+    for found in one_after_another(data, _kinds()):
+        yield {"mode": "apart", **found}
+
+
+def foreground(data: Data) -> Results:
+    """A load that uses some of the data while a task runs, with and without Duet, and alone."""
+    for kind in ("uniform", "skewed"):
+        for share in (0.25, 0.5, 0.75, 1.0):
+            for mode in ("alone", "informed", "uninformed"):
+                say(f"{share:.0%} {kind}, {mode}")
+                yield {
+                    "load": kind,
+                    "share": share,
+                    "mode": mode,
+                    **_beside(data, kind, share, mode),
+                }
+
+
+def _beside(data: Data, kind: str, share: float, mode: str) -> dict[str, Any]:
+    """Run the load, and scrub beside it."""
+    anew()
+    begin, started = Disk.now(), time.monotonic()
+    program = Path(__file__).with_name("foreground.py")
+    load = subprocess.Popen(
+        [sys.executable, str(program), str(data.root), str(share), kind, str(_PAUSE)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    if load.stdin is None or load.stdout is None:
+        raise RuntimeError("no pipes")
+    for path, size in data.sizes.items():
+        load.stdin.write(f"{path} {size}\n")
+    load.stdin.close()
+    found: dict[str, Any] = {}
+    task = None
+    if mode != "alone":
+        options = ["--uninformed"] if mode == "uninformed" else []
+        task = Running(_kinds()[0], data, "--rate", str(_RATE), *options)
+        task.wait()
+    until = time.monotonic()
+    *reads, end = [json.loads(line) for line in load.stdout]
+    if load.wait():
+        raise RuntimeError("the load failed")
+    if task is not None:
+        touched = {one["path"]: one["size"] for one in reads if one["at"] <= until}
+        found = result(data, [task], begin, started)
+        found["possible"] = sum(touched.values())
+    disk = Disk.now().since(begin)
+    distinct = sum({one["path"]: one["size"] for one in reads}.values())
+    return {**found, "load_read": end["read"], "load_seconds": round(end["reading"], 2),
+            "load_distinct": distinct, "read": disk.read, "data": data.bytes}  # fmt: skip
+
+
+def apart(data: Data) -> Results:
+    """The second of two tasks begins when the first has done some of its work, or all of it."""
+    for share in (0.1, 0.25, 0.5, 0.75, 1.0):
+        say(f"backup begins when scrub has done {share:.0%}")
+        anew()
+        begin, started = Disk.now(), time.monotonic()
+        first = Running("scrub", data, *CALM)
+        if share < 1:
+            first.until(share)
+        else:
+            first.wait()
+        second = Running("backup", data, *CALM)
+        for one in (first, second):
+            one.wait()
+        yield {"later": share, **result(data, [first, second], begin, started)}
+
+
+def slow(data: Data) -> Results:
+    """One of two tasks is slower than the other: others wait for it, or lose patience."""
+    say("how fast the slow one is to be")
+    quick = together(data, ("scrub",), *CALM)
+    rate = int(data.bytes / quick["seconds"] / 3)
+    for patience in ("30", "1"):
+        say(f"scrub, and backup that reads {rate >> 20} MiB a second; patience {patience} s")
+        anew()
+        begin, started = Disk.now(), time.monotonic()
+        pair = [
+            Running("scrub", data, *CALM, "--patience", patience),
+            Running("backup", data, *CALM, "--patience", patience, "--rate", str(rate)),
+        ]
+        for one in pair:
+            one.wait()
+        yield {"patience": float(patience), "rate": rate, "alone": quick["seconds"],
+               **result(data, pair, begin, started)}  # fmt: skip
+
+
+def tenth(data: Data) -> Results:
+    """Memory is a tenth of the data."""
+    for mode in ("informed", "uninformed"):
+        say(f"scrub, backup: {mode}, memory a tenth of the data")
+        options = CALM if mode == "informed" else (*CALM, "--uninformed")
+        yield {"mode": mode, **together(data, ("scrub", "backup"), *options)}
+
+
+SECTIONS: dict[str, Callable[[Data], Results]] = {
+    "tasks": tasks,
+    "foreground": foreground,
+    "apart": apart,
+    "slow": slow,
+    "tenth": tenth,
+}
+
+
+def measure(section: str, size: int) -> None:
+    """Run a section, and print its results; they are JSON, a line each."""
+    subprocess.run(["mount", "-o", "remount,noatime", str(MOUNT)], check=True)
+    data = Data(MOUNT / "data", size)
+    say(f"writing {len(data.sizes)} files, {size >> 20} MiB in all, in pieces")
+    data.make()
+    memory = Path("/proc/meminfo").read_text().split()[1]
+    with Device() as device:
+        if not device.is_on():
+            device.start()
+    for found in SECTIONS[section](data):
+        found |= {"files": len(data.sizes), "memory": int(memory) * 1024}
+        print(json.dumps(found), flush=True)
