@@ -69,13 +69,18 @@ test-debug: setup  ## tests/kernel in a kernel that looks for bugs; slow, and it
 test-debug-short: PYTEST_ARGS = tests/kernel/test_life.py tests/kernel/test_events.py
 test-debug-short: test-debug  ## The same with some of the tests
 
-# Options of tests/bench/bench.py.
+# Options of tests/bench/bench.py, and of tests/bench/io_saved.py.
 BENCH_ARGS ?=
 
 .PHONY: bench
 bench: PACKAGE_LISTS += tests/bench/apt-packages.txt
 bench: setup  ## What Duet costs, and its peers: tables in build/bench
 	$(VENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
+
+.PHONY: bench-io
+bench-io: setup  ## How much I/O maintenance saves with Duet: docs/io-saved.md; hours
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test,bench]'
+	$(VENV)/bin/python tests/bench/io_saved.py $(BENCH_ARGS)
 
 .PHONY: man
 man: setup  ## The man pages duet(4) and duet(8), in build/man

@@ -6,6 +6,7 @@ trees need CAP_SYS_ADMIN.
 """
 
 import enum
+import errno
 import fcntl
 import hashlib
 import os
@@ -74,7 +75,7 @@ class Profile(enum.IntFlag):
 
 
 _MIRRORED = Profile.RAID1 | Profile.DUP | Profile.RAID1C3 | Profile.RAID1C4
-_PARITY = Profile.RAID5 | Profile.RAID6
+PARITY = Profile.RAID5 | Profile.RAID6
 
 
 class Place(NamedTuple):
@@ -106,10 +107,10 @@ class Chunk(NamedTuple):
         """Return the copies of a byte, and how many bytes follow it there.
 
         Raises:
-            NotImplementedError: it lies under parity.
+            NotImplementedError: it lies under :data:`PARITY`.
 
         """
-        if self.profile & _PARITY:
+        if self.profile & PARITY:
             raise NotImplementedError
         offset = logical - self.logical
         if not self.profile & (Profile.RAID0 | Profile.RAID10):
@@ -297,7 +298,7 @@ def _checksum(kind: int) -> Callable[[bytes], bytes]:
     """Return a function for a kind of checksums (BTRFS_CSUM_TYPE_*).
 
     Raises:
-        NotImplementedError: one that is not known here.
+        OSError: one that is not known here.
 
     """
     if kind == 0:
@@ -312,7 +313,7 @@ def _checksum(kind: int) -> Callable[[bytes], bytes]:
         return lambda data: hashlib.sha256(data).digest()
     if kind == 3:
         return lambda data: hashlib.blake2b(data, digest_size=32).digest()
-    raise NotImplementedError(f"checksums of kind {kind}")
+    raise OSError(errno.EOPNOTSUPP, f"has checksums of kind {kind}, which is not known here")
 
 
 def _search(

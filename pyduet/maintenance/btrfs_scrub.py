@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pyduet.device import Device
-from pyduet.maintenance.btrfs import Btrfs, Extent, Place, Profile
+from pyduet.maintenance.btrfs import PARITY, Btrfs, Extent, Place, Profile
 from pyduet.maintenance.inventory import Found
 from pyduet.maintenance.ledger import Ledger, Record
 from pyduet.maintenance.reading import PIECE, Reading
@@ -84,6 +84,13 @@ class BtrfsScrub(Maintenance):
                 errno.EPERM: "reading btrfs's trees needs root (CAP_SYS_ADMIN)",
             }.get(error.errno or 0, error.strerror)
             raise OSError(error.errno, words, root) from error
+        if any(one.profile & PARITY and one.profile & Profile.DATA for one in self._fs.chunks()):
+            raise OSError(
+                errno.EOPNOTSUPP,
+                "has data under parity (RAID 5, 6), which is not looked at block by block: use "
+                "btrfs scrub start",
+                root,
+            )
         self._errors = self._fs.errors()
         self._open: dict[int, int] = {}
         self._counts: dict[str, int] = dict.fromkeys(

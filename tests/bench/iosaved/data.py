@@ -7,7 +7,7 @@ import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import xxhash
 
@@ -87,7 +87,7 @@ class Data:
             with open(root / path, "rb") as file:
                 self.check(path, file)
 
-    def check(self, path: str, file: BinaryIO) -> None:
+    def check(self, path: str, file: IO[bytes]) -> None:
         """Compare the content of a file.
 
         Raises:

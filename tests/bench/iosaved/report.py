@@ -1,2 +1,228 @@
-def write(x):
-    pass
+# SPDX-License-Identifier: GPL-2.0-only
+"""On the host: from results to tables and pictures in docs/io-saved.md."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+PROJECT = Path(__file__).resolve().parents[3]
+PAGE = PROJECT / "docs/io-saved.md"
+PICTURES = PROJECT / "docs/pictures"
+#: In the page: what comes after it is written here.
+_MARK = "<!-- The rest is written by make bench-io. -->\n"
+_MIB = 1 << 20
+
+Rows = list[dict[str, Any]]
+
+
+def write(results: Path) -> None:
+    """Put what was measured into the page, with its pictures.
+
+    Args:
+        results: the directory with a file for each section and file system.
+
+    Raises:
+        ValueError: the page has no place for it.
+
+    """
+    words, mark, _ = PAGE.read_text().partition(_MARK)
+    if not mark:
+        raise ValueError(f"{PAGE} has no line {_MARK.strip()}; put it where the tables begin")
+    parts = []
+    for name, section in _SECTIONS.items():
+        for file in sorted(results.glob(f"{name}-*.jsonl")):
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            if rows:
+                parts.append(_part(name, file.stem.partition("-")[2], rows, section))
+    PAGE.write_text(words + mark + "\n" + "\n".join(parts))
+
+
+def _part(name: str, fs: str, rows: Rows, section: Callable[[str, Rows], Iterable[str]]) -> str:
+    about = rows[0]
+    scale = "" if about["scale"] == 1 else f" Of the data, {about['scale']:.0%} only."
+    machine = (
+        f"`make bench-io BENCH_ARGS='--only {name} --fs {fs}'`: Linux {about['kernel']}, "
+        f"{about['memory'] // _MIB:,} MiB of memory, {about['data'] // _MIB:,} MiB of data in "
+        f"{about['files']:,} files.{scale}"
+    )
+    return "\n".join([f"### {_TITLES[name]}: {fs}", "", machine, "", *section(fs, rows), ""])
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|---|" + "---:|" * (len(head) - 1)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _passes(row: dict[str, Any] | None) -> str:
+    return f"{row['read'] / row['data']:.3f}" if row else ""
+
+
+_MODES = {
+    "apart": "one after another",
+    "uninformed": "together, without Duet",
+    "informed": "together, with Duet",
+}
+
+
+def _tasks(fs: str, rows: Rows) -> Iterable[str]:
+    found = {(len(row["tasks"]), row["mode"]): row for row in rows}
+    counts = sorted({count for count, _ in found})
+    names = {len(row["tasks"]): ", ".join(row["tasks"]) for row in rows}
+    lines = []
+    for count in counts:
+        one = {mode: found.get((count, mode)) for mode in _MODES}
+        informed, apart = one["informed"], one["apart"]
+        saved = f"{1 - informed['read'] / apart['read']:.0%}" if informed and apart else ""
+        extents = informed["extents"] if informed else [None, None]
+        lines.append(
+            [
+                names[count],
+                *(_passes(row) for row in one.values()),
+                saved,
+                *(f"{row['written'] // _MIB:,}" if row else "" for row in (apart, informed)),
+                f"{extents[0]:,} → {extents[1]:,}" if extents[1] else "",
+            ]
+        )
+    yield "Read from the disk, in passes over the data; written to it, in MiB."
+    yield ""
+    yield from _table(
+        ["tasks", *_MODES.values(), "saved", "written, one after another", "written, with Duet",
+         "extents"],
+        lines,
+    )  # fmt: skip
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for number, (mode, label) in enumerate(_MODES.items()):
+        have = [(count, found[count, mode]) for count in counts if (count, mode) in found]
+        axes.bar(
+            [count + (number - 1) * 0.27 for count, _ in have],
+            [row["read"] / row["data"] for _, row in have],
+            0.25, label=label,
+        )  # fmt: skip
+    axes.set_xticks(counts, [names[count].replace(", ", "\n") for count in counts])
+    axes.set_ylabel("passes read")
+    axes.axhline(1, color="grey", linewidth=0.8)
+    axes.legend(fontsize="small")
+    yield ""
+    yield _picture(figure, f"io-tasks-{fs}", f"Passes read by tasks on {fs}")
+
+
+def _foreground(fs: str, rows: Rows) -> Iterable[str]:
+    found = {(row["load"], row["share"], row["mode"]): row for row in rows}
+    lines = []
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    all_axes = figure.subplots(1, 2, sharey=True)
+    for axes, load in zip(all_axes, ("uniform", "skewed"), strict=True):
+        shares = sorted({share for kind, share, _ in found if kind == load})
+        curves: dict[str, list[float]] = {"possible": [], "informed": [], "uninformed": []}
+        for share in shares:
+            alone, with_duet, without = (
+                found.get((load, share, mode)) for mode in ("alone", "informed", "uninformed")
+            )
+            if not (alone and with_duet and without):
+                continue
+            curves["possible"].append(with_duet["possible"] / with_duet["data"])
+            for mode, row in (("informed", with_duet), ("uninformed", without)):
+                curves[mode].append(sum(row["cached"].values()) / row["data"])
+            lines.append(
+                [
+                    f"{load}, {share:.0%}",
+                    *(f"{curve[-1]:.1%}" for curve in curves.values()),
+                    *(_passes(row) for row in (alone, without, with_duet)),
+                    *(
+                        f"{row['load_read'] / alone['load_read']:.2f}"
+                        for row in (without, with_duet)
+                    ),
+                    *(
+                        f"{row['load_seconds'] / alone['load_seconds']:.2f}"
+                        for row in (without, with_duet)
+                    ),
+                ]
+            )
+        ticks = [100 * share for share in shares[: len(curves["possible"])]]
+        for label, curve in curves.items():
+            style = "--" if label == "possible" else "-o"
+            axes.plot(ticks, [100 * value for value in curve], style, label=label)
+        axes.set_title(load, fontsize="medium")
+        axes.set_xlabel("data in use, %")
+    all_axes[0].set_ylabel("of the task's reads saved, %")
+    all_axes[0].legend(fontsize="small")
+    yield "Shares of the data; all reads in passes; the load's own against its run alone."
+    yield ""
+    yield from _table(
+        ["load", "overlap", "saved with Duet", "saved without", "read: load alone",
+         "both, without", "both, with Duet", "load's reads, without", "with Duet",
+         "load's seconds, without", "with Duet"],
+        lines,
+    )  # fmt: skip
+    yield ""
+    yield _picture(figure, f"io-foreground-{fs}", f"What a task saves beside a load on {fs}")
+
+
+def _apart(fs: str, rows: Rows) -> Iterable[str]:
+    yield "The best there can be is 1 pass, and what the first had done when the second began."
+    yield ""
+    yield from _table(
+        ["backup begins when scrub has done", "read, in passes", "best"],
+        ([f"{row['later']:.0%}", _passes(row), f"{1 + row['later']:.2f}"] for row in rows),
+    )
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    axes = figure.subplots()
+    later = [100 * row["later"] for row in rows]
+    axes.plot(later, [row["read"] / row["data"] for row in rows], "-o", label="read")
+    axes.plot(later, [1 + row["later"] for row in rows], "--", label="best")
+    axes.set_xlabel("done by the first when the second begins, %")
+    axes.set_ylabel("passes read")
+    axes.legend(fontsize="small")
+    yield ""
+    yield _picture(figure, f"io-apart-{fs}", "Tasks that do not begin together")
+
+
+def _slow(fs: str, rows: Rows) -> Iterable[str]:
+    del fs
+    yield "A scrub, and a backup that reads at a third of the scrub's speed at most."
+    yield ""
+    yield from _table(
+        ["patience, s", "read, in passes", "scrub alone, s", "scrub, s", "backup, s"],
+        (
+            [
+                f"{row['patience']:.0f}", _passes(row), f"{row['alone']:.0f}",
+                *(f"{row['ended'][kind]:.0f}" for kind in ("scrub", "backup")),
+            ]
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def _tenth(fs: str, rows: Rows) -> Iterable[str]:
+    del fs
+    yield from _table(
+        ["scrub and backup", "read, in passes"],
+        ([_MODES[row["mode"]], _passes(row)] for row in rows),
+    )
+
+
+_TITLES = {
+    "tasks": "One to four tasks",
+    "foreground": "A task beside somebody who works",
+    "apart": "Tasks that do not begin together",
+    "slow": "A task that is slower than the other",
+    "tenth": "Memory a tenth of the data",
+}
+_SECTIONS: dict[str, Callable[[str, Rows], Iterable[str]]] = {
+    "tasks": _tasks,
+    "foreground": _foreground,
+    "apart": _apart,
+    "slow": _slow,
+    "tenth": _tenth,
+}
+
+
+def _picture(figure: Figure, name: str, alternative: str) -> str:
+    figure.savefig(PICTURES / f"{name}.svg", metadata={"Date": None})
+    return f"![{alternative}](pictures/{name}.svg)"
