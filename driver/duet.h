@@ -588,7 +588,7 @@ int duet_set_max_tasks(unsigned int max_tasks);
 int duet_set_limit(unsigned long *which, unsigned long bytes);
 void duet_default_limits(void);
 int duet_register(struct duet_registration *reg);
-struct duet_task *duet_task_get(unsigned int id, struct file *file);
+struct duet_task *duet_task_get(unsigned int id, struct file *file, bool look);
 void duet_task_put(struct duet_task *task);
 bool duet_task_end(struct duet_task *task);
 void duet_task_wake(struct duet_task *task);

@@ -355,7 +355,7 @@ int duet_dump_pending(struct file *file, void *argp, void __user *arg)
 	struct duet_out out;
 	int err;
 
-	task = duet_task_get(args->tid, file);
+	task = duet_task_get(args->tid, file, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
 	err = -EPERM;
@@ -385,7 +385,7 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 	u32 gen;
 	int err;
 
-	task = duet_task_get(args->tid, file);
+	task = duet_task_get(args->tid, file, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
 	err = -ESHUTDOWN;

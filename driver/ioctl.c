@@ -57,7 +57,7 @@ static int duet_status_print(struct file *file, unsigned int id)
 
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
-	task = duet_task_get(id, file);
+	task = duet_task_get(id, file, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
 	trace_duet_print(task);
@@ -137,9 +137,10 @@ static int duet_bmap(struct duet_task *task, u32 op, u64 ino, u32 gen)
 }
 
 /* The task of a call, with a reference and its lock; undone by duet_leave(). */
-static struct duet_task *duet_enter(struct file *file, unsigned int tid)
+static struct duet_task *duet_enter(struct file *file, unsigned int tid,
+				    bool look)
 {
-	struct duet_task *task = duet_task_get(tid, file);
+	struct duet_task *task = duet_task_get(tid, file, look);
 
 	if (IS_ERR(task))
 		return task;
@@ -168,7 +169,8 @@ static int duet_ioctl_bmap(struct file *file,
 		return -EFAULT;
 	if (args.size != sizeof(args))
 		return -EINVAL;
-	task = duet_enter(file, args.uuid.tid ?: U8_MAX + 1);
+	task = duet_enter(file, args.uuid.tid ?: U8_MAX + 1,
+			  args.flags == DUET_BMAP_CHECK);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
 	ret = duet_bmap(task, args.flags, args.uuid.ino, args.uuid.gen);
@@ -193,7 +195,7 @@ static int duet_ioctl_gpath(struct file *file,
 	buf = kmalloc(DUET_PATH_LEN, GFP_KERNEL);
 	if (!buf)
 		return -ENOMEM;
-	task = duet_enter(file, uuid.tid ?: U8_MAX + 1);
+	task = duet_enter(file, uuid.tid ?: U8_MAX + 1, false);
 	if (IS_ERR(task)) {
 		ret = PTR_ERR(task);
 		goto free;
@@ -277,7 +279,8 @@ static int duet_ioctl_marks(struct file *file, void *argp, void __user *arg)
 		/* Not under the lock: the caller's memory may take its time. */
 		if (copy_from_user(&ref, &files[i], sizeof(ref)))
 			return -EFAULT;
-		task = duet_enter(file, args->tid);
+		task = duet_enter(file, args->tid,
+				  args->flags == DUET_BMAP_CHECK);
 		if (IS_ERR(task))
 			return PTR_ERR(task);
 		ref.result = duet_bmap(task, args->flags, ref.ino, ref.gen);
@@ -314,7 +317,7 @@ static int duet_ioctl_paths(struct file *file, void *argp, void __user *arg)
 		err = -EFAULT;
 		if (copy_from_user(&ref, &files[i], sizeof(ref)))
 			break;
-		task = duet_enter(file, args->tid);
+		task = duet_enter(file, args->tid, false);
 		if (IS_ERR(task)) {
 			err = PTR_ERR(task);
 			break;
@@ -358,7 +361,7 @@ static int duet_ioctl_rescan(struct file *file, void *argp, void __user *arg)
 
 	if (args->flags)
 		return -EINVAL;
-	task = duet_enter(file, args->tid);
+	task = duet_enter(file, args->tid, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
 	set_bit(DUET_TASK_RETELL, &task->flags);
@@ -376,7 +379,7 @@ static int duet_ioctl_end(struct file *file, void *argp, void __user *arg)
 
 	if (args->flags || args->reserved)
 		return -EINVAL;
-	task = duet_task_get(args->tid, file);
+	task = duet_task_get(args->tid, file, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
 	if (args->pid && pid_vnr(task->owner) != args->pid)

@@ -254,9 +254,10 @@ int duet_task_release(struct inode *inode, struct file *file)
 
 /*
  * The task that an identity means, with a reference: the descriptor's own, or
- * one of the calling process, or anybody's for who administers the system.
+ * one of the calling process, or anybody's for who administers the system. To
+ * look at, one that the caller may see.
  */
-struct duet_task *duet_task_get(unsigned int id, struct file *file)
+struct duet_task *duet_task_get(unsigned int id, struct file *file, bool look)
 {
 	struct duet_task *task = duet_task_of(file), *found = ERR_PTR(-ESRCH);
 
@@ -271,7 +272,7 @@ struct duet_task *duet_task_get(unsigned int id, struct file *file)
 		if (task->slot + 1 != id)
 			continue;
 		if (task->owner != task_tgid(current) &&
-		    !capable(CAP_SYS_ADMIN)) {
+		    !(look ? duet_may_see(task) : capable(CAP_SYS_ADMIN))) {
 			found = ERR_PTR(-EPERM);
 			break;
 		}

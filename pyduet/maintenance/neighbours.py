@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from pyduet.device import Device
-from pyduet.errors import DuetError, PermissionDeniedError, TaskGoneError
+from pyduet.errors import DuetError, TaskGoneError
 from pyduet.events import FileId
 from pyduet.maintenance.work import Work
 from pyduet.task import Task
@@ -22,7 +22,7 @@ class Neighbours:
 
     A file is wanted while a neighbour would be told of it: it is below the
     neighbour's directory and not marked done. Who has no CAP_SYS_ADMIN sees
-    the tasks of their own user, but may not ask them: those want everything.
+    the tasks of their own user only.
 
     Thread-safety: none.
     """
@@ -62,8 +62,6 @@ class Neighbours:
             files = [FileId(*work.identity, number) for work in works]
             try:
                 done = self._device.task(number).are_done(files)
-            except PermissionDeniedError:
-                return [True] * len(works)
             except TaskGoneError:
                 self._asked = -_FRESH
                 continue
