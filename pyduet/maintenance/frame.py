@@ -195,11 +195,11 @@ class Frame:
         self._work_off(self._order(found))
         for _ in range(_ROUNDS):
             found = self._inventory()
-            changed = self._changed(found)
-            if not changed:
+            order = self._ordered(self._changed(found))
+            if not order.files:
                 break
-            self.progress.again += len(changed)
-            self._work_off(self._ordered(changed))
+            self.progress.again += order.files
+            self._work_off(order)
         self._vanished(found)
         return found
 
