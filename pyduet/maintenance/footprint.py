@@ -35,13 +35,16 @@ class Footprint(NamedTuple):
         try:
             if os.fstat(fd).st_ino != self.work.stamp.ino:
                 return
-            for pages in self.ranges:
-                # 0 bytes would mean: to the end.
-                os.posix_fadvise(
-                    fd, pages.start * _PAGE, len(pages) * _PAGE, os.POSIX_FADV_DONTNEED
-                )
+            drop(fd, self.ranges)
         finally:
             os.close(fd)
+
+
+def drop(fd: int, ranges: Iterable[range]) -> None:
+    """Have the kernel drop pages of an open file; dirty pages stay."""
+    for pages in ranges:
+        # 0 bytes would mean: to the end.
+        os.posix_fadvise(fd, pages.start * _PAGE, len(pages) * _PAGE, os.POSIX_FADV_DONTNEED)
 
 
 def missing(fd: int, pages: int) -> list[range]:

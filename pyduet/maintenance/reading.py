@@ -60,16 +60,30 @@ class Reading:
             OSError: it cannot be read.
 
         """
-        offset = 0
         self._left = self.stamp.size
-        while self._left:
-            wanted = min(PIECE, self._left)
+        for piece in self.part(0, self.stamp.size):
+            self._left -= len(piece)
+            yield piece
+
+    def part(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield a part of the file's data in order; less comes when the file ends before.
+
+        Args:
+            offset: where the part begins, in bytes.
+            length: of the part, in bytes.
+
+        Raises:
+            OSError: it cannot be read.
+
+        """
+        end = offset + length
+        while offset < end:
+            wanted = min(PIECE, end - offset)
             self._spend(int(wanted * self._share))
             piece = os.pread(self.fd, wanted, offset)
             if not piece:
                 return
             offset += len(piece)
-            self._left -= len(piece)
             yield piece
 
     def check(self) -> None:
