@@ -63,7 +63,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "Its own options come after --.",
     )
     rsync.set_defaults(task=_rsync)
-    kinds_of = (scrub, btrfs_scrub, backup, defrag, rsync)
+    send = kinds.add_parser(
+        "send",
+        help="write a stream that btrfs receive takes (btrfs)",
+        description="Write a read-only snapshot of the btrfs subvolume PATH as a send stream, "
+        "the data of what is in memory first. btrfs receive takes it.",
+    )
+    send.set_defaults(task=_send)
+    kinds_of = (scrub, btrfs_scrub, backup, send, defrag, rsync)
     for one in kinds_of:
         one.add_argument("path", metavar="PATH", help="the directory")
     rsync.add_argument("target", metavar="TARGET", help="as rsync has it")
@@ -72,6 +79,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     backup.add_argument(
         "--incremental", action="store_true", help="only what has changed since the last archive"
     )
+    send.add_argument("snapshot", metavar="SNAPSHOT", help="a read-only snapshot of PATH")
+    send.add_argument("stream", metavar="STREAM", help="the file to write")
+    send.add_argument(
+        "--parent", metavar="PARENT",
+        help="an older read-only snapshot that the receiver has: only what has changed since",
+    )  # fmt: skip
     for one in kinds_of:
         _add_options(one)
         one.set_defaults(run=_run)
@@ -127,15 +140,6 @@ def _btrfs_scrub(options: argparse.Namespace) -> "Maintenance":
     return BtrfsScrub(repair=options.repair)
 
 
-def _need(task: str, module: str) -> None:
-    """Say what to install when a library is not there."""
-    if importlib.util.find_spec(module) is None:
-        raise ValueError(
-            f"{task} needs {module}, which is not installed; install pyduet[run] with pip, or the "
-            f"Debian package python3-{module}"
-        )
-
-
 def _backup(options: argparse.Namespace) -> "Maintenance":
     from pyduet.maintenance.backup import Backup
 
@@ -153,6 +157,22 @@ def _rsync(options: argparse.Namespace) -> "Maintenance":
     from pyduet.maintenance.rsync import Rsync
 
     return Rsync(options.target, options.options)
+
+
+def _send(options: argparse.Namespace) -> "Maintenance":
+    _need("send", "crc32c")
+    from pyduet.maintenance.send import Send
+
+    return Send(options.snapshot, options.stream, parent=options.parent)
+
+
+def _need(task: str, package: str) -> None:
+    """Ensure that a package is installed, whose name is that of its module."""
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(
+            f"{task} needs {package}, which is not installed; install pyduet[run] with pip, or "
+            f"the Debian package python3-{package}"
+        )
 
 
 def _run(options: argparse.Namespace) -> int:
