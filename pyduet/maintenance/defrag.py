@@ -13,6 +13,7 @@ import ioctl_opt
 from pyduet.maintenance.extents import Flag, extents
 from pyduet.maintenance.inventory import Found
 from pyduet.maintenance.ledger import Ledger, Record
+from pyduet.maintenance.mounts import mount_of
 from pyduet.maintenance.reading import Reading
 from pyduet.maintenance.task import Maintenance
 from pyduet.maintenance.work import UnstableError
@@ -48,7 +49,8 @@ class Defrag(Maintenance):
         del found
         self._root = root
         self._ledger = ledger
-        kind = _file_system(root)
+        mount = mount_of(root)
+        kind = mount.kind if mount else "an unknown file system"
         known: dict[str, Callable[[int, int], None]] = {"btrfs": _btrfs, "ext4": self._ext4}
         if kind not in known:
             raise OSError(errno.EOPNOTSUPP, f"no defragmentation of {kind}: btrfs and ext4", root)
@@ -122,20 +124,3 @@ def _count(fd: int) -> int:
 
 def _worth(number: int, size: int) -> bool:
     return number > max(1, size // _GOOD + 1)
-
-
-def _file_system(path: str) -> str:
-    """Return the kind of the file system of a path."""
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    best = ("", "")
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            words = line.split()
-            kind = words[words.index("-") + 1]
-            place = words[4].encode().decode("unicode_escape", "surrogateescape")
-            inside = path == place or path.startswith(place.rstrip("/") + "/")
-            # btrfs tells another device number for each subvolume.
-            if inside and (words[2] == wanted or kind == "btrfs") and len(place) >= len(best[0]):
-                best = (place, kind)
-    return best[1] or "an unknown file system"
