@@ -5,19 +5,34 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pyduet.cli.text import print_json, size
-
-if TYPE_CHECKING:
-    from pyduet.maintenance import Progress
 
 #: Seconds between two objects, and between two lines of words.
 _OBJECTS, _LINES = 1.0, 10.0
 
 
+class Progress(Protocol):
+    """What there is to show of how far a task is; in JSON all that it has is printed."""
+
+    step: str
+
+    @property
+    def bytes(self) -> int:
+        """Of the work that was found."""
+
+    @property
+    def bytes_done(self) -> int:
+        """Of it that was processed."""
+
+    @property
+    def bytes_cached(self) -> int:
+        """That were in memory before: reads saved."""
+
+
 @contextlib.contextmanager
-def shown(kind: str, *, json: bool) -> "Iterator[Callable[[Progress], None]]":
+def shown(kind: str, *, json: bool) -> Iterator[Callable[[Progress], None]]:
     """Show the progress that the function is told which this gives.
 
     Args:
@@ -50,7 +65,7 @@ def shown(kind: str, *, json: bool) -> "Iterator[Callable[[Progress], None]]":
     ) as bars:
         bar = bars.add_task(kind, total=None, saved="")
 
-        def tell(progress: "Progress") -> None:
+        def tell(progress: Progress) -> None:
             bars.update(
                 bar,
                 description=f"{kind}: {progress.step}",
@@ -70,7 +85,7 @@ class _Lines:
         self._json = json
         self._last = time.monotonic() - (_OBJECTS if json else 0)
 
-    def __call__(self, progress: "Progress") -> None:
+    def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if now - self._last < (_OBJECTS if self._json else _LINES):
             return

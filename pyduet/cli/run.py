@@ -52,7 +52,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     backup.set_defaults(task=_backup)
     defrag = kinds.add_parser(
         "defrag",
-        help="join the extents of files (btrfs, ext4)",
+        help="join the extents of files (btrfs, ext4, XFS)",
         description="Join the extents of the files that have too many.",
     )
     defrag.set_defaults(task=_defrag)
@@ -88,6 +88,34 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     for one in kinds_of:
         _add_options(one)
         one.set_defaults(run=_run)
+    _add_f2fs(kinds)
+
+
+def _add_f2fs(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = kinds.add_parser(
+        "f2fs-gc",
+        help="clean segments of an f2fs, those first of which the most is in memory",
+        description="Have f2fs clean those segments of which the fewest blocks have to be read, "
+        "and free them. Works on the whole file system, and needs root.",
+    )
+    parser.add_argument("path", metavar="PATH", help="where the f2fs is mounted")
+    parser.add_argument(
+        "--segments", type=arguments.count, default=10, metavar="N",
+        help="clean so many, of 2 MiB, at most (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--most-valid", type=arguments.count, default=384, metavar="BLOCKS",
+        help="leave segments that have more valid blocks, of 512 (default: %(default)s)",
+    )  # fmt: skip
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--own-choice", action="store_true", help="let f2fs choose the segments: to compare with"
+    )
+    either.add_argument(
+        "--dry-run", action="store_true", help="only list what would be cleaned, in its order"
+    )
+    _add_pace(parser)
+    parser.set_defaults(run=_f2fs)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -106,12 +134,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="read so much a second from the disk at most",
     )  # fmt: skip
     parser.add_argument(
-        "--no-idle", action="store_true", help="do not take the idle classes of I/O and processor"
-    )
-    parser.add_argument(
-        "--no-give-way", action="store_true", help="do not back off while others use the disk"
-    )
-    parser.add_argument(
         "--window", type=arguments.size, default=0, metavar="SIZE",
         help="read so much ahead of other tasks at most (default: an eighth of the memory)",
     )  # fmt: skip
@@ -121,6 +143,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--uninformed", action="store_true", help="do not ask Duet: to compare with"
+    )
+    _add_pace(parser)
+
+
+def _add_pace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-idle", action="store_true", help="do not take the idle classes of I/O and processor"
+    )
+    parser.add_argument(
+        "--no-give-way", action="store_true", help="do not back off while others use the disk"
     )
     parser.add_argument("--json", action="store_true", help="print an object each second")
 
@@ -195,6 +227,44 @@ def _run(options: argparse.Namespace) -> int:
         with shown(task.kind, json=options.json) as tell:
             progress = maintenance.Frame(task, root, ledger, _options(options), tell).run()
     return _summary(progress, json=options.json)
+
+
+def _f2fs(options: argparse.Namespace) -> int:
+    from pyduet.cli.progress import shown
+    from pyduet.maintenance.f2fs import Cleaner
+
+    root = os.path.realpath(options.path)
+    # What was brought in is to be dropped, too, when a unit is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with shown("f2fs-gc", json=options.json) as tell:
+        cleaner = Cleaner(root, device=options.device, most_valid=options.most_valid, tell=tell)
+        if options.dry_run:
+            for victim in cleaner.plan(options.segments):
+                if options.json:
+                    print_json(victim)
+                else:
+                    print(
+                        f"segment {victim.segment:>8}  {victim.valid:>3} blocks valid, "
+                        f"{victim.cached:>3} of them cached"
+                    )
+            return Exit.OK
+        done = cleaner.run(
+            options.segments,
+            own_choice=options.own_choice,
+            idle=not options.no_idle,
+            give_way=not options.no_give_way,
+        )
+    if options.json:
+        print_json(done)
+    if done.stays is not None:
+        print(f"duet: what was read stays in memory: {printable(done.stays)}", file=sys.stderr)
+    print(
+        f"{plural(done.segments_done, 'segment')} cleaned, {plural(done.blocks_moved, 'block')} "
+        f"moved; {done.blocks_cached:,} of those were in memory"
+        + (f"; {plural(done.refused, 'segment')} refused, in use" if done.refused else ""),
+        file=sys.stderr,
+    )
+    return Exit.OK
 
 
 def _options(options: argparse.Namespace) -> "Options":
