@@ -95,15 +95,13 @@ def shared(
 
 
 def _same(left: Extent, right: Extent, encoded: bool) -> bool:
-    flags = left.flags | right.flags
-    if flags & NO_PLACE:
+    if (left.flags | right.flags) & NO_PLACE:
         return False
-    if flags & Flag.ENCODED:
+    if (left.flags ^ right.flags) & (Flag.ENCODED | Flag.UNWRITTEN):
+        return False
+    if left.flags & Flag.ENCODED:
         return encoded and left[:3] == right[:3]
-    return (
-        left.physical - left.logical == right.physical - right.logical
-        and not (left.flags ^ right.flags) & Flag.UNWRITTEN
-    )
+    return left.physical - left.logical == right.physical - right.logical
 
 
 def first_place(fd: int) -> int | None:
