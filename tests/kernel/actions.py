@@ -84,10 +84,10 @@ def copy_range(source: Path, target: Path, pages: int, at: int = 0) -> None:
         os.copy_file_range(origin.fileno(), file.fileno(), pages * PAGE, 0, at * PAGE)
 
 
-def reflink(source: Path, target: Path, pages: int, at: int = 0) -> None:
+def reflink(source: Path, target: Path, pages: int, at: int = 0, *, origin: int = 0) -> None:
     """Let a file share blocks with another; what was cached there is stale."""
-    with source.open("rb") as origin, target.open("r+b") as file:
-        request = struct.pack("=qQQQ", origin.fileno(), 0, pages * PAGE, at * PAGE)
+    with source.open("rb") as lender, target.open("r+b") as file:
+        request = struct.pack("=qQQQ", lender.fileno(), origin * PAGE, pages * PAGE, at * PAGE)
         fcntl.ioctl(file, FICLONERANGE, request)
 
 

@@ -9,15 +9,33 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from actions import evict, read_page, sync_file
-from conftest import eventually, mount_of
+from actions import (
+    FALLOC_FL_KEEP_SIZE,
+    allocate,
+    evict,
+    punch,
+    read_page,
+    reflink,
+    sync_file,
+    write_at,
+)
+from conftest import eventually, file_system_type, mount_of
 from truth import drop_caches
 
 from pyduet import Device, FileId, Mask, cached_pages, identity_of
-from pyduet.maintenance import Frame, Ledger, Maintenance, Options, Progress, Reading, Trouble
+from pyduet.maintenance import (
+    Frame,
+    Ledger,
+    Maintenance,
+    Options,
+    Progress,
+    Reading,
+    Trouble,
+    defrag,
+)
 from pyduet.maintenance.backup import Backup
 from pyduet.maintenance.defrag import Defrag
-from pyduet.maintenance.extents import extents
+from pyduet.maintenance.extents import Flag, extents
 from pyduet.maintenance.scrub import Scrub
 
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -181,9 +199,21 @@ def test_corruption_is_found(device: Device, place: Path, files: list[Path]) -> 
     assert task.verified == 39
 
 
-def fragmented(tree: Path) -> list[Path]:
-    """Two files that were written in turns."""
-    paths = [tree / name for name in ("one", "two")]
+def in_pieces(place: Path) -> list[Path]:
+    """Two files in many extents, and 60 each on XFS."""
+    paths = [place / "tree" / name for name in ("one", "two")]
+    if file_system_type() == "xfs":
+        # Which finds places too good for files that are written in turns.
+        source = place / "out/source"
+        source.write_bytes(os.urandom(240 * PAGE))
+        sync_file(source)
+        for path in paths:
+            with path.open("wb") as file:
+                file.truncate(240 * PAGE)
+            for number in range(60):
+                reflink(source, path, 4, 4 * number, origin=236 - 4 * number)
+        source.unlink()
+        return paths
     fds = [os.open(path, os.O_CREAT | os.O_RDWR) for path in paths]
     for _ in range(60):
         for fd in fds:
@@ -202,10 +232,10 @@ def pieces(path: Path) -> int:
         os.close(fd)
 
 
-@pytest.mark.fs("ext4", "btrfs")
+@pytest.mark.fs("ext4", "btrfs", "xfs")
 def test_defrag_comes_last(device: Device, place: Path) -> None:
     """A file is moved when no other task wants it any more."""
-    paths = fragmented(place / "tree")
+    paths = in_pieces(place)
     before = [pieces(path) for path in paths]
     with device.register(place / "tree", Mask.EXISTS, name="duet-run/reader") as reader:
         task = subprocess.Popen(
@@ -221,19 +251,73 @@ def test_defrag_comes_last(device: Device, place: Path) -> None:
     assert pieces(paths[0]) < before[0] / 2
 
 
-@pytest.mark.fs("ext4", "btrfs")
+@pytest.mark.fs("ext4", "btrfs", "xfs")
 def test_defrag_joins_extents(device: Device, place: Path) -> None:
-    """Of two files that were written in turns; what was cached is not read again."""
-    paths = fragmented(place / "tree")
+    """What was cached is not read again."""
+    paths = in_pieces(place)
     content = [path.read_bytes() for path in paths]
+    times = [path.stat().st_mtime_ns for path in paths]
     task = Defrag()
+    before = read_from_disk()
     progress = run(task, place)
+    assert read_from_disk() - before < 0.2 * sum(map(len, content))
     assert progress.problems == []
     assert task.before > 6
     assert task.after < task.before / 2
     drop_caches()
     assert [path.read_bytes() for path in paths] == content
+    assert [path.stat().st_mtime_ns for path in paths] == times
     assert eventually(lambda: device.tasks() == [])
+
+
+@pytest.mark.fs("xfs")
+def test_xfs_defrag_loses_no_write(
+    device: Device, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is written after it was copied is left as it is, and tried again."""
+    paths = in_pieces(place)
+    copies = []
+    copy = defrag._copy
+
+    def copy_then_write(source: int, target: int, begin: int, end: int) -> None:
+        copy(source, target, begin, end)
+        copies.append(begin)
+        if len(copies) == 60:  # the first file is copied, extent by extent
+            for path in paths:
+                write_at(path, 7)
+
+    monkeypatch.setattr(defrag, "_copy", copy_then_write)
+    task = Defrag()
+    progress = run(task, place)
+    assert len(copies) >= 120
+    assert progress.problems == []
+    assert task.after < task.before / 2
+    drop_caches()
+    for path in paths:
+        assert path.read_bytes()[7 * PAGE : 8 * PAGE] == b"w" * PAGE
+
+
+@pytest.mark.fs("xfs")
+def test_xfs_defrag_keeps_holes(device: Device, place: Path) -> None:
+    """And what was allocated, and never written."""
+    path, _ = in_pieces(place)
+    punch(path, 80 * PAGE, 40 * PAGE)
+    allocate(path, FALLOC_FL_KEEP_SIZE, 80 * PAGE, 8 * PAGE)
+    os.truncate(path, 200 * PAGE - 77)
+    sync_file(path)
+    content = path.read_bytes()
+    task = Defrag()
+    assert run(task, place).problems == []
+    assert task.after < task.before / 2
+    assert path.stat().st_blocks * 512 == (200 - 40 + 8) * PAGE
+    with path.open("rb") as file:
+        assert [
+            (extent.logical // PAGE, extent.length // PAGE)
+            for extent in extents(file.fileno())
+            if extent.flags & Flag.UNWRITTEN
+        ] == [(80, 8)]
+    drop_caches()
+    assert path.read_bytes() == content
 
 
 def test_a_task_of_ones_own(device: Device, place: Path) -> None:
