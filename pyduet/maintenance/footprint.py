@@ -23,6 +23,12 @@ class Footprint(NamedTuple):
         """How much was brought in."""
         return sum(map(len, self.ranges)) * _PAGE
 
+    def drop_part(self, fd: int, begin: int, end: int) -> None:
+        """Have the kernel drop what was brought in between two bytes of the file, which is open."""
+        first, last = begin // _PAGE, end // _PAGE
+        parts = (range(max(one.start, first), min(one.stop, last)) for one in self.ranges)
+        drop(fd, filter(None, parts))
+
     def drop(self, root: str) -> None:
         """Have the kernel drop what was brought in; dirty pages stay.
 

@@ -2,6 +2,7 @@
 """What all maintenance tasks share: finds the work, orders it, has it done, and remembers it."""
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -366,7 +367,13 @@ class Frame:
             work = Work(work.path, now, work.generation, work.physical)
             footprint = Footprint(work, missing(fd, work.pages))
             share = min(1.0, footprint.bytes / work.size) if work.size else 0.0
-            reading = Reading(work, fd, self._throttle.spend, share)
+            reading = Reading(
+                work,
+                fd,
+                self._throttle.spend,
+                share,
+                functools.partial(self._behind, fd, footprint),
+            )
             try:
                 return self._task.process(reading, self._ledger.get(work.path)), work
             finally:
@@ -378,6 +385,11 @@ class Frame:
     def _saved(self, work: Work, read: int) -> None:
         """Count what of a file did not have to be read from the device."""
         self.progress.bytes_cached += max(0, work.size - read)
+
+    def _behind(self, fd: int, footprint: Footprint, begin: int, end: int) -> None:
+        """Drop a part of a large file that was read, which nobody else wants."""
+        if self._held is None or not self._held.is_wanted(footprint):
+            footprint.drop_part(fd, begin, end)
 
     def _brought_in(self, footprint: Footprint) -> None:
         if not footprint.ranges:

@@ -45,6 +45,10 @@ class Held:
         self._held.append(footprint)
         self.bytes += footprint.bytes
 
+    def is_wanted(self, footprint: Footprint) -> bool:
+        """Return whether a neighbour wants a file."""
+        return self._neighbours.wanted([footprint.work])[0]
+
     def room(self, number: int) -> bool:
         """Return whether so many bytes may be brought in now; asks the neighbours."""
         self.release()

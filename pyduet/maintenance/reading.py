@@ -9,6 +9,8 @@ from pyduet.maintenance.work import Stamp, UnstableError, Work
 
 #: Bytes of a piece.
 PIECE = 1 << 20
+#: Bytes after which the frame may drop what is behind.
+_BEHIND = 16 << 20
 
 
 class Reading:
@@ -26,7 +28,12 @@ class Reading:
     """
 
     def __init__(
-        self, work: Work, fd: int, spend: Callable[[int], object], share: float = 1.0
+        self,
+        work: Work,
+        fd: int,
+        spend: Callable[[int], object],
+        share: float = 1.0,
+        behind: Callable[[int, int], object] = lambda _begin, _end: None,
     ) -> None:
         """Take an open file; the frame calls this.
 
@@ -36,6 +43,8 @@ class Reading:
             spend: is told how many bytes are about to be read from the device,
                 and may wait.
             share: of the file that is not cached.
+            behind: is told now and then which bytes of a large file were read,
+                from where and up to where.
 
         """
         self.work = work
@@ -45,6 +54,7 @@ class Reading:
         self.read: int | None = None
         self._spend = spend
         self._share = share
+        self._behind = behind
         self._left = 0
 
     def spend(self, number: int) -> None:
@@ -76,7 +86,7 @@ class Reading:
             OSError: it cannot be read.
 
         """
-        end = offset + length
+        begin, end = offset, offset + length
         while offset < end:
             wanted = min(PIECE, end - offset)
             self._spend(int(wanted * self._share))
@@ -85,6 +95,9 @@ class Reading:
                 return
             offset += len(piece)
             yield piece
+            if offset - begin >= _BEHIND:
+                self._behind(begin, offset)
+                begin = offset
 
     def check(self) -> None:
         """Ensure that the file is as it was when it was opened: after all was read.

@@ -37,6 +37,7 @@ from pyduet.maintenance.backup import Backup
 from pyduet.maintenance.defrag import Defrag
 from pyduet.maintenance.extents import Flag, extents
 from pyduet.maintenance.scrub import Scrub
+from pyduet.mincore import cached_ranges
 
 PAGE = os.sysconf("SC_PAGESIZE")
 CALM = Options(idle=False, give_way=False)
@@ -89,6 +90,33 @@ def test_it_leaves_memory_as_it_was(device: Device, place: Path, files: list[Pat
     assert cached_pages(files[5]) == {3, 4, 9}
     assert cached_pages(files[6]) == set(range(64))
     assert not [path.name for path in files if path not in files[5:7] and cached_pages(path)]
+
+
+class Large(Maintenance):
+    """Looks at what of a file is cached when most of it was read."""
+
+    kind = "large"
+    cached = -1
+
+    def process(self, reading: Reading, before: object) -> None:
+        for number, _ in enumerate(reading.pieces()):
+            if number == 40:
+                self.cached = sum(map(len, cached_ranges(reading.fd))) * PAGE
+
+
+def test_a_large_file_does_not_fill_memory(device: Device, place: Path) -> None:
+    """What is behind is dropped while it is read, unless somebody else wants it."""
+    with (place / "tree/file").open("wb") as file:
+        for _ in range(48):
+            file.write(os.urandom(1 << 20))
+    sync_file(place / "tree/file")
+    drop_caches()
+    alone, beside = Large(), Large()
+    run(alone, place)
+    with device.register(place / "tree", Mask.EXISTS, name="duet-run/reader"):
+        run(beside, place, Options(idle=False, give_way=False, patience=1))
+    assert alone.cached < 24 << 20
+    assert beside.cached >= 40 << 20
 
 
 class Watched(Maintenance):

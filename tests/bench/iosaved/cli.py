@@ -34,6 +34,7 @@ _SECTIONS = {
     "apart": Section(("ext4",)),
     "slow": Section(("ext4",)),
     "tenth": Section(("ext4",), mem_mib=256, times=10),
+    "large": Section(("ext4",)),
 }
 
 

@@ -26,12 +26,13 @@ class Data:
     Each page has its file and number in it, so that no other can stand for it.
     """
 
-    def __init__(self, root: Path, size: int) -> None:
+    def __init__(self, root: Path, size: int, each: int = 0) -> None:
         """Decide which files there are; nothing is made yet.
 
         Args:
             root: the directory.
             size: bytes in all.
+            each: bytes of a file; 0 for all sizes.
 
         """
         self.root = root
@@ -40,7 +41,7 @@ class Data:
         self.sizes: dict[str, int] = {}
         left = size
         while left > 0:
-            one = min(int(dice.lognormvariate(13.8, 0.9)), 16 << 20, left)
+            one = min(each or min(int(dice.lognormvariate(13.8, 0.9)), 16 << 20), left)
             left -= one
             number = len(self.sizes)
             self.sizes[f"{number // 50:02}/{number:05}"] = one

@@ -199,7 +199,7 @@ def _slow(fs: str, rows: Rows) -> Iterable[str]:
     )  # fmt: skip
 
 
-def _tenth(fs: str, rows: Rows) -> Iterable[str]:
+def _pair(fs: str, rows: Rows) -> Iterable[str]:
     del fs
     yield from _table(
         ["scrub and backup", "read, in passes"],
@@ -213,13 +213,15 @@ _TITLES = {
     "apart": "Tasks that do not begin together",
     "slow": "A task that is slower than the other",
     "tenth": "Memory a tenth of the data",
+    "large": "Files larger than memory",
 }
 _SECTIONS: dict[str, Callable[[str, Rows], Iterable[str]]] = {
     "tasks": _tasks,
     "foreground": _foreground,
     "apart": _apart,
     "slow": _slow,
-    "tenth": _tenth,
+    "tenth": _pair,
+    "large": _pair,
 }
 
 

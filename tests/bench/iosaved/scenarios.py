@@ -155,19 +155,28 @@ def tenth(data: Data) -> Results:
         yield {"mode": mode, **together(data, ("scrub", "backup"), *options)}
 
 
+def large(data: Data) -> Results:
+    """Each file is larger than memory."""
+    for mode in ("informed", "uninformed"):
+        say(f"scrub, backup: {mode}, files larger than memory")
+        options = CALM if mode == "informed" else (*CALM, "--uninformed")
+        yield {"mode": mode, **together(data, ("scrub", "backup"), *options)}
+
+
 SECTIONS: dict[str, Callable[[Data], Results]] = {
     "tasks": tasks,
     "foreground": foreground,
     "apart": apart,
     "slow": slow,
     "tenth": tenth,
+    "large": large,
 }
 
 
 def measure(section: str, size: int) -> None:
     """Run a section, and print its results; they are JSON, a line each."""
     subprocess.run(["mount", "-o", "remount,noatime", str(MOUNT)], check=True)
-    data = Data(MOUNT / "data", size)
+    data = Data(MOUNT / "data", size, size // 3 if section == "large" else 0)
     say(f"writing {len(data.sizes)} files, {size >> 20} MiB in all, in pieces")
     data.make()
     memory = Path("/proc/meminfo").read_text().split()[1]
