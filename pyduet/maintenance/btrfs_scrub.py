@@ -119,8 +119,10 @@ class BtrfsScrub(Maintenance):
         try:
             for extent in extents:
                 faults += self._extent(reading, extent, resident, verified)
-            # Were they still the file's when they were read?
-            moved = faults and list(fs.extents(reading.fd, work.stamp.ino)) != extents
+            # Were they still the file's when they were read? The checksums of what was moved are
+            # gone with it.
+            doubtful = faults or self._counts["unchecked"] > counts["unchecked"]
+            moved = doubtful and list(fs.extents(reading.fd, work.stamp.ino)) != extents
         except LookupError:
             moved = True
         if moved:
