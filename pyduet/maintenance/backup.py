@@ -55,7 +55,7 @@ class Backup(Maintenance):
         """
         self._root = root
         self._ledger = ledger
-        written = ledger.note("written") if ledger.resumed else None
+        written = ledger.note("written")
         self._out = Output(self.outputs[0], written)
         # For what it makes of a file's status; it writes nothing.
         self._tar = tarfile.TarFile(os.devnull, "w", format=tarfile.PAX_FORMAT)

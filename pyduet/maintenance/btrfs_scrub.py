@@ -96,8 +96,7 @@ class BtrfsScrub(Maintenance):
         self._counts: dict[str, int] = dict.fromkeys(
             ("data", "from_cache", "from_device", "unchecked", "repaired", "metadata"), 0
         )
-        if ledger.resumed:
-            self._counts |= ledger.note("counts", {})
+        self._counts |= ledger.note("counts", {})
 
     def process(self, reading: Reading, before: Record | None) -> Any:
         """Verify a file's blocks."""

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pyduet.device import DEFAULT_DEVICE, Device
@@ -20,7 +20,7 @@ from pyduet.maintenance.inventory import (
     walk,
     work_of,
 )
-from pyduet.maintenance.ledger import Ledger
+from pyduet.maintenance.ledger import Ledger, Record
 from pyduet.maintenance.order import Order
 from pyduet.maintenance.pace import Courtesy, Throttle, be_idle
 from pyduet.maintenance.reading import Reading
@@ -242,23 +242,28 @@ class Frame:
 
     def _order(self, found: Iterable[Found]) -> Order:
         """Return the work of this pass that is left."""
-        left = []
-        for one in regular(found):
-            before = self._ledger.get(one.path)
-            if not before or before.passed != self._ledger.number:
-                left.append(one)
-        return self._ordered(left)
+        return self._ordered(
+            regular(found),
+            lambda before: before is None or before.passed != self._ledger.number,
+        )
 
-    def _ordered(self, found: Iterable[Found]) -> Order:
-        works = []
+    def _ordered(
+        self,
+        found: Iterable[Found],
+        is_left: Callable[[Record | None], bool] = lambda _: True,
+    ) -> Order:
+        works: list[Work] = []
+        idle: list[Work] = []
         for one in found:
             try:
                 work = work_of(self._root, one)
             except OSError as error:
                 self._named(problem_of(one.path, error))
                 continue
-            if self._task.worth(work, self._ledger.get(work.path)):
-                works.append(work)
+            before = self._ledger.get(work.path)
+            wanted = is_left(before) and self._task.worth(work, before)
+            (works if wanted else idle).append(work)
+        self._done(idle)  # neighbours need not keep them for us
         order = Order(works)
         self.progress.files += order.files
         self.progress.bytes += order.bytes
@@ -329,9 +334,7 @@ class Frame:
             self._ledger.put(one.work, notes.get(one.work.path))
             self._saved(one.work, one.bytes)
             self._brought_in(one)
-        for work in works:
-            if self._watch is not None:
-                self._watch.done(work)
+        self._done(works)
 
     def _do(self, work: Work) -> None:
         """Process a file, until it stands still for it."""
@@ -355,8 +358,11 @@ class Frame:
             self._named(
                 Problem(work.path, Trouble.UNSTABLE, f"it changed in each of {_TRIES} attempts")
             )
+        self._done([work])
+
+    def _done(self, works: Sequence[Work]) -> None:
         if self._watch is not None:
-            self._watch.done(work)
+            self._watch.done(works)
 
     def _attempt(self, work: Work) -> tuple[object, Work]:
         fd = open_quietly(os.path.join(self._root, work.path))

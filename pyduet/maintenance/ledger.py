@@ -106,6 +106,8 @@ class Ledger:
         """Begin a new pass, whatever became of the last."""
         self._pass += 1
         self._resumed = False
+        # Of another pass, which a task that goes on with this one must not take for its own.
+        self._data.execute("delete from about where name glob 'task.*'")
         self._say("pass", self._pass)
         self._say("ended", False)
 
@@ -115,7 +117,7 @@ class Ledger:
         self.commit()
 
     def note(self, name: str, default: Any = None) -> Any:
-        """Return something that the task said of itself with :meth:`remark`."""
+        """Return something that the task said of itself with :meth:`remark`, in this pass."""
         return self._about(f"task.{name}", default)
 
     def remark(self, name: str, value: Any) -> None:

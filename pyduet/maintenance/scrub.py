@@ -29,7 +29,7 @@ class Scrub(Maintenance):
     def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
         """Count anew."""
         del root, found
-        counts: list[int] = ledger.note("counts", [0, 0]) if ledger.resumed else [0, 0]
+        counts: list[int] = ledger.note("counts", [0, 0])
         #: Files compared with an older checksum, and those that got their first, or a new one.
         self.verified, self.recorded = counts
         self._ledger = ledger

@@ -92,8 +92,9 @@ class Send(Maintenance):
         del found
         self._check(root)
         self._ledger = ledger
-        number, written, digest = ledger.note("written", [0, 0, ""])
-        if ledger.resumed and number == ledger.number:
+        before = ledger.note("written")
+        if before is not None:
+            written, digest = before
             self._replay = Replay(lambda _: None)
             self._digest = self._compute()
             if self._digest != digest:
@@ -142,8 +143,7 @@ class Send(Maintenance):
     def secure(self) -> None:
         """Have the stream on the disk, as far as the ledger is about to say."""
         self._out.sync()
-        # The number: a pass that ended before its first commit has only its predecessor's note.
-        self._ledger.remark("written", [self._ledger.number, self._out.offset, self._digest])
+        self._ledger.remark("written", [self._out.offset, self._digest])
 
     def finish(self, found: Sequence[Found]) -> None:
         """Write the data of files that are in the snapshot alone, and what comes after all data.

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A task's eye on the page cache: keeps an order true, as far as Duet tells."""
 
+from collections.abc import Sequence
+
 from pyduet import abi
 from pyduet.device import Device
 from pyduet.errors import DuetError, OffError, TaskGoneError
@@ -73,13 +75,16 @@ class Watch:
         except (OffError, TaskGoneError) as error:
             self._lose(error)
 
-    def done(self, work: Work) -> None:
-        """Be told no more of a file, and let the neighbours know."""
+    def done(self, works: Sequence[Work]) -> None:
+        """Be told no more of files, and let the neighbours know."""
         if self._task is not None:
+            number = self._task.id
             try:
-                self._task.mark_done(FileId(*work.identity, self._task.id))
+                self._task.mark_many(FileId(*work.identity, number) for work in works)
             except (OffError, TaskGoneError) as error:
                 self._lose(error)
+            except DuetError:
+                pass  # no room for marks: it is told of them all the same, and others keep them
 
     def _lose(self, error: DuetError) -> None:
         self.lost = error

@@ -144,6 +144,26 @@ def test_done_marks_are_set_as_it_goes(device: Device, place: Path, files: list[
     assert device.tasks() == []
 
 
+class Idle(Watched):
+    """Has nothing to do with what it has seen before."""
+
+    kind = "idle"
+    always = False
+
+    def finish(self, found: object) -> None:
+        [task] = self.device.tasks()
+        self.done.append(task.done)
+
+
+def test_what_needs_nothing_is_marked_done(device: Device, place: Path, files: list[Path]) -> None:
+    """Else the others would keep it in memory for a task that never comes to it."""
+    run(Idle(device), place)
+    files[7].write_bytes(b"changed")
+    task = Idle(device)
+    run(task, place)
+    assert task.done == [39, 40]
+
+
 def command(*arguments: str | Path) -> list[str | Path]:
     return [sys.executable, "-m", "pyduet", "run", *arguments, "--no-idle", "--no-give-way"]
 

@@ -272,10 +272,15 @@ def test_a_full_target_ends_the_run_and_it_goes_on(tree: Path, tmp_path: Path) -
     assert listing(restore(tmp_path / "restored", archive)) == listing(tree)
 
 
-@pytest.mark.parametrize("moment", [1, 7, 15])
-def test_killed_and_run_again_nothing_is_lost(tree: Path, tmp_path: Path, moment: int) -> None:
+@pytest.mark.parametrize("passed", [False, True], ids=["first", "second"])
+@pytest.mark.parametrize("moment", [1, 6, 15])
+def test_killed_and_run_again_nothing_is_lost(
+    tree: Path, tmp_path: Path, moment: int, passed: bool
+) -> None:
     """Killed when so many files were done, whether the ledger had been told or not."""
     archive, state = tmp_path / "archive.tar", tmp_path / "state"
+    if passed:
+        run(Backup(str(archive)), tree, state)
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(TOP)!r})
