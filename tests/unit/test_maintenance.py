@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -301,6 +302,9 @@ with Ledger({str(state)!r}, "backup", {str(tree)!r}) as ledger:
         assert ledger.resumed
     assert run(Backup(str(archive)), tree, state).problems == []
     assert listing(restore(tmp_path / "restored", archive)) == listing(tree)
+    with tarfile.open(archive) as tar:
+        names = [member.name for member in tar if member.isreg()]
+    assert len(names) == len(set(names))
 
 
 def test_the_ledger_is_for_one(tmp_path: Path) -> None:
