@@ -547,6 +547,7 @@ class _Pass:
         except OSError as error:
             # In use, or a part of it; or it is empty by now, or there is none to choose.
             if error.errno not in (errno.EAGAIN, errno.ENODATA):
+                self._unsettled -= 1
                 raise
             self._progress.refused += error.errno == errno.EAGAIN
             if victim is not None:
