@@ -186,7 +186,7 @@ class Frame:
                 self._named(Problem("", error.trouble, error.words))
             self._ledger.end()
             if self._held is not None:
-                self._held.release()
+                self._held.give_up(self._wait_for_others)
         self.progress.report = dict(self._task.report())
         self._say("done")
         return self.progress
@@ -443,6 +443,10 @@ class Frame:
         self._look(order, _TURN)
         self.progress.waited += time.monotonic() - begin
         self.progress.step = "working"
+
+    def _wait_for_others(self) -> None:
+        self.progress.step = "waiting for other tasks"
+        self._sleep(_TURN)
 
     def _sleep(self, seconds: float) -> None:
         """Sleep, and go on telling how far things are."""

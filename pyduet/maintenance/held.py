@@ -3,6 +3,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 from pyduet.maintenance.footprint import Footprint
 from pyduet.maintenance.neighbours import Neighbours
@@ -74,6 +75,25 @@ class Held:
                     self._let_go(one)
                     self._moved = time.monotonic()
         self._held = kept
+
+    def give_up(self, wait: Callable[[], object]) -> None:
+        """Drop all, what the neighbours want when they are done with it; for the task's end.
+
+        What they find in memory they do not drop themselves. When the
+        patience ends, it is dropped all the same.
+
+        Args:
+            wait: waits a little.
+
+        """
+        self._moved = time.monotonic()
+        self.release()
+        while self._held:
+            if time.monotonic() - self._moved >= self._patience:
+                self._let_go(self._held.popleft())
+                continue
+            wait()
+            self.release()
 
     def _let_go(self, one: Footprint) -> None:
         self.bytes -= one.bytes

@@ -2,6 +2,7 @@
 """In which order work is done: what is most in memory first, the rest as it lies on the device."""
 
 import heapq
+import itertools
 from collections.abc import Iterable
 
 from pyduet.maintenance.work import Work
@@ -54,6 +55,11 @@ class Order:
         if self._cursor == len(self._works):
             return None
         return self._works[self._cursor], self._share(self._cursor)
+
+    def ahead(self, count: int) -> list[Work]:
+        """Return what comes next on the device, cached or not, as many as are asked for."""
+        left = (number for number in range(self._cursor, len(self._works)) if self._left[number])
+        return [self._works[number] for number in itertools.islice(left, count)]
 
     def remove(self, work: Work) -> None:
         """Take a piece of work out: it is done, or cannot be."""

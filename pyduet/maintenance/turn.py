@@ -49,16 +49,15 @@ class LastTurn:
             self._ask()
         if self._ready:
             return self._taken(self._ready.popleft())
-        if best and not self._neighbours.wanted([best[0]])[0]:
-            order.remove(best[0])
-            return self._taken(best[0])
-        if time.monotonic() - self._moved < self._patience:
-            return None
-        if self._waiting:
+        ahead = order.ahead(_COUNT)
+        wanted = self._neighbours.wanted(ahead)
+        is_late = time.monotonic() - self._moved >= self._patience
+        if is_late and self._waiting:
             return self._taken(self._waiting.popleft())
-        if best:
-            order.remove(best[0])
-            return self._taken(best[0])
+        for work, is_wanted in zip(ahead, wanted, strict=True):
+            if not is_wanted or is_late:
+                order.remove(work)
+                return self._taken(work)
         return None
 
     def _ask(self) -> None:
