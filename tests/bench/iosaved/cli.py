@@ -25,7 +25,9 @@ class Section:
     fs: tuple[str, ...]
     mem_mib: int = 320
     #: Data, in multiples of the memory.
-    times: int = 4
+    times: float = 4
+    #: Whether it can be measured on another file system as well.
+    elsewhere: bool = True
 
 
 _SECTIONS = {
@@ -35,6 +37,7 @@ _SECTIONS = {
     "slow": Section(("ext4",)),
     "tenth": Section(("ext4",), mem_mib=256, times=10),
     "large": Section(("ext4",)),
+    "f2fs": Section(("f2fs",), mem_mib=512, times=0.5, elsewhere=False),
 }
 
 
@@ -48,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--only", metavar="SECTIONS", default=",".join(_SECTIONS), help="joined by commas")
     add("--kernel", default="6.12", metavar="SERIES", help="of `lab kernels` [6.12]")
-    add("--fs", help="instead of each section's own")
+    add("--fs", help="instead of each section's own, where there is a choice")
     add("--scale", type=float, default=1.0, help="of the data, for a look; the report says so [1]")
     add("--at-a-time", type=int, default=os.cpu_count() or 1, metavar="N", help="machines")
     add("--report", action="store_true", help="only write the report anew, of what was measured")
@@ -71,13 +74,15 @@ def main(argv: Sequence[str]) -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     failed = False
     if not args.report:
-        jobs = [
-            (name, fs) for name in wanted for fs in ((args.fs,) if args.fs else _SECTIONS[name].fs)
-        ]
+        jobs = [(name, fs) for name in wanted for fs in _file_systems(_SECTIONS[name], args.fs)]
         with ThreadPoolExecutor(args.at_a_time) as pool:
             failed = any(list(pool.map(lambda job: _boot(args, *job), jobs)))
     report.write(OUT)
     return int(failed)
+
+
+def _file_systems(section: Section, instead: str | None) -> tuple[str, ...]:
+    return (instead,) if instead and section.elsewhere else section.fs
 
 
 def _boot(args: argparse.Namespace, name: str, fs: str) -> bool:

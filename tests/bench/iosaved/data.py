@@ -58,6 +58,12 @@ class Data:
             self._write(paths[first : first + _TOGETHER])
         os.sync()
 
+    def delete(self, path: str) -> None:
+        """Delete a file: it is none of these any more."""
+        (self.root / path).unlink()
+        self.bytes -= self.sizes.pop(path)
+        del self.digests[path]
+
     def extents(self) -> int:
         """Return in how many pieces all files lie on the disk."""
         number = 0

@@ -207,6 +207,53 @@ def _pair(fs: str, rows: Rows) -> Iterable[str]:
     )
 
 
+_CHOICES = {"own": "f2fs's choice", "duet": "with Duet"}
+
+
+def _f2fs(fs: str, rows: Rows) -> Iterable[str]:
+    found = {(row["share"], row["choice"]): row["read"] / max(row["segments"], 1) for row in rows}
+    lines = []
+    for row in rows:
+        share, choice = row["share"], row["choice"]
+        read, own = found[share, choice], found[share, "own"]
+        lines.append(
+            [
+                f"{share:.0%}, {_CHOICES[choice]}",
+                f"{row['segments']}",
+                f"{row['moved']:,}",
+                f"{read / 1024:,.0f}",
+                f"{1 - read / own:.0%}" if choice == "duet" and own else "",
+                *(
+                    f"{size / _MIB:.1f}"
+                    for size in (row["read"], row["written"], row["read"] + row["written"])
+                ),
+            ]
+        )
+    yield (
+        f"As many segments are cleaned each time, of the same {rows[0]['partly_valid']} that are "
+        "partly valid. Blocks are of 4 KiB."
+    )
+    yield ""
+    yield from _table(
+        ["data in memory, choice", "segments freed", "blocks moved", "read for each, KiB", "saved",
+         "read, MiB", "written, MiB", "both, MiB"],
+        lines,
+    )  # fmt: skip
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    axes = figure.subplots()
+    for choice, label in _CHOICES.items():
+        curve = [
+            (100 * share, read / 1024) for (share, one), read in found.items() if one == choice
+        ]
+        axes.plot(*zip(*curve, strict=True), "-o", label=label)
+    axes.set_xlabel("data in memory, %")
+    axes.set_ylabel("read for each segment, KiB")
+    axes.set_ylim(0)
+    axes.legend(fontsize="small")
+    yield ""
+    yield _picture(figure, f"io-f2fs-{fs}", "What is read to free a segment of f2fs")
+
+
 _TITLES = {
     "tasks": "One to four tasks",
     "foreground": "A task beside somebody who works",
@@ -214,6 +261,7 @@ _TITLES = {
     "slow": "A task that is slower than the other",
     "tenth": "Memory a tenth of the data",
     "large": "Files larger than memory",
+    "f2fs": "Cleaning an aged f2fs",
 }
 _SECTIONS: dict[str, Callable[[str, Rows], Iterable[str]]] = {
     "tasks": _tasks,
@@ -222,6 +270,7 @@ _SECTIONS: dict[str, Callable[[str, Rows], Iterable[str]]] = {
     "slow": _slow,
     "tenth": _pair,
     "large": _pair,
+    "f2fs": _f2fs,
 }
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from pyduet import Device
 
+from . import f2fs
 from .data import Data
-from .runs import MOUNT, Disk, Running, anew, file_system, one_after_another, result, together
+from .runs import MOUNT, Disk, Running, anew, file_system, one_after_another, result, say, together
 
 Results = Iterator[dict[str, Any]]
 
@@ -29,11 +30,6 @@ def _kinds() -> tuple[str, ...]:
 _PAUSE, _RATE = 0.05, 20 << 20
 #: What each task is run with: others do not wait for the disk but for each other.
 CALM = ("--no-give-way",)
-
-
-def say(text: str) -> None:
-    """Tell how far things are."""
-    print(f"io-saved: {text}", file=sys.stderr, flush=True)
 
 
 def _fragmented(data: Data) -> int:
@@ -170,19 +166,23 @@ SECTIONS: dict[str, Callable[[Data], Results]] = {
     "slow": slow,
     "tenth": tenth,
     "large": large,
+    "f2fs": f2fs.choices,
 }
+#: Sections that make the data themselves, before each run.
+_MAKING = {"f2fs"}
 
 
 def measure(section: str, size: int) -> None:
     """Run a section, and print its results; they are JSON, a line each."""
     subprocess.run(["mount", "-o", "remount,noatime", str(MOUNT)], check=True)
     data = Data(MOUNT / "data", size, size // 3 if section == "large" else 0)
-    say(f"writing {len(data.sizes)} files, {size >> 20} MiB in all, in pieces")
-    data.make()
+    if section not in _MAKING:
+        say(f"writing {len(data.sizes)} files, {size >> 20} MiB in all, in pieces")
+        data.make()
     memory = Path("/proc/meminfo").read_text().split()[1]
     with Device() as device:
         if not device.is_on():
             device.start()
     for found in SECTIONS[section](data):
-        found |= {"files": len(data.sizes), "memory": int(memory) * 1024}
-        print(json.dumps(found), flush=True)
+        about = {"files": len(data.sizes), "memory": int(memory) * 1024}
+        print(json.dumps(about | found), flush=True)
