@@ -409,6 +409,32 @@ def test_the_command(tree: Path, tmp_path: Path) -> None:
     assert "deep/file4: refused" in named.stderr
 
 
+def test_it_is_paused_by_a_signal(tmp_path: Path) -> None:
+    """It does nothing until it is told to go on, and then ends as ever."""
+    root, archive = tmp_path / "root", tmp_path / "archive.tar"
+    root.mkdir()
+    for number in range(16):
+        with (root / f"file{number:02}").open("wb") as file:
+            file.write(os.urandom(1 << 20))
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    age(tmp_path)
+    command = [sys.executable, "-m", "pyduet", "run", "backup", str(root), str(archive)]
+    options = ["--state", str(tmp_path / "state"), "--uninformed", "--no-idle", "--rate", "4M"]
+    with subprocess.Popen([*command, *options], cwd=TOP) as process:
+        while not (archive.exists() and archive.stat().st_size > 2 << 20):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        size = archive.stat().st_size
+        time.sleep(1)
+        assert archive.stat().st_size == size < 14 << 20
+        process.send_signal(signal.SIGCONT)
+    assert process.returncode == 0
+    assert listing(restore(tmp_path / "restored", archive)) == listing(root)
+
+
 def test_a_limit_of_bytes_a_second(tmp_path: Path) -> None:
     """For what has to be read: it is dropped from the cache first."""
     root = tmp_path / "root"
