@@ -27,7 +27,7 @@ def _kinds() -> tuple[str, ...]:
 
 #: Seconds that the load rests after each MiB, and what the task beside it reads at most, a second:
 #: so that one that has to read all takes as long as a load that uses all.
-_PAUSE, _RATE = 0.05, 20 << 20
+_PAUSE, _RATE = 0.025, 40 << 20
 #: What each task is run with: others do not wait for the disk but for each other.
 CALM = ("--no-give-way",)
 
