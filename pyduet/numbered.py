@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A task by its number: one of this process, or with CAP_SYS_ADMIN anybody's."""
+"""A task by its number: one of this process, or with CAP_SYS_ADMIN anybody's.
+
+What is done may be asked of any task of the same user.
+"""
 
 from pyduet import abi
 from pyduet.descriptor import Descriptor

@@ -190,7 +190,8 @@ struct duet_ioctl_gpath_args {
  * 64-bit numbers.
  *
  * Calls with a @tid act on that task, which is anybody's only for
- * CAP_SYS_ADMIN; over a task's own descriptor 0 means that task.
+ * CAP_SYS_ADMIN; marks may be checked of any task of the same user. Over a
+ * task's own descriptor 0 means that task.
  */
 
 #define DUET_ABI_VERSION	1
