@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Maintenance with Duet: the order, the done marks, what is shared, and what is left in memory."""
 
+import codecs
+import functools
 import json
 import os
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from actions import (
     write_at,
 )
 from conftest import eventually, file_system_type, mount_of
+from ordinary import ANNA, as_user, device_for_group, register_as
 from truth import drop_caches
 
 from pyduet import Device, FileId, Mask, cached_pages, identity_of
@@ -202,6 +206,44 @@ def test_two_tasks_share_what_they_read(device: Device, place: Path, files: list
     # Where both read the same file at the same time, neither counts it as saved.
     assert sum(end["bytes_cached"] for end in ends) >= 0.5 * whole
     # Nobody wants them any more.
+    assert not [path.name for path in files if cached_pages(path)]
+
+
+def children() -> list[str]:
+    """Processes that this one forked, whichever thread did."""
+    return [
+        number
+        for thread in Path("/proc/self/task").iterdir()
+        for number in (thread / "children").read_text().split()
+    ]
+
+
+def test_tasks_of_an_ordinary_user_share(device: Device, place: Path, files: list[Path]) -> None:
+    """They see each other, and may ask what is done; no privilege is needed for it."""
+    for path in (place / "tree", place / "out", *files):
+        os.chown(path, ANNA, ANNA)
+    place.chmod(0o755)
+    options = Options(idle=False, give_way=False, window=4 * 64 * PAGE, patience=LONG)
+    kinds = (Scrub(), Backup(str(place / "out/archive.tar")))
+    before = read_from_disk()
+    codecs.lookup("ascii")  # while this process may still read where Python is
+
+    def begin(kind: Maintenance) -> Progress:
+        # The gate is none of its descriptors, which a child has of its parent.
+        assert eventually((place / "out/go").exists, LONG)
+        return run(kind, place, options)
+
+    with device_for_group(), ThreadPoolExecutor(2) as pool:
+        ends = [pool.submit(as_user, ANNA, functools.partial(begin, kind)) for kind in kinds]
+        assert eventually(lambda: len(children()) == 2, LONG)
+        gate = register_as(ANNA, place / "tree", Mask.EXISTS, name="duet-run/gate")
+        (place / "out/go").touch()
+        assert eventually(lambda: len(device.tasks()) == 3, LONG)
+        gate.close()
+        progress = [end.result(LONG) for end in ends]
+    assert [one.problems for one in progress] == [[], []]
+    assert [one.files_done for one in progress] == [40, 40]
+    assert read_from_disk() - before <= 1.15 * 40 * 64 * PAGE
     assert not [path.name for path in files if cached_pages(path)]
 
 
