@@ -157,6 +157,19 @@ def test_rsync_copies(tree: Path, tmp_path: Path) -> None:
     assert listing(target) == listing(tree)
 
 
+def test_rsync_copies_to_another_host(tree: Path, tmp_path: Path) -> None:
+    """By rsync's protocol, over what stands for ssh: a shell that leaves the host out."""
+    shell = tmp_path / "shell"
+    shell.write_text('#!/bin/sh\necho "$1" >>"$0.hosts"\nshift\nexec "$@"\n')
+    shell.chmod(0o755)
+    target = tmp_path / "copy"
+    options = ["--delete", "--hard-links", "--xattrs", "--rsh", str(shell)]
+    progress = run(Rsync(f"elsewhere:{target}", options), tree, tmp_path / "state")
+    assert progress.problems == []
+    assert listing(target) == listing(tree)
+    assert set((tmp_path / "shell.hosts").read_text().split()) == {"elsewhere"}
+
+
 def test_rsync_that_cannot_is_an_error(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="rsync ended with"):
         run(Rsync("/proc/nowhere/at/all"), tree, tmp_path / "state")
