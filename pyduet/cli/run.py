@@ -135,7 +135,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--window", type=arguments.size, default=0, metavar="SIZE",
-        help="read so much ahead of other tasks at most (default: an eighth of the memory)",
+        help="read so much ahead of other tasks at most (default: all together a quarter of the "
+        "available memory)",
     )  # fmt: skip
     parser.add_argument(
         "--patience", type=arguments.seconds, default=30.0, metavar="S",

@@ -29,6 +29,19 @@ class Footprint(NamedTuple):
         parts = (range(max(one.start, first), min(one.stop, last)) for one in self.ranges)
         drop(fd, filter(None, parts))
 
+    def left(self, root: str) -> "Footprint":
+        """Return what of it is still in memory; nothing of a file that is gone, or another."""
+        try:
+            fd = open_quietly(os.path.join(root, self.work.path))
+        except OSError:
+            return Footprint(self.work, ())
+        try:
+            if os.fstat(fd).st_ino != self.work.stamp.ino:
+                return Footprint(self.work, ())
+            return Footprint(self.work, list(_common(self.ranges, cached_ranges(fd))))
+        finally:
+            os.close(fd)
+
     def drop(self, root: str) -> None:
         """Have the kernel drop what was brought in; dirty pages stay.
 
@@ -66,3 +79,17 @@ def _gaps(cached: Iterable[range], pages: int) -> Iterable[range]:
         begin = one.stop
     if begin < pages:
         yield range(begin, pages)
+
+
+def _common(some: Iterable[range], others: Iterable[range]) -> Iterable[range]:
+    """Yield what is in both of two lists of ranges, which are in order."""
+    rest = iter(others)
+    other = next(rest, None)
+    for one in some:
+        while other is not None and other.start < one.stop:
+            common = range(max(one.start, other.start), min(one.stop, other.stop))
+            if common:
+                yield common
+            if other.stop > one.stop:
+                break
+            other = next(rest, None)

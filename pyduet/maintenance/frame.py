@@ -62,7 +62,8 @@ class Options:
         rate: bytes a second to read from the device, 0 for no limit.
         idle: whether to take the idle classes of I/O and processor.
         give_way: whether to back off while others wait for the disk.
-        window: bytes to read ahead of other tasks; 0 for a share of the memory.
+        window: bytes to read ahead of other tasks; 0 for a share of the memory that
+            is available.
         patience: seconds to wait for other tasks while they use nothing.
         anew: whether to begin a new pass though the last one did not end.
 
@@ -215,7 +216,7 @@ class Frame:
             self._held = Held(
                 self._root,
                 self._watch.neighbours,
-                self._options.window or _share_of_memory(),
+                self._options.window,
                 self._options.patience,
             )
             if self._task.after_others:
@@ -463,13 +464,3 @@ class Frame:
     def _say(self, step: str) -> None:
         self.progress.step = step
         self._tell(self.progress)
-
-
-def _share_of_memory() -> int:
-    """Return how much may be held: an eighth of the memory that is available."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            name, _, value = line.partition(":")
-            if name == "MemAvailable":
-                return int(value.split()[0]) * 1024 // 8
-    return 64 << 20

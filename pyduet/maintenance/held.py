@@ -10,6 +10,10 @@ from pyduet.maintenance.neighbours import Neighbours
 
 #: Files asked about at a time.
 _COUNT = 256
+#: Seconds between two looks whether what is held is still there.
+_RECOUNT = 1.0
+#: All tasks together hold this part of the memory that is available, at most: one of so many.
+_PART = 4
 
 
 class Held:
@@ -20,6 +24,9 @@ class Held:
     none of them has used anything for as long as its patience lasts, it lets go
     of what it holds, and goes on.
 
+    What the kernel has taken away meanwhile, for want of memory, is held no
+    more: else tasks would wait for each other's files that nobody has.
+
     Thread-safety: none.
     """
 
@@ -29,7 +36,7 @@ class Held:
         Args:
             root: the task's directory.
             neighbours: to ask.
-            window: bytes to be held at most.
+            window: bytes to be held at most; 0 for a share of the memory.
             patience: seconds to wait for the neighbours while they use nothing.
 
         """
@@ -38,7 +45,7 @@ class Held:
         self._window = window
         self._patience = patience
         self._held: deque[Footprint] = deque()
-        self._moved = time.monotonic()
+        self._moved = self._counted = time.monotonic()
         self.bytes = 0
 
     def add(self, footprint: Footprint) -> None:
@@ -53,14 +60,26 @@ class Held:
     def room(self, number: int) -> bool:
         """Return whether so many bytes may be brought in now; asks the neighbours."""
         self.release()
-        if not self._held or self.bytes + number <= self._window:
+        window = self._window or _available() // _PART // (1 + len(self._neighbours.ids()))
+        if self._held and self.bytes + number > window:
+            self._recount()
+        if not self._held or self.bytes + number <= window:
             return True
         if time.monotonic() - self._moved < self._patience:
             return False
-        while self._held and self.bytes + number > self._window:
+        while self._held and self.bytes + number > window:
             self._let_go(self._held.popleft())
         self._moved = time.monotonic()
         return True
+
+    def _recount(self) -> None:
+        """Hold no more what has left memory."""
+        if time.monotonic() - self._counted < _RECOUNT:
+            return
+        left = [one for one in (held.left(self._root) for held in self._held) if one.ranges]
+        self._held = deque(left)
+        self.bytes = sum(one.bytes for one in left)
+        self._counted = time.monotonic()
 
     def release(self) -> None:
         """Drop what nobody wants any more."""
@@ -98,3 +117,13 @@ class Held:
     def _let_go(self, one: Footprint) -> None:
         self.bytes -= one.bytes
         one.drop(self._root)
+
+
+def _available() -> int:
+    """Return how much memory is available, in bytes."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                return int(value.split()[0]) * 1024
+    return 256 << 20

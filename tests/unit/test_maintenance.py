@@ -31,6 +31,7 @@ from pyduet.maintenance import (
     Work,
 )
 from pyduet.maintenance.backup import Backup
+from pyduet.maintenance.footprint import _common
 from pyduet.maintenance.order import Order
 from pyduet.maintenance.pace import Throttle
 from pyduet.maintenance.rsync import Rsync
@@ -380,6 +381,20 @@ def test_what_is_most_cached_comes_first() -> None:
     assert (order.files, order.bytes) == (6, 600 * 4096)
     assert names(order) == ["c", "f", "e", "a", "b", "d"]
     assert (order.files, order.bytes) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("some", "others", "wanted"),
+    [
+        ([range(9)], [], []),
+        ([range(9)], [range(2, 4), range(6, 20)], [range(2, 4), range(6, 9)]),
+        ([range(3), range(5, 9)], [range(2, 6)], [range(2, 3), range(5, 6)]),
+        ([range(2), range(4, 6)], [range(10)], [range(2), range(4, 6)]),
+        ([range(4, 6)], [range(4), range(6, 8)], []),
+    ],
+)  # fmt: skip
+def test_what_is_left(some: list[range], others: list[range], wanted: list[range]) -> None:
+    assert list(_common(some, others)) == wanted
 
 
 def test_a_throttle_lets_the_rate_through() -> None:

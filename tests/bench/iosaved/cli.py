@@ -32,6 +32,8 @@ class Section:
 
 _SECTIONS = {
     "tasks": Section(("ext4", "btrfs")),
+    "four": Section(("ext4", "btrfs")),
+    "turns": Section(("ext4", "btrfs")),
     "foreground": Section(("ext4", "btrfs")),
     "apart": Section(("ext4",)),
     "slow": Section(("ext4",)),

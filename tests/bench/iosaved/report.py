@@ -34,17 +34,21 @@ def write(results: Path) -> None:
     parts = []
     for name, section in _SECTIONS.items():
         for file in sorted(results.glob(f"{name}-*.jsonl")):
-            rows = [json.loads(line) for line in file.read_text().splitlines()]
-            if rows:
-                parts.append(_part(name, file.stem.partition("-")[2], rows, section))
+            fs = file.stem.partition("-")[2]
+            files = [results / f"{one}-{fs}.jsonl" for one in (name, *_JOINED.get(name, ()))]
+            lines = [line for one in files if one.exists() for line in one.read_text().splitlines()]
+            if lines:
+                rows = [json.loads(line) for line in lines]
+                parts.append(_part(name, fs, rows, section))
     PAGE.write_text(words + mark + "\n" + "\n".join(parts))
 
 
 def _part(name: str, fs: str, rows: Rows, section: Callable[[str, Rows], Iterable[str]]) -> str:
     about = rows[0]
     scale = "" if about["scale"] == 1 else f" Of the data, {about['scale']:.0%} only."
+    only = ",".join((name, *_JOINED.get(name, ())))
     machine = (
-        f"`make bench-io BENCH_ARGS='--only {name} --fs {fs}'`: Linux {about['kernel']}, "
+        f"`make bench-io BENCH_ARGS='--only {only} --fs {fs}'`: Linux {about['kernel']}, "
         f"{about['memory'] // _MIB:,} MiB of memory, {about['data'] // _MIB:,} MiB of data in "
         f"{about['files']:,} files.{scale}"
     )
@@ -254,6 +258,8 @@ def _f2fs(fs: str, rows: Rows) -> Iterable[str]:
     yield _picture(figure, f"io-f2fs-{fs}", "What is read to free a segment of f2fs")
 
 
+#: Sections whose rows go into another's table.
+_JOINED = {"tasks": ("four", "turns")}
 _TITLES = {
     "tasks": "One to four tasks",
     "foreground": "A task beside somebody who works",

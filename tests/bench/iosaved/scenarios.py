@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,9 @@ def _fragmented(data: Data) -> int:
     return number
 
 
-def tasks(data: Data) -> Results:
-    """One to four tasks: with Duet together; without it together, and one after another."""
-    for count in range(1, len(KINDS) + 1):
+def tasks(data: Data, counts: Iterable[int] = (1, 2, 3)) -> Results:
+    """One to three tasks, together: with Duet and without."""
+    for count in counts:
         kinds = _kinds()[:count]
         for mode in ("informed", "uninformed"):
             before = _fragmented(data)
@@ -53,6 +53,15 @@ def tasks(data: Data) -> Results:
             found = together(data, kinds, *options)
             after = data.extents() if "defrag" in kinds else None
             yield {"mode": mode, "extents": [before, after], **found}
+
+
+def four(data: Data) -> Results:
+    """All four tasks, in the same way."""
+    yield from tasks(data, [len(KINDS)])
+
+
+def turns(data: Data) -> Results:
+    """All four, one after another, without Duet."""
     _fragmented(data)
     say(f"{', '.join(_kinds())}: uninformed, one after another")
     for found in one_after_another(data, _kinds()):
@@ -161,6 +170,8 @@ def large(data: Data) -> Results:
 
 SECTIONS: dict[str, Callable[[Data], Results]] = {
     "tasks": tasks,
+    "four": four,
+    "turns": turns,
     "foreground": foreground,
     "apart": apart,
     "slow": slow,
