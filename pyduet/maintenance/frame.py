@@ -44,8 +44,9 @@ _ROUNDS = 3
 _BATCH = 32 << 20
 #: Seconds to wait for the neighbours before asking them again.
 _TURN = 0.1
-#: Share of a file that is cached, from which on reading the rest is no step ahead of others.
-_WARM = 0.5
+#: Share of a file that is cached, from which on reading the rest is no step ahead of others. Less
+#: than what others hold of it at least: see Held.
+_WARM = 0.4
 
 
 class _ReplacedError(Exception):

@@ -24,8 +24,9 @@ class Held:
     none of them has used anything for as long as its patience lasts, it lets go
     of what it holds, and goes on.
 
-    What the kernel has taken away meanwhile, for want of memory, is held no
-    more: else tasks would wait for each other's files that nobody has.
+    A file of which the kernel has taken away more than half meanwhile, for want
+    of memory, is held no more: to the others it is one that has to be read, so
+    tasks would wait for each other with files that none of them takes.
 
     Thread-safety: none.
     """
@@ -73,12 +74,16 @@ class Held:
         return True
 
     def _recount(self) -> None:
-        """Hold no more what has left memory."""
+        """Hold no more what has left memory for the most part."""
         if time.monotonic() - self._counted < _RECOUNT:
             return
-        left = [one for one in (held.left(self._root) for held in self._held) if one.ranges]
-        self._held = deque(left)
-        self.bytes = sum(one.bytes for one in left)
+        kept: deque[Footprint] = deque()
+        for one in self._held:
+            if one.left(self._root).bytes * 2 >= one.bytes:
+                kept.append(one)
+            else:
+                self._let_go(one)
+        self._held = kept
         self._counted = time.monotonic()
 
     def release(self) -> None:
