@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import report
-
 PROJECT = Path(__file__).resolve().parents[3]
 OUT = PROJECT / "build/io-saved"
 
@@ -79,6 +77,8 @@ def main(argv: Sequence[str]) -> int:
         jobs = [(name, fs) for name in wanted for fs in _file_systems(_SECTIONS[name], args.fs)]
         with ThreadPoolExecutor(args.at_a_time) as pool:
             failed = any(list(pool.map(lambda job: _boot(args, *job), jobs)))
+    from . import report  # it needs matplotlib, and the guest does not
+
     report.write(OUT)
     return int(failed)
 
