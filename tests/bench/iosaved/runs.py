@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,13 +75,22 @@ class Running:
         )  # fmt: skip
         self.last: dict[str, Any] = {}
         self.seconds = 0.0
+        # All the time: a task whose words nobody takes stands still, and the others wait for it.
+        self._listener = threading.Thread(target=self._listen)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        for line in self.process.stdout or ():
+            self.last = json.loads(line)
+        self.seconds = time.monotonic() - self.begin
 
     def until(self, share: float) -> None:
         """Wait until it has done such a share of its work."""
-        for line in self.process.stdout or ():
-            self.last = json.loads(line)
-            if self.last["bytes"] and self.last["bytes_done"] >= share * self.last["bytes"]:
+        while self._listener.is_alive():
+            last = self.last
+            if last and last["bytes"] and last["bytes_done"] >= share * last["bytes"]:
                 return
+            time.sleep(0.1)
 
     def wait(self) -> None:
         """Wait for its end.
@@ -89,10 +99,8 @@ class Running:
             RuntimeError: it failed.
 
         """
-        for line in self.process.stdout or ():
-            self.last = json.loads(line)
+        self._listener.join()
         status = self.process.wait()
-        self.seconds = time.monotonic() - self.begin
         self._words.seek(0)
         words = self._words.read()
         if status or self.last["problems"]:
