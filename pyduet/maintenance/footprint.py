@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a task alone brought into the page cache, so that it can be dropped again."""
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pyduet.maintenance.inventory import open_quietly
@@ -31,30 +32,29 @@ class Footprint(NamedTuple):
 
     def left(self, root: str) -> "Footprint":
         """Return what of it is still in memory; nothing of a file that is gone, or another."""
-        try:
-            fd = open_quietly(os.path.join(root, self.work.path))
-        except OSError:
-            return Footprint(self.work, ())
-        try:
-            if os.fstat(fd).st_ino != self.work.stamp.ino:
-                return Footprint(self.work, ())
-            return Footprint(self.work, list(_common(self.ranges, cached_ranges(fd))))
-        finally:
-            os.close(fd)
+        with self._opened(root) as fd:
+            there = [] if fd is None else cached_ranges(fd)
+            return Footprint(self.work, list(_common(self.ranges, there)))
 
     def drop(self, root: str) -> None:
         """Have the kernel drop what was brought in; dirty pages stay.
 
         A file that is gone, or is another by now, is left alone.
         """
+        with self._opened(root) as fd:
+            if fd is not None:
+                drop(fd, self.ranges)
+
+    @contextlib.contextmanager
+    def _opened(self, root: str) -> Iterator[int | None]:
+        """Open the file; None when it is gone, or another."""
         try:
             fd = open_quietly(os.path.join(root, self.work.path))
         except OSError:
+            yield None
             return
         try:
-            if os.fstat(fd).st_ino != self.work.stamp.ino:
-                return
-            drop(fd, self.ranges)
+            yield fd if os.fstat(fd).st_ino == self.work.stamp.ino else None
         finally:
             os.close(fd)
 
