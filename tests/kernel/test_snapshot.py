@@ -33,7 +33,7 @@ def test_it_is_what_is_cached(device: Device, place: Path, *, ranges: bool) -> N
     tree, out = place / "tree", place / "out"
     for name in ("whole", "parts", "dirty", "holes", "large", "empty", "left", "evicted"):
         fill(tree / name, 2000 if name == "large" else 70)
-    for i in range(90):
+    for i in range(300):
         fill(tree / f"small{i}", 1, sync=False)
     fill(out / "came", 9)
     os.sync()
@@ -52,7 +52,7 @@ def test_it_is_what_is_cached(device: Device, place: Path, *, ranges: bool) -> N
     (tree / "deep").mkdir()
     (out / "came").rename(tree / "deep/came")
     evict(tree / "evicted")
-    for i in range(90):
+    for i in range(300):
         if i % 3:
             (tree / f"small{i}").read_bytes()
     with (tree / "gone").open("w+b") as unlinked:
@@ -130,8 +130,9 @@ def test_it_ends_and_can_be_taken_again(device: Device, place: Path) -> None:
 
 def test_it_costs_nobody_else(device: Device, place: Path) -> None:
     """No hook is attached, nothing is in the table, and what was read is given back."""
-    for i in range(90):
-        fill(place / f"tree/{i}", 1)
+    for i in range(300):
+        fill(place / f"tree/{i}", 1, sync=False)
+    os.sync()
     before = device.info()
     watch = Watch(device.register(place / "tree", STATES, snapshot=True))
     assert {hook.read_text() for hook in (SYSFS / "hooks").iterdir()} == {"detached\n"}
