@@ -43,7 +43,7 @@ class Terminal:
         wait_until_asleep(self._pid)
         self.type("\x03")
 
-    def until(self, text: str, seconds: float = 60) -> str:
+    def until(self, text: str, seconds: float = 300) -> str:
         """Return what is shown up to a text, which is left out."""
         end = time.monotonic() + seconds
         while text not in self._shown:
@@ -52,7 +52,7 @@ class Terminal:
         before, _, self._shown = self._shown.partition(text)
         return before
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """Return the exit code of the program, once it has ended."""
         end = time.monotonic() + seconds
         while self._more(end):

@@ -29,14 +29,14 @@ def test_the_screen_that_is_offered(device: Device, place: Path) -> None:
         there.until("Open it?")
         there.type("y\n")
         there.until("Overview")
-        assert eventually(lambda: len(device.tasks()) == 3, 60)
+        assert eventually(lambda: len(device.tasks()) == 3)
         names = {task.name: task.path for task in device.tasks()}
         assert names == {
             "indexer": str(root), "backup": f"{root}/busy", "scrub, which sleeps": str(root),
         }  # fmt: skip
         there.type("2")
         there.until("scrub, which sleeps")
-        assert eventually(lambda: any(task.done for task in device.tasks()), 60)
+        assert eventually(lambda: any(task.done for task in device.tasks()))
         there.type("q")
         assert there.wait() == 0
     assert device.tasks() == []
