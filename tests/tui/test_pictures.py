@@ -26,7 +26,7 @@ PICTURES = {
 OF_A_TASK = {
     "rates": (["2", "down", "down", "down", "enter"], "task 4  small"),
     "cached": (["2", "enter", "f6"], "pages cached"),
-    "pending": (["2", "down", "down", "enter", "f7"], "32 items, looked at"),
+    "pending": (["2", "down", "down", "enter", "f7"], "novels/3.txt"),  # the last of the rows
     "bitmap": (["2", "down", "enter", "f8"], "2 done; 17 seen"),
     "buckets": (["3", "n", "enter"], "The node at the cursor"),
     "help": (["3", "f1"], "The whole table, from"),
@@ -45,7 +45,10 @@ def picture(keys: list[str], words: str, **options: Any) -> tuple[DuetApp, dict[
                 await until(pilot, lambda: "·" in text(pilot.app))
             await press(pilot, key)
         await until(pilot, lambda: words in text(pilot.app))
-        await pilot.pause(0.3)
+        before = ""
+        while (now := text(pilot.app)) != before:  # until nothing more comes
+            before = now
+            await pilot.pause(0.3)
 
     return DuetApp(Replay(str(BUSY), speed=0)), {"run_before": go, **options}
 
