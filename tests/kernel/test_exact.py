@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import random
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -421,6 +422,8 @@ def test_inode_reuse_unread(watch: Register, place: Path, where: str) -> None:
         (place / "tree/old").write_bytes(b"x" * PAGE)
         old.add(identity(place / "tree/old"))
         (place / "tree/old").unlink()
+        # XFS frees numbers in the background: if always too late for f, the next old has it.
+        time.sleep(i * 0.005)
         path = fill(place / where / f"f{i}", 1)
         if identity(path)[0] in {ino for ino, _ in old}:
             break
