@@ -48,6 +48,17 @@ def test_status_streams_share_and_disk(kernel: str, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "to the host\n"
 
 
+def test_a_disk_is_as_slow_as_it_is_to_be() -> None:
+    """The guest's own clock is asked, as whoever measures there does."""
+    script = "dd if=/dev/vda of=/dev/null bs=1M count=48 iflag=direct"
+    done = lab("run", "-q", "--no-load", "--disk-rate", "16", "--", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    took = re.search(r"copied, ([0-9.]+) s", done.stderr)
+    assert took is not None, done.stderr
+    # QEMU lets a tenth of a second's worth through at once.
+    assert float(took[1]) > 2.5, done.stderr
+
+
 def test_output_is_exact_and_complete() -> None:
     script = (
         "import os, sys; print(sorted(k for k in os.environ if k.startswith('LAB_T')));"

@@ -46,11 +46,13 @@ def write(results: Path) -> None:
 def _part(name: str, fs: str, rows: Rows, section: Callable[[str, Rows], Iterable[str]]) -> str:
     about = rows[0]
     scale = "" if about["scale"] == 1 else f" Of the data, {about['scale']:.0%} only."
+    rate = about.get("disk_rate")
+    disk = f", on a disk of {rate} MiB a second" if rate else ""
     only = ",".join((name, *_JOINED.get(name, ())))
     machine = (
         f"`make bench-io BENCH_ARGS='--only {only} --fs {fs}'`: Linux {about['kernel']}, "
         f"{about['memory'] // _MIB:,} MiB of memory, {about['data'] // _MIB:,} MiB of data in "
-        f"{about['files']:,} files.{scale}"
+        f"{about['files']:,} files{disk}.{scale}"
     )
     return "\n".join([f"### {_TITLES[name]}: {fs}", "", machine, "", *section(fs, rows), ""])
 
@@ -168,6 +170,34 @@ def _foreground(fs: str, rows: Rows) -> Iterable[str]:
     yield _picture(figure, f"io-foreground-{fs}", f"What a task saves beside a load on {fs}")
 
 
+def _speed(fs: str, rows: Rows) -> Iterable[str]:
+    del fs
+    found = {(row["share"], row["mode"]): row for row in rows}
+    modes = ("alone", "uninformed", "informed")
+    lines = []
+    for share in sorted({share for share, _ in found}):
+        alone, *tasks = (found[share, mode] for mode in modes if (share, mode) in found)
+        lines.append(
+            [
+                f"{share:.0%}",
+                f"{alone['load_seconds']:.1f}",
+                *(f"{row['load_seconds'] / alone['load_seconds']:.2f}" for row in tasks),
+                *(f"{row['load_read'] / alone['load_read']:.2f}" for row in tasks),
+                *(f"{row['seconds']:.0f}" for row in tasks),
+            ]
+        )
+    yield (
+        "What the load waits for its reads and what it reads from the disk, against its run alone. "
+        "Without Duet and without giving way, and as a task is by default."
+    )
+    yield ""
+    yield from _table(
+        ["data in use", "load alone, s", "waits, without", "with Duet", "load's reads, without",
+         "with Duet", "task takes, without, s", "with Duet, s"],
+        lines,
+    )  # fmt: skip
+
+
 def _apart(fs: str, rows: Rows) -> Iterable[str]:
     yield "The best there can be is 1 pass, and what the first had done when the second began."
     yield ""
@@ -263,6 +293,7 @@ _JOINED = {"tasks": ("four", "turns")}
 _TITLES = {
     "tasks": "One to four tasks",
     "foreground": "A task beside somebody who works",
+    "speed": "How fast somebody works beside a task",
     "apart": "Tasks that do not begin together",
     "slow": "A task that is slower than the other",
     "tenth": "Memory a tenth of the data",
@@ -272,6 +303,7 @@ _TITLES = {
 _SECTIONS: dict[str, Callable[[str, Rows], Iterable[str]]] = {
     "tasks": _tasks,
     "foreground": _foreground,
+    "speed": _speed,
     "apart": _apart,
     "slow": _slow,
     "tenth": _pair,

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,22 +68,34 @@ def turns(data: Data) -> Results:
         yield {"mode": "apart", **found}
 
 
+_SHARES = (0.25, 0.5, 0.75, 1.0)
+
+
 def foreground(data: Data) -> Results:
     """A load that uses some of the data while a task runs, with and without Duet, and alone."""
+    rate = ("--rate", str(_RATE))
+    beside = {"alone": None, "informed": rate, "uninformed": (*rate, "--uninformed")}
     for kind in ("uniform", "skewed"):
-        for share in (0.25, 0.5, 0.75, 1.0):
-            for mode in ("alone", "informed", "uninformed"):
-                say(f"{share:.0%} {kind}, {mode}")
-                yield {
-                    "load": kind,
-                    "share": share,
-                    "mode": mode,
-                    **_beside(data, kind, share, mode),
-                }
+        yield from _loads(data, kind, beside)
 
 
-def _beside(data: Data, kind: str, share: float, mode: str) -> dict[str, Any]:
-    """Run the load, and scrub beside it."""
+def speed(data: Data) -> Results:
+    """How fast a load is on a slow disk: alone, beside a task, beside one that knows nothing."""
+    yield from _loads(
+        data, "uniform", {"alone": None, "informed": (), "uninformed": (*CALM, "--uninformed")}
+    )
+
+
+def _loads(data: Data, kind: str, beside: Mapping[str, tuple[str, ...] | None]) -> Results:
+    for share in _SHARES:
+        for mode, options in beside.items():
+            say(f"{share:.0%} {kind}, {mode}")
+            found = _beside(data, kind, share, options)
+            yield {"load": kind, "share": share, "mode": mode, **found}
+
+
+def _beside(data: Data, kind: str, share: float, options: tuple[str, ...] | None) -> dict[str, Any]:
+    """Run the load, and scrub beside it with such options; None for no scrub."""
     anew()
     begin, started = Disk.now(), time.monotonic()
     program = Path(__file__).with_name("foreground.py")
@@ -98,9 +110,8 @@ def _beside(data: Data, kind: str, share: float, mode: str) -> dict[str, Any]:
     load.stdin.close()
     found: dict[str, Any] = {}
     task = None
-    if mode != "alone":
-        options = ["--uninformed"] if mode == "uninformed" else []
-        task = Running(_kinds()[0], data, "--rate", str(_RATE), *options)
+    if options is not None:
+        task = Running(_kinds()[0], data, *options)
         task.wait()
     until = time.monotonic()
     *reads, end = [json.loads(line) for line in load.stdout]
@@ -173,6 +184,7 @@ SECTIONS: dict[str, Callable[[Data], Results]] = {
     "four": four,
     "turns": turns,
     "foreground": foreground,
+    "speed": speed,
     "apart": apart,
     "slow": slow,
     "tenth": tenth,

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--smp", type=_positive, metavar="N", help="processors [2, or the host's if fewer]")
     add("--mem", type=_positive, metavar="MIB", help="memory [1024]")
     add("--disk-size", type=_positive, metavar="MIB", help="size of /mnt/duet [1024; icount: 256]")
+    add("--disk-rate", type=_positive, metavar="MIB", help="a second, of /mnt/duet [any]")
     add("--disk-from", type=_directory, metavar="DIR", help="fill the disk from DIR (ext4 only)")
     add("--icount", action="store_true", help="time counts instructions; TCG, one CPU, ram disk")
     add(
@@ -141,6 +142,7 @@ def _options(args: argparse.Namespace) -> Options:
         smp=args.smp,
         mem=args.mem,
         disk_size=args.disk_size,
+        disk_rate=args.disk_rate,
         disk_from=args.disk_from,
         icount=args.icount,
         parallel=args.parallel,

@@ -55,6 +55,7 @@ class Machine:
     append: str = ""
     verbose: bool = False
     disk: int | None = None
+    disk_rate: int | None = None
     root: bool = True
     share: Path | None = None
     terminal: bool = False
@@ -97,6 +98,8 @@ class Machine:
         if self.disk is not None:
             drive = f"if=none,id=disk,file=/proc/self/fd/{self.disk},format=raw"
             drive += ",cache=unsafe,discard=unmap,detect-zeroes=off"
+            if self.disk_rate is not None:
+                drive += f",throttling.bps-total={self.disk_rate << 20}"
             command += ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
         return command
 

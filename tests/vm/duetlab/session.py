@@ -43,6 +43,7 @@ class Options:
     smp: int | None = None
     mem: int | None = None
     disk_size: int | None = None
+    disk_rate: int | None = None
     disk_from: Path | None = None
     icount: bool = False
     parallel: bool = False
@@ -67,6 +68,8 @@ def run(options: Options) -> int:
     if options.disk_from is not None and options.fs != "ext4":
         raise UsageError("--disk-from works with --fs ext4 only")
     ramdisk = options.icount and options.fs != "tmpfs"
+    if options.disk_rate is not None and (ramdisk or options.fs == "tmpfs"):
+        raise UsageError("--disk-rate needs a disk: no --icount, no tmpfs")
     mem = options.mem or (1024 + size if ramdisk else 1024)
 
     kernel = get_kernel(options.series)
@@ -117,6 +120,7 @@ def run(options: Options) -> int:
             append=" ".join(filter(None, append)),
             verbose=options.verbose,
             disk=disk,
+            disk_rate=options.disk_rate,
             share=options.share,
             terminal=options.terminal,
         )
