@@ -2,6 +2,7 @@
 """Duet installed on a real Debian: each test goes on where the one before it ended."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from duetinstall.release import Release
 NODE = "character special file root duet 660"
 SYSFS = "/sys/class/misc/duet"
 PAGES = [3, 4, 5, 10]
+ADMINISTRATION = Path(__file__).resolve().parents[2] / "docs/administration.md"
 #: Reads just these pages of the file that is its argument.
 READ = (
     "import os, sys; file = os.open(sys.argv[1], os.O_RDONLY); "
@@ -213,8 +215,35 @@ def test_a_disk_comes_and_goes(guest: Guest, tmp_path: Path) -> None:
         guest.eventually(f"! systemctl is-active --quiet {unit}")
         assert guest.do(f"systemctl show -P Result {unit}").strip() == "success"
         guest.eventually("! mountpoint -q /mnt/backup")
+
+
+def test_a_backup_begins_with_its_disk(guest: Guest, tmp_path: Path) -> None:
+    """By the drop-in that the documentation has, for the user of an earlier test."""
+    unit = "duet-task@mnt-backup.service"
+    text = ADMINISTRATION.read_text()
+    blocks = re.findall(r"\n\n((?:       \S.*\n)+)", text[text.index(f"edit {unit}") :])
+    drop_in = "".join(re.sub("^ +", "", block, flags=re.MULTILINE) for block in blocks[:2])
+    assert "DynamicUser=no\n" in drop_in, "the documentation has it no more"
+    assert "/usr/bin/duet run backup" in drop_in, "the documentation has it no more"
+    write(guest, f"/etc/systemd/system/{unit}.d/mine.conf", drop_in.replace("anna", "inside"))
+    guest.do("systemctl daemon-reload")
+
+    content = tmp_path / "content"
+    (content / "inside").mkdir(parents=True)
+    os.chown(content / "inside", int(guest.do("id -u inside")), -1)
+    guest.plug(guest.make_disk("backup", content, 16))
+    archive = "/mnt/backup/inside/home.tar"
+    guest.eventually(f"test -e {archive} && systemctl show -P ActiveState {unit} | grep ^inactive")
+    assert guest.do(f"systemctl show -P Result {unit}").strip() == "success"
+    assert guest.do(f"stat -c %U {archive}").strip() == "inside"
+    guest.do(f"tar -xOf {archive} ./tree/file | cmp - /home/inside/tree/file")
+    journal = guest.do(f"journalctl -b --no-pager -o cat -u {unit}")
+    assert re.search(r"\d files?, .* did not have to be read from the disk", journal), journal
+    guest.unplug()
+    guest.eventually("! mountpoint -q /mnt/backup")
     guest.do(
-        "rm /etc/udev/rules.d/61-duet-task.rules; sed -i /backup/d /etc/fstab; rmdir /mnt/backup"
+        f"rm -r /etc/udev/rules.d/61-duet-task.rules /etc/systemd/system/{unit}.d /mnt/backup; "
+        "sed -i /backup/d /etc/fstab; systemctl daemon-reload; rm -r /var/lib/duet-inside"
     )
 
 
