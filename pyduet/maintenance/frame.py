@@ -44,6 +44,9 @@ _ROUNDS = 3
 _BATCH = 32 << 20
 #: Seconds to wait for the neighbours before asking them again.
 _TURN = 0.1
+#: So many times what asking took is waited, up to as many seconds: it is not to keep a processor
+#: busy, whose others do the work that is waited for.
+_REST, _LONGEST = 4, 2.0
 #: Share of a file that is cached, from which on reading the rest is no step ahead of others. Less
 #: than what others hold of it at least: see Held.
 _WARM = 0.4
@@ -188,7 +191,7 @@ class Frame:
                 self._named(Problem("", error.trouble, error.words))
             self._ledger.end()
             if self._held is not None:
-                self._held.give_up(self._wait_for_others)
+                self._held.give_up(self._wait)
         self.progress.report = dict(self._task.report())
         self._say("done")
         return self.progress
@@ -275,11 +278,12 @@ class Frame:
         self._say("working")
         while True:
             self._look(order)
+            begin = time.monotonic()
             works = self._next(order)
             if works is None:
                 return
             if not works:
-                self._wait(order)
+                self._wait(time.monotonic() - begin)
                 continue
             if self._options.give_way:
                 self._courtesy.give_way()
@@ -432,23 +436,17 @@ class Frame:
                 continue  # it cannot be seen, which was said
             self._ledger.forget(path)
 
-    def _look(self, order: Order, timeout: float = 0) -> None:
+    def _look(self, order: Order) -> None:
         if self._watch is not None:
-            self._watch.look(order, timeout)
+            self._watch.look(order)
             if self._watch.lost is not None:
                 self.progress.blind = str(self._watch.lost)
 
-    def _wait(self, order: Order) -> None:
-        """Wait for the neighbours, or for something that comes into the cache."""
-        begin = time.monotonic()
+    def _wait(self, asking: float) -> None:
+        """Wait for the neighbours, whom to ask took so many seconds."""
         self._say("waiting for other tasks")
-        self._look(order, _TURN)
-        self.progress.waited += time.monotonic() - begin
+        self._sleep(max(_TURN, min(_REST * asking, _LONGEST)))
         self.progress.step = "working"
-
-    def _wait_for_others(self) -> None:
-        self.progress.step = "waiting for other tasks"
-        self._sleep(_TURN)
 
     def _sleep(self, seconds: float) -> None:
         """Sleep, and go on telling how far things are."""

@@ -10,6 +10,8 @@ from pyduet.maintenance.neighbours import Neighbours
 
 #: Files asked about at a time.
 _COUNT = 256
+#: Seconds after which the neighbours are asked even if there is room.
+_ASK = 0.5
 #: Seconds between two looks whether what is held is still there.
 _RECOUNT = 1.0
 #: All tasks together hold this part of the memory that is available, at most: one of so many.
@@ -46,7 +48,7 @@ class Held:
         self._window = window
         self._patience = patience
         self._held: deque[Footprint] = deque()
-        self._moved = self._counted = time.monotonic()
+        self._moved = self._counted = self._asked = time.monotonic()
         self.bytes = 0
 
     def add(self, footprint: Footprint) -> None:
@@ -59,9 +61,12 @@ class Held:
         return self._neighbours.wanted([footprint.work])[0]
 
     def room(self, number: int) -> bool:
-        """Return whether so many bytes may be brought in now; asks the neighbours."""
-        self.release()
-        window = self._window or _available() // _PART // (1 + len(self._neighbours.ids()))
+        """Return whether so many bytes may be brought in now; asks the neighbours if need be."""
+        neighbours = len(self._neighbours.ids())
+        window = self._window or _available() // _PART // (1 + neighbours)
+        is_full = self.bytes + number > window
+        if is_full or not neighbours or time.monotonic() - self._asked >= _ASK:
+            self.release()
         if self._held and self.bytes + number > window:
             self._recount()
         if not self._held or self.bytes + number <= window:
@@ -99,15 +104,16 @@ class Held:
                     self._let_go(one)
                     self._moved = time.monotonic()
         self._held = kept
+        self._asked = time.monotonic()
 
-    def give_up(self, wait: Callable[[], object]) -> None:
+    def give_up(self, wait: Callable[[float], object]) -> None:
         """Drop all, what the neighbours want when they are done with it; for the task's end.
 
         What they find in memory they do not drop themselves. When the
         patience ends, it is dropped all the same.
 
         Args:
-            wait: waits a little.
+            wait: waits a little; is told how many seconds asking took.
 
         """
         self._moved = time.monotonic()
@@ -116,8 +122,9 @@ class Held:
             if time.monotonic() - self._moved >= self._patience:
                 self._let_go(self._held.popleft())
                 continue
-            wait()
+            begin = time.monotonic()
             self.release()
+            wait(time.monotonic() - begin)
 
     def _let_go(self, one: Footprint) -> None:
         self.bytes -= one.bytes

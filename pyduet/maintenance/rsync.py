@@ -39,6 +39,7 @@ class Rsync(Maintenance):
         """
         self._target = target
         self._options = list(options)
+        self._runs = 0
 
     def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
         """Take the directory."""
@@ -64,6 +65,10 @@ class Rsync(Maintenance):
         if said:
             raise BadFileError(Trouble.FAILED, said)
 
+    def report(self) -> Mapping[str, int]:
+        """Return how often rsync was run."""
+        return {"rsync_runs": self._runs}
+
     def _rsync(self, options: Sequence[str], names: bytes) -> str:
         """Run rsync; returns what it said when not all could be transferred.
 
@@ -71,6 +76,7 @@ class Rsync(Maintenance):
             TargetError: it failed as a whole.
 
         """
+        self._runs += 1
         command = ["rsync", "-a", *options, self._source, self._target]
         try:
             done = subprocess.run(command, input=names, capture_output=True, check=False)

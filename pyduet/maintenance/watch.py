@@ -49,20 +49,12 @@ class Watch:
             self._task.close()
             self._task = None
 
-    def look(self, order: Order, timeout: float = 0) -> None:
-        """Tell an order what has changed in the page cache.
-
-        Args:
-            order: what to tell.
-            timeout: seconds to wait for a change, when there is none.
-
-        """
+    def look(self, order: Order) -> None:
+        """Tell an order what has changed in the page cache."""
         task = self._task
         if task is None:
             return
         try:
-            if timeout and not task.wait(timeout):
-                return
             while batch := task.read_batch():
                 for ino, generation, _, _, state, pages in batch.rows():
                     if state == abi.ITEM_OVERFLOW:
