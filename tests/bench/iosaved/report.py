@@ -2,6 +2,7 @@
 """On the host: from results to tables and pictures in docs/io-saved.md."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ PICTURES = PROJECT / "docs/pictures"
 #: In the page: what comes after it is written here.
 _MARK = "<!-- The rest is written by make bench-io. -->\n"
 _MIB = 1 << 20
+FILE_SYSTEMS = ("btrfs", "ext4", "f2fs", "xfs")
 
 Rows = list[dict[str, Any]]
 
 
 def write(results: Path) -> None:
-    """Put what was measured into the page, with its pictures.
+    """Put what was measured into the page, with its pictures; the rest of it stays.
 
     Args:
         results: the directory with a file for each section and file system.
@@ -28,19 +30,23 @@ def write(results: Path) -> None:
         ValueError: the page has no place for it.
 
     """
-    words, mark, _ = PAGE.read_text().partition(_MARK)
+    words, mark, before = PAGE.read_text().partition(_MARK)
     if not mark:
         raise ValueError(f"{PAGE} has no line {_MARK.strip()}; put it where the tables begin")
-    parts = []
+    parts: dict[str, str] = {}
+    for one in re.split(r"^(?=### )", before, flags=re.MULTILINE)[1:]:
+        parts[one.partition("\n")[0]] = one.rstrip("\n") + "\n"
+    order = []
     for name, section in _SECTIONS.items():
-        for file in sorted(results.glob(f"{name}-*.jsonl")):
-            fs = file.stem.partition("-")[2]
+        for fs in FILE_SYSTEMS:
+            title = f"### {_TITLES[name]}: {fs}"
+            order.append(title)
             files = [results / f"{one}-{fs}.jsonl" for one in (name, *_JOINED.get(name, ()))]
             lines = [line for one in files if one.exists() for line in one.read_text().splitlines()]
             if lines:
                 rows = [json.loads(line) for line in lines]
-                parts.append(_part(name, fs, rows, section))
-    PAGE.write_text(words + mark + "\n" + "\n".join(parts))
+                parts[title] = title + "\n\n" + _part(name, fs, rows, section)
+    PAGE.write_text(words + mark + "\n" + "\n".join(parts[one] for one in order if one in parts))
 
 
 def _part(name: str, fs: str, rows: Rows, section: Callable[[str, Rows], Iterable[str]]) -> str:
@@ -54,7 +60,7 @@ def _part(name: str, fs: str, rows: Rows, section: Callable[[str, Rows], Iterabl
         f"{about['memory'] // _MIB:,} MiB of memory, {about['data'] // _MIB:,} MiB of data in "
         f"{about['files']:,} files{disk}.{scale}"
     )
-    return "\n".join([f"### {_TITLES[name]}: {fs}", "", machine, "", *section(fs, rows), ""])
+    return "\n".join([machine, "", *section(fs, rows), ""])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
@@ -116,6 +122,22 @@ def _tasks(fs: str, rows: Rows) -> Iterable[str]:
     axes.legend(fontsize="small")
     yield ""
     yield _picture(figure, f"io-tasks-{fs}", f"Passes read by tasks on {fs}")
+
+
+def _four(fs: str, rows: Rows) -> Iterable[str]:
+    del fs
+    yield f"{', '.join(rows[0]['tasks'])}, begun together."
+    yield ""
+    yield from _table(
+        ["four tasks", "read, in passes", "written, MiB", "extents"],
+        (
+            [
+                _MODES[row["mode"]], _passes(row), f"{row['written'] // _MIB:,}",
+                "{:,} → {:,}".format(*row["extents"]),
+            ]
+            for row in rows
+        ),
+    )  # fmt: skip
 
 
 def _foreground(fs: str, rows: Rows) -> Iterable[str]:
@@ -289,9 +311,10 @@ def _f2fs(fs: str, rows: Rows) -> Iterable[str]:
 
 
 #: Sections whose rows go into another's table.
-_JOINED = {"tasks": ("four", "turns")}
+_JOINED = {"tasks": ("turns",)}
 _TITLES = {
     "tasks": "One to four tasks",
+    "four": "Four tasks",
     "foreground": "A task beside somebody who works",
     "speed": "How fast somebody works beside a task",
     "apart": "Tasks that do not begin together",
@@ -302,6 +325,7 @@ _TITLES = {
 }
 _SECTIONS: dict[str, Callable[[str, Rows], Iterable[str]]] = {
     "tasks": _tasks,
+    "four": _four,
     "foreground": _foreground,
     "speed": _speed,
     "apart": _apart,
