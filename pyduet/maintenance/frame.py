@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pyduet.device import DEFAULT_DEVICE, Device
 from pyduet.maintenance.footprint import Footprint, missing
-from pyduet.maintenance.held import Held
+from pyduet.maintenance.held import Held, available
 from pyduet.maintenance.inventory import (
     Found,
     open_quietly,
@@ -40,8 +40,9 @@ from pyduet.maintenance.work import (
 _TRIES = 3
 #: How often all is looked at again for what changed after it was processed.
 _ROUNDS = 3
-#: Bytes of a batch, from which on no more files are added.
-_BATCH = 32 << 20
+#: Bytes of a batch, from which on no more files are added; and of the available memory one of so
+#: many parts at most, else what is written of it takes the place of what others hold.
+_BATCH, _BATCH_PART = 32 << 20, 16
 #: Seconds to wait for the neighbours before asking them again.
 _TURN = 0.1
 #: So many times what asking took is waited, up to as many seconds: it is not to keep a processor
@@ -309,7 +310,8 @@ class Frame:
             return [work] if work else [] if self._turn or order.best() else None
         works: list[Work] = []
         size = 0
-        while len(works) < self._task.batch and size < _BATCH:
+        most = min(_BATCH, available() // _BATCH_PART)
+        while not works or (len(works) < self._task.batch and size < most):
             best = order.best()
             if best is None:
                 return works or None

@@ -63,7 +63,7 @@ class Held:
     def room(self, number: int) -> bool:
         """Return whether so many bytes may be brought in now; asks the neighbours if need be."""
         neighbours = len(self._neighbours.ids())
-        window = self._window or _available() // _PART // (1 + neighbours)
+        window = self._window or available() // _PART // (1 + neighbours)
         is_full = self.bytes + number > window
         if is_full or not neighbours or time.monotonic() - self._asked >= _ASK:
             self.release()
@@ -131,8 +131,8 @@ class Held:
         one.drop(self._root)
 
 
-def _available() -> int:
-    """Return how much memory is available, in bytes."""
+def available() -> int:
+    """Return how much memory is available, in bytes, as /proc/meminfo tells."""
     with open("/proc/meminfo", encoding="ascii") as file:
         for line in file:
             name, _, value = line.partition(":")
