@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -207,6 +208,39 @@ def test_two_tasks_share_what_they_read(device: Device, place: Path, files: list
     assert sum(end["bytes_cached"] for end in ends) >= 0.5 * whole
     # Nobody wants them any more.
     assert not [path.name for path in files if cached_pages(path)]
+
+
+def processor_time(pid: int) -> float:
+    """Return for how many seconds a process has run."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_waiting_costs_little(device: Device, place: Path, files: list[Path]) -> None:
+    """Who waits for others leaves them the processor, however much there is to be told."""
+    gate = device.register(place / "tree", Mask.EXISTS, name="duet-run/gate")
+    window = ["--window", str(4 * 64 * PAGE), "--patience", str(LONG), "--json"]
+    task = subprocess.Popen(
+        command("scrub", place / "tree", "--state", place / "out/scrub", *window),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert task.stdout is not None
+        for line in task.stdout:
+            if json.loads(line)["step"] == "waiting for other tasks":
+                break
+        begin, used = time.monotonic(), processor_time(task.pid)
+        while time.monotonic() - begin < 10:
+            read_page(files[39], 7)
+            evict(files[39])
+            time.sleep(0.005)
+        share = (processor_time(task.pid) - used) / (time.monotonic() - begin)
+    finally:
+        task.kill()
+        task.communicate()
+        gate.close()
+    assert share < 0.4
 
 
 def children() -> list[str]:
