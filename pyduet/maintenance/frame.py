@@ -310,7 +310,7 @@ class Frame:
             return [work] if work else [] if self._turn or order.best() else None
         works: list[Work] = []
         size = 0
-        most = min(_BATCH, available() // _BATCH_PART)
+        most = min(_BATCH, available() // _BATCH_PART) if self._task.batch > 1 else 0
         while not works or (len(works) < self._task.batch and size < most):
             best = order.best()
             if best is None:

@@ -116,15 +116,15 @@ class Held:
             wait: waits a little; is told how many seconds asking took.
 
         """
-        self._moved = time.monotonic()
+        self._moved = begin = time.monotonic()
         self.release()
         while self._held:
             if time.monotonic() - self._moved >= self._patience:
                 self._let_go(self._held.popleft())
                 continue
+            wait(time.monotonic() - begin)
             begin = time.monotonic()
             self.release()
-            wait(time.monotonic() - begin)
 
     def _let_go(self, one: Footprint) -> None:
         self.bytes -= one.bytes
