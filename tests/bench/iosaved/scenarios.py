@@ -4,6 +4,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -99,24 +100,27 @@ def _beside(data: Data, kind: str, share: float, options: tuple[str, ...] | None
     anew()
     begin, started = Disk.now(), time.monotonic()
     program = Path(__file__).with_name("foreground.py")
-    load = subprocess.Popen(
-        [sys.executable, str(program), str(data.root), str(share), kind, str(_PAUSE)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    if load.stdin is None or load.stdout is None:
-        raise RuntimeError("no pipes")
-    for path, size in data.sizes.items():
-        load.stdin.write(f"{path} {size}\n")
-    load.stdin.close()
-    found: dict[str, Any] = {}
-    task = None
-    if options is not None:
-        task = Running(_kinds()[0], data, *options)
-        task.wait()
-    until = time.monotonic()
-    *reads, end = [json.loads(line) for line in load.stdout]
-    if load.wait():
-        raise RuntimeError("the load failed")
+    # No pipe for its words: it would stand still when that is full, and nobody reads meanwhile.
+    with tempfile.TemporaryFile("w+") as words:
+        load = subprocess.Popen(
+            [sys.executable, str(program), str(data.root), str(share), kind, str(_PAUSE)],
+            stdin=subprocess.PIPE, stdout=words, text=True,
+        )  # fmt: skip
+        if load.stdin is None:
+            raise RuntimeError("no pipe")
+        for path, size in data.sizes.items():
+            load.stdin.write(f"{path} {size}\n")
+        load.stdin.close()
+        found: dict[str, Any] = {}
+        task = None
+        if options is not None:
+            task = Running(_kinds()[0], data, *options)
+            task.wait()
+        until = time.monotonic()
+        if load.wait():
+            raise RuntimeError("the load failed")
+        words.seek(0)
+        *reads, end = [json.loads(line) for line in words]
     if task is not None:
         touched = {one["path"]: one["size"] for one in reads if one["at"] <= until}
         found = result(data, [task], begin, started)
