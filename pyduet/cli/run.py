@@ -107,6 +107,10 @@ def _add_f2fs(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--most-valid", type=arguments.count, default=384, metavar="BLOCKS",
         help="leave segments that have more valid blocks, of 512 (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--count-writes", action="store_true",
+        help="choose by what is read and written, not by what is read alone",
+    )  # fmt: skip
     either = parser.add_mutually_exclusive_group()
     either.add_argument(
         "--own-choice", action="store_true", help="let f2fs choose the segments: to compare with"
@@ -238,7 +242,13 @@ def _f2fs(options: argparse.Namespace) -> int:
     # What was brought in is to be dropped, too, when a unit is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with shown("f2fs-gc", json=options.json) as tell:
-        cleaner = Cleaner(root, device=options.device, most_valid=options.most_valid, tell=tell)
+        cleaner = Cleaner(
+            root,
+            device=options.device,
+            most_valid=options.most_valid,
+            count_writes=options.count_writes,
+            tell=tell,
+        )
         if options.dry_run:
             for victim in cleaner.plan(options.segments):
                 if options.json:

@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import ioctl_opt
@@ -164,6 +165,8 @@ def choose(
     cached: Mapping[int, int],
     most_valid: int = MOST_VALID,
     but: Collection[int] = (),
+    *,
+    count_writes: bool = False,
 ) -> Victim | None:
     """Return the segment that is cleaned with the fewest reads, then with the fewest writes.
 
@@ -172,6 +175,7 @@ def choose(
         cached: blocks in memory, by the number of the segment.
         most_valid: segments with more valid blocks are left.
         but: segments that are left, too.
+        count_writes: rather the one with the fewest reads and writes together.
 
     """
     return min(
@@ -181,7 +185,12 @@ def choose(
             for number, one in enumerate(segments)
             if 0 < one.valid <= most_valid and number not in but
         ),
-        key=lambda victim: (victim.reads, victim.valid, victim.segment),
+        # All that is valid is written elsewhere.
+        key=lambda victim: (
+            victim.reads + victim.valid * count_writes,
+            victim.valid,
+            victim.segment,
+        ),
         default=None,
     )
 
@@ -342,6 +351,7 @@ class Cleaner:
         *,
         device: str = DEFAULT_DEVICE,
         most_valid: int = MOST_VALID,
+        count_writes: bool = False,
         tell: Callable[[Cleaning], object] = lambda _: None,
     ) -> None:
         """Look at the file system; nothing is changed yet.
@@ -350,6 +360,7 @@ class Cleaner:
             root: where it is mounted, absolute and without symbolic links.
             device: Duet's device node.
             most_valid: segments with more valid blocks are left, but not by f2fs's own choice.
+            count_writes: whether to choose by reads and writes, not by reads alone.
             tell: called with the progress, after each segment.
 
         Raises:
@@ -382,7 +393,7 @@ class Cleaner:
         self._info = f"/proc/fs/f2fs/{name}/segment_info"
         self._root = root
         self._device = device
-        self._most_valid = most_valid
+        self._choose = partial(choose, most_valid=most_valid, count_writes=count_writes)
         self._tell = tell
 
     def plan(self, count: int) -> Iterator[Victim]:
@@ -396,7 +407,7 @@ class Cleaner:
             residents.look()
             segments, but = self._segments(), set[int]()
             while len(but) < count and (
-                victim := choose(segments, residents.cached, self._most_valid, but)
+                victim := self._choose(segments, residents.cached, but=but)
             ):
                 yield victim
                 but.add(victim.segment)
@@ -434,7 +445,7 @@ class Cleaner:
             try:
                 self._tell(progress)
                 while progress.segments_done < count and pass_.step(
-                    None if own_choice else self._most_valid
+                    None if own_choice else self._choose
                 ):
                     self._tell(progress)
                     if give_way:
@@ -494,20 +505,18 @@ class _Pass:
         self._filled: set[int] = set()
         self._unsettled = 0
 
-    def step(self, most_valid: int | None) -> bool:
+    def step(self, choose: Callable[..., Victim | None] | None) -> bool:
         """Clean a segment, or find that it is refused; returns whether there was one.
 
         Args:
-            most_valid: as :func:`choose` has it; None for f2fs's own choice.
+            choose: the function of that name with what is asked for; None for f2fs's own choice.
 
         """
         self._residents.look()
         before = self._segments()
         victim = None
-        if most_valid is not None:
-            victim = choose(
-                before, self._residents.cached, most_valid, self._refused | self._filled
-            )
+        if choose is not None:
+            victim = choose(before, self._residents.cached, but=self._refused | self._filled)
             if victim is None:
                 return False
         self._unsettled += 1

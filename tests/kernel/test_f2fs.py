@@ -182,6 +182,21 @@ def test_all_of_it_can_be_asked_for(device: Device, aged: list[Path]) -> None:
     assert [path.read_bytes() for path in aged] == content
 
 
+def test_writes_can_be_counted(device: Device, aged: list[Path]) -> None:
+    """A segment mostly in memory, of which less is valid, comes before those wholly in memory."""
+    for page in range(3 * COLD):
+        read_page(aged[1], page)
+    with aged[1].open("rb") as file:
+        [mine] = {(one.physical // PAGE - main_area()) // 512 for one in extents(file.fileno())}
+    # Reads and writes of it are a quarter of 128, and 128; of the warm ones none, and 176.
+    [victim] = Cleaner(str(MOUNT), count_writes=True).plan(1)
+    assert victim == (mine, 4 * COLD, 3 * COLD)
+    [victim] = Cleaner(str(MOUNT)).plan(1)
+    assert victim[1:] == (4 * WARM, 4 * WARM)
+    done = Cleaner(str(MOUNT), count_writes=True).run(1, idle=False, give_way=False)
+    assert done.victims == [mine]
+
+
 def duet(*arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     command = [*before, sys.executable, "-m", "pyduet", "run", "f2fs-gc", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -55,6 +55,15 @@ def test_the_fewest_reads_come_first() -> None:
     assert choose([], {}) is None
 
 
+def test_writes_can_be_counted() -> None:
+    """Of a segment in memory nothing is read, and all that is valid is written."""
+    segments = [Segment(1, valid) for valid in (100, 250, 120)]
+    cached = {1: 250, 2: 100}
+    assert choose(segments, cached) == (1, 250, 250)
+    # 20 reads and 120 writes; the others are 100 and 100, and 250.
+    assert choose(segments, cached, count_writes=True) == (2, 120, 100)
+
+
 def test_pages_are_found_in_segments() -> None:
     """Holes, what is not on the disk yet, and what lies before the main area are in none."""
     main = 1000

@@ -21,7 +21,7 @@ from .runs import MOUNT, Disk, cold, say
 #: Of the data, read just before.
 _SHARES = (0.0, 0.25, 0.5, 0.75)
 #: Who chooses, and what the command is told for it.
-_CHOICES = {"own": ["--own-choice"], "duet": []}
+_CHOICES = {"own": ["--own-choice"], "duet": [], "both": ["--count-writes"]}
 #: Segments that a run cleans.
 _VICTIMS = 16
 #: Of the files that are made, deleted; of the pieces of the others, written again.

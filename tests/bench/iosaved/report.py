@@ -263,7 +263,7 @@ def _pair(fs: str, rows: Rows) -> Iterable[str]:
     )
 
 
-_CHOICES = {"own": "f2fs's choice", "duet": "with Duet"}
+_CHOICES = {"own": "f2fs's choice", "duet": "with Duet", "both": "with Duet, --count-writes"}
 
 
 def _f2fs(fs: str, rows: Rows) -> Iterable[str]:
@@ -278,7 +278,7 @@ def _f2fs(fs: str, rows: Rows) -> Iterable[str]:
                 f"{row['segments']}",
                 f"{row['moved']:,}",
                 f"{read / 1024:,.0f}",
-                f"{1 - read / own:.0%}" if choice == "duet" and own else "",
+                f"{1 - read / own:.0%}" if choice != "own" and own else "",
                 *(
                     f"{size / _MIB:.1f}"
                     for size in (row["read"], row["written"], row["read"] + row["written"])
