@@ -51,6 +51,10 @@ _REST, _LONGEST = 4, 2.0
 #: Share of a file that is cached, from which on reading the rest is no step ahead of others. Less
 #: than what others hold of it at least: see Held.
 _WARM = 0.4
+#: Share of a file that is cached, above which the disk is not used for it: the last step of Order.
+_FULL = 15 / 16
+#: Bytes of a file that are read from the disk before it is looked whether others wait for it.
+_UNLOOKED = 16 << 20
 
 
 class _ReplacedError(Exception):
@@ -147,6 +151,7 @@ class Frame:
         self._tell = tell
         self._throttle = Throttle(options.rate, self._sleep)
         self._courtesy = Courtesy(self._sleep)
+        self._unlooked = 0
         self._watch: Watch | None = None
         self._held: Held | None = None
         self._turn: LastTurn | None = None
@@ -286,8 +291,7 @@ class Frame:
             if not works:
                 self._wait(time.monotonic() - begin)
                 continue
-            if self._options.give_way:
-                self._courtesy.give_way()
+            self._unlooked = 0
             if self._task.batch > 1:
                 self._do_many(works)
             else:
@@ -302,10 +306,12 @@ class Frame:
         """Take what is to be done now out of the order.
 
         Returns:
-            Nothing to wait for the neighbours first, and None at the end.
+            Nothing to wait for others first, and None at the end.
 
         """
         if self._turn is not None:
+            if not self._may_use_disk():
+                return []
             work = self._turn.next(order)
             return [work] if work else [] if self._turn or order.best() else None
         works: list[Work] = []
@@ -319,9 +325,22 @@ class Frame:
             size += work.size
             if share < _WARM and self._held is not None and not self._held.room(size):
                 break
+            if share <= _FULL and not self._may_use_disk():
+                break
             order.remove(work)
             works.append(work)
         return works
+
+    def _may_use_disk(self) -> bool:
+        return not self._options.give_way or self._courtesy.may_read()
+
+    def _spend(self, number: int) -> None:
+        """Wait until so many bytes may be read from the disk."""
+        self._unlooked += number
+        if self._unlooked >= _UNLOOKED and self._options.give_way:
+            self._courtesy.give_way()
+            self._unlooked = 0
+        self._throttle.spend(number)
 
     def _do_many(self, works: list[Work]) -> None:
         """Have a batch of files processed."""
@@ -336,7 +355,7 @@ class Frame:
                 footprints.append(Footprint(work, missing(fd, work.pages)))
             finally:
                 os.close(fd)
-        self._throttle.spend(sum(one.bytes for one in footprints))
+        self._spend(sum(one.bytes for one in footprints))
         notes = self._task.process_many([one.work for one in footprints])
         for one in footprints:
             self._ledger.put(one.work, notes.get(one.work.path))
@@ -384,7 +403,7 @@ class Frame:
             reading = Reading(
                 work,
                 fd,
-                self._throttle.spend,
+                self._spend,
                 share,
                 functools.partial(self._behind, fd, footprint),
             )
@@ -445,9 +464,13 @@ class Frame:
                 self.progress.blind = str(self._watch.lost)
 
     def _wait(self, asking: float) -> None:
-        """Wait for the neighbours, whom to ask took so many seconds."""
-        self._say("waiting for other tasks")
-        self._sleep(max(_TURN, min(_REST * asking, _LONGEST)))
+        """Wait for the neighbours, whom to ask took so many seconds, or for others at the disk."""
+        if self._courtesy.leaves:
+            self._say("leaving the disk to others")
+            self._sleep(_TURN)
+        else:
+            self._say("waiting for other tasks")
+            self._sleep(max(_TURN, min(_REST * asking, _LONGEST)))
         self.progress.step = "working"
 
     def _sleep(self, seconds: float) -> None:

@@ -11,12 +11,14 @@ _SYS_IOPRIO_SET = 251  # x86_64, the only processor of the driver
 _IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE, _IOPRIO_CLASS_SHIFT = 1, 3, 13
 
 _PRESSURE = "/proc/pressure/io"
-#: Seconds between two looks whether others wait for the disk, and how long one takes.
-_EVERY, _LOOK = 5.0, 0.25
-#: Share of a look in which somebody waited, from which on the disk is busy.
-_BUSY = 0.10
-#: Seconds for which a busy disk is left alone at most, and at first.
-_LONGEST, _FIRST = 8.0, 0.5
+#: How many seconds a look takes whether others wait for the disk, and from which share of it on, in
+#: which somebody waited, the disk is busy.
+_LOOK, _BUSY = 0.25, 0.10
+#: Seconds between two looks, and for which a busy disk is left alone: at first, and at most.
+_FIRST, _RARELY, _LONGEST = 0.5, 5.0, 8.0
+#: Seconds for which a disk may be used that has been left alone, before the next look: else a task
+#: would never end where others always use it.
+_TURN = 0.1
 
 
 def be_idle() -> str | None:
@@ -69,9 +71,10 @@ class Throttle:
 class Courtesy:
     """Backs off while others wait for the disk, as pressure-stall information tells.
 
-    A task's own waiting is pressure as well. So every few seconds it does
-    nothing for a moment and looks whether somebody waits all the same. Another
-    maintenance task that reads then is somebody, too.
+    A task's own waiting is pressure as well. So now and then, and before it
+    uses the disk at all, it does nothing for a moment and looks whether
+    somebody waits all the same. Another maintenance task that reads then is
+    somebody, too.
 
     Thread-safety: none.
     """
@@ -79,24 +82,43 @@ class Courtesy:
     def __init__(self, sleep: Callable[[float], object] = time.sleep) -> None:
         """Begin now; where the kernel tells no pressure, nothing is ever waited for."""
         self._sleep = sleep
-        self._next = time.monotonic() + _EVERY
-        self._pause = _FIRST
-        self.waited = 0.0
-        self.possible = _stalled() is not None
+        self._pause = self._trust = _FIRST
+        self._look_at = self._back_at = 0.0
+        self._is_left = False
+        self._possible = _stalled() is not None
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the disk is being left to others."""
+        return time.monotonic() < self._back_at
+
+    def may_read(self) -> bool:
+        """Return whether the disk may be used; looks, if it is time to, and does not wait."""
+        if not self._possible:
+            return True
+        if self.leaves:
+            return False
+        if self._is_left:
+            self._is_left = False
+            self._look_at = time.monotonic() + _TURN
+        if time.monotonic() < self._look_at:
+            return True
+        if self._busy():
+            self._back_at = time.monotonic() + self._pause
+            self._pause = min(_LONGEST, self._pause * 2)
+            self._trust = _FIRST
+            self._is_left = True
+            return False
+        # It may have been a rest between two reads.
+        self._pause = max(_FIRST, self._pause / 2)
+        self._look_at = time.monotonic() + self._trust
+        self._trust = min(_RARELY, self._trust * 2)
+        return True
 
     def give_way(self) -> None:
-        """Wait while the disk is busy with others, if it is time to look."""
-        begin = time.monotonic()
-        if not self.possible or begin < self._next:
-            return
-        if self._busy():
-            self._sleep(self._pause)
-            self._pause = min(_LONGEST, self._pause * 2)
-            self._next = time.monotonic()
-        else:
-            self._pause = _FIRST
-            self._next = time.monotonic() + _EVERY
-        self.waited += time.monotonic() - begin
+        """Wait until the disk may be used."""
+        while not self.may_read():
+            self._sleep(max(0.0, self._back_at - time.monotonic()))
 
     def _busy(self) -> bool:
         before, begin = _stalled(), time.monotonic()

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from actions import (
@@ -41,6 +43,7 @@ from pyduet.maintenance import (
 from pyduet.maintenance.backup import Backup
 from pyduet.maintenance.defrag import Defrag
 from pyduet.maintenance.extents import Flag, extents
+from pyduet.maintenance.ledger import Record
 from pyduet.maintenance.scrub import Scrub
 from pyduet.mincore import cached_ranges
 
@@ -64,9 +67,14 @@ def files(place: Path) -> list[Path]:
     return found
 
 
-def run(task: Maintenance, place: Path, options: Options = CALM) -> Progress:
+def run(
+    task: Maintenance,
+    place: Path,
+    options: Options = CALM,
+    tell: Callable[[Progress], object] = lambda _: None,
+) -> Progress:
     with Ledger(str(place / "out" / task.kind), task.kind, str(place / "tree")) as ledger:
-        return Frame(task, str(place / "tree"), ledger, options).run()
+        return Frame(task, str(place / "tree"), ledger, options, tell).run()
 
 
 def test_what_is_cached_comes_first(device: Device, place: Path, files: list[Path]) -> None:
@@ -241,6 +249,72 @@ def test_waiting_costs_little(device: Device, place: Path, files: list[Path]) ->
         task.communicate()
         gate.close()
     assert share < 0.4
+
+
+#: Somebody who always waits for the disk: reads it past the page cache.
+BUSY = """
+import itertools, mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+buffer = mmap.mmap(-1, 1 << 20)
+for offset in itertools.cycle(range(0, 128 << 20, 1 << 20)):
+    os.preadv(fd, [buffer], offset)
+    if offset == 1 << 20:
+        print("reading", flush=True)
+"""
+
+
+def test_a_busy_disk_is_left_to_others(device: Device, place: Path, files: list[Path]) -> None:
+    """What is in memory is done meanwhile; the rest in short turns, and in peace afterwards."""
+
+    class Recorded(Scrub):
+        done: ClassVar[list[str]] = []
+
+        def process(self, reading: Reading, before: Record | None) -> Any:
+            note = super().process(reading, before)
+            self.done.append(Path(reading.work.path).name)
+            return note
+
+    assert Path("/proc/pressure/io").exists()
+    told: list[tuple[str, float]] = []
+    cached, later = files[30:35], files[35:]
+    for path in cached:
+        path.read_bytes()
+
+    def tell(progress: Progress) -> None:
+        told.append((progress.step, progress.waited))
+
+    def leaves() -> bool:
+        return bool(told) and told[-1][0] == "leaving the disk to others"
+
+    command = [sys.executable, "-c", BUSY, mount_of()[0]]
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        with ThreadPoolExecutor(1) as pool:
+            end = pool.submit(run, Recorded(), place, Options(idle=False), tell)
+            assert eventually(leaves)
+            assert sorted(Recorded.done[:5]) == [path.name for path in cached]
+            begin, before = time.monotonic(), told[-1][1]
+            # The turns are rare by now.
+            assert eventually(lambda: told[-1][1] - before > 8)
+            waited = (told[-1][1] - before) / (time.monotonic() - begin)
+            assert eventually(leaves)
+            for path in later:
+                path.read_bytes()
+            names = {path.name for path in later}
+            assert eventually(lambda: names <= set(Recorded.done))
+            cold = set(Recorded.done) - names - {path.name for path in cached}
+            assert len(cold) < 30
+            assert not end.done()
+            reader.kill()
+            progress = end.result(LONG)
+    finally:
+        reader.kill()
+        reader.wait()
+    assert waited > 0.5
+    assert progress.problems == []
+    assert sorted(Recorded.done) == [path.name for path in files]
 
 
 def children() -> list[str]:
