@@ -13,7 +13,7 @@ _IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE, _IOPRIO_CLASS_SHIFT = 1, 3, 13
 _PRESSURE = "/proc/pressure/io"
 #: How many seconds a look takes whether others wait for the disk, and from which share of it on, in
 #: which somebody waited, the disk is busy.
-_LOOK, _BUSY = 0.25, 0.10
+_LOOK, _BUSY = 0.25, 0.05
 #: Seconds between two looks, and for which a busy disk is left alone: at first, and at most.
 _FIRST, _RARELY, _LONGEST = 0.5, 5.0, 8.0
 #: Seconds for which a disk may be used that has been left alone, before the next look: else a task
