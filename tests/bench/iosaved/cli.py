@@ -36,7 +36,7 @@ _SECTIONS = {
     "turns": Section(("ext4", "btrfs")),
     "foreground": Section(("ext4", "btrfs")),
     # So slow that it is what everybody waits for, not the emulated processor.
-    "speed": Section(("ext4", "btrfs"), times=2, rate=16),
+    "speed": Section(("ext4", "btrfs"), times=1, rate=8),
     "apart": Section(("ext4",)),
     "slow": Section(("ext4",)),
     "tenth": Section(("ext4",), mem_mib=256, times=10),
