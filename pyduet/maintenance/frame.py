@@ -43,7 +43,7 @@ _ROUNDS = 3
 #: Bytes of a batch, from which on no more files are added; and of the available memory one of so
 #: many parts at most, else what is written of it takes the place of what others hold.
 _BATCH, _BATCH_PART = 32 << 20, 16
-#: Seconds to wait for the neighbours before asking them again.
+#: Seconds to wait for others before asking again.
 _TURN = 0.1
 #: So many times what asking took is waited, up to as many seconds: it is not to keep a processor
 #: busy, whose others do the work that is waited for.
@@ -283,8 +283,8 @@ class Frame:
     def _work_off(self, order: Order) -> None:
         self._say("working")
         while True:
-            self._look(order)
             begin = time.monotonic()
+            self._look(order)
             works = self._next(order)
             if works is None:
                 return
@@ -464,13 +464,11 @@ class Frame:
                 self.progress.blind = str(self._watch.lost)
 
     def _wait(self, asking: float) -> None:
-        """Wait for the neighbours, whom to ask took so many seconds, or for others at the disk."""
-        if self._courtesy.leaves:
-            self._say("leaving the disk to others")
-            self._sleep(_TURN)
-        else:
-            self._say("waiting for other tasks")
-            self._sleep(max(_TURN, min(_REST * asking, _LONGEST)))
+        """Wait for the neighbours, or for others at the disk; to ask took so many seconds."""
+        self._say(
+            "leaving the disk to others" if self._courtesy.leaves else "waiting for other tasks"
+        )
+        self._sleep(max(_TURN, min(_REST * asking, _LONGEST)))
         self.progress.step = "working"
 
     def _sleep(self, seconds: float) -> None:
