@@ -82,23 +82,42 @@ def foreground(data: Data) -> Results:
 
 def speed(data: Data) -> Results:
     """How fast a load is on a slow disk: alone, beside a task, beside one that knows nothing."""
-    yield from _loads(
-        data, "uniform", {"alone": None, "informed": (), "uninformed": (*CALM, "--uninformed")}
-    )
+    beside = {"alone": None, "informed": (), "uninformed": (*CALM, "--uninformed")}
+    yield from _loads(data, "uniform", beside, task_first=True)
 
 
-def _loads(data: Data, kind: str, beside: Mapping[str, tuple[str, ...] | None]) -> Results:
+def _loads(
+    data: Data,
+    kind: str,
+    beside: Mapping[str, tuple[str, ...] | None],
+    *,
+    task_first: bool = False,
+) -> Results:
     for share in _SHARES:
         for mode, options in beside.items():
             say(f"{share:.0%} {kind}, {mode}")
-            found = _beside(data, kind, share, options)
+            found = _beside(data, kind, share, options, task_first=task_first)
             yield {"load": kind, "share": share, "mode": mode, **found}
 
 
-def _beside(data: Data, kind: str, share: float, options: tuple[str, ...] | None) -> dict[str, Any]:
-    """Run the load, and scrub beside it with such options; None for no scrub."""
+def _beside(
+    data: Data, kind: str, share: float, options: tuple[str, ...] | None, *, task_first: bool
+) -> dict[str, Any]:
+    """Run the load, and scrub beside it with such options; None for no scrub.
+
+    Args:
+        data: what both use.
+        kind: of the load.
+        share: of the data, that the load uses.
+        options: of scrub.
+        task_first: whether the load begins only when scrub reads already.
+
+    """
     anew()
     begin, started = Disk.now(), time.monotonic()
+    task = Running(_kinds()[0], data, *options) if task_first and options is not None else None
+    if task is not None:
+        task.until(0.01)
     program = Path(__file__).with_name("foreground.py")
     # No pipe for its words: it would stand still when that is full, and nobody reads meanwhile.
     with tempfile.TemporaryFile("w+") as words:
@@ -112,9 +131,9 @@ def _beside(data: Data, kind: str, share: float, options: tuple[str, ...] | None
             load.stdin.write(f"{path} {size}\n")
         load.stdin.close()
         found: dict[str, Any] = {}
-        task = None
-        if options is not None:
+        if task is None and options is not None:
             task = Running(_kinds()[0], data, *options)
+        if task is not None:
             task.wait()
         until = time.monotonic()
         if load.wait():
