@@ -416,7 +416,7 @@ def test_the_command(tree: Path, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "pyduet", "run", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=TOP)
 
-    state = ["--state", str(tmp_path / "state"), "--uninformed", "--no-idle"]
+    state = ["--state", str(tmp_path / "state"), "--uninformed", "--no-idle", "--no-give-way"]
     dry = duet("scrub", str(tree), "--dry-run", *state)
     assert dry.returncode == 0
     assert "deep/er/large" in dry.stdout
@@ -448,8 +448,9 @@ def test_it_is_paused_by_a_signal(tmp_path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     age(tmp_path)
     command = [sys.executable, "-m", "pyduet", "run", "backup", str(root), str(archive)]
-    options = ["--state", str(tmp_path / "state"), "--uninformed", "--no-idle", "--rate", "4M"]
-    with subprocess.Popen([*command, *options], cwd=TOP) as process:
+    command += ["--state", str(tmp_path / "state"), "--uninformed", "--rate", "4M"]
+    command += ["--no-idle", "--no-give-way"]
+    with subprocess.Popen(command, cwd=TOP) as process:
         while not (archive.exists() and archive.stat().st_size > 2 << 20):
             assert process.poll() is None
             time.sleep(0.01)
