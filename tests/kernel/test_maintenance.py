@@ -286,8 +286,8 @@ def test_a_busy_disk_is_left_to_others(device: Device, place: Path, files: list[
     def leaves() -> bool:
         return bool(told) and told[-1][0] == "leaving the disk to others"
 
-    command = [sys.executable, "-c", BUSY, mount_of()[0]]
-    reader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    reads = [sys.executable, "-c", BUSY, mount_of()[0]]
+    reader = subprocess.Popen(reads, stdout=subprocess.PIPE, text=True)
     try:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "reading\n"
