@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -431,8 +432,16 @@ class Cleaner:
         """
         if idle:
             be_idle()
-        courtesy = Courtesy()
         progress = Cleaning("cleaning", count, 0, 0, 0, 0, [])
+
+        def rest(seconds: float) -> None:
+            if courtesy.leaves:
+                progress.step = "leaving the disk to others"
+                self._tell(progress)
+            time.sleep(seconds)
+            progress.step = "cleaning"
+
+        courtesy = Courtesy(rest)
         with contextlib.ExitStack() as stack:
             fd = stack.enter_context(self._opened())
             residents = stack.enter_context(self._watching(fd))
@@ -444,12 +453,12 @@ class Cleaner:
             pass_ = _Pass(fd, self._main, residents, inserted, self._segments, progress)
             try:
                 self._tell(progress)
-                while progress.segments_done < count and pass_.step(
-                    None if own_choice else self._choose
-                ):
-                    self._tell(progress)
+                while progress.segments_done < count:
                     if give_way:
                         courtesy.give_way()
+                    if not pass_.step(None if own_choice else self._choose):
+                        break
+                    self._tell(progress)
             except OSError as error:
                 if not isinstance(error, DuetError):
                     error.filename = error.filename or self._root
