@@ -437,6 +437,30 @@ def test_the_command(tree: Path, tmp_path: Path) -> None:
     assert "deep/file4: refused" in named.stderr
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["idle", "no-idle"])
+def test_the_idle_classes(tmp_path: Path, own: bool) -> None:
+    """Of I/O and processor, as the kernel has them for the process that runs."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for number in range(8):
+        with (root / f"file{number}").open("wb") as file:
+            file.write(os.urandom(1 << 20))
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    command = [sys.executable, "-m", "pyduet", "run", "scrub", str(root), "--json"]
+    command += ["--state", str(tmp_path / "state"), "--uninformed", "--no-give-way"]
+    command += ["--rate", "1M", *([] if own else ["--no-idle"])]
+    with subprocess.Popen(command, cwd=TOP, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while json.loads(process.stdout.readline())["step"] != "working":
+            pass
+        ionice = ["ionice", "-p", str(process.pid)]
+        io = subprocess.run(ionice, check=True, capture_output=True, text=True).stdout
+        cpu = os.sched_getscheduler(process.pid)
+        process.kill()
+    assert (io.startswith("idle"), cpu == os.SCHED_IDLE) == (own, own)
+
+
 def test_it_is_paused_by_a_signal(tmp_path: Path) -> None:
     """It does nothing until it is told to go on, and then ends as ever."""
     root, archive = tmp_path / "root", tmp_path / "archive.tar"
