@@ -129,11 +129,12 @@ def _four(fs: str, rows: Rows) -> Iterable[str]:
     yield f"{', '.join(rows[0]['tasks'])}, begun together."
     yield ""
     yield from _table(
-        ["four tasks", "read, in passes", "written, MiB", "extents"],
+        ["four tasks", "read, in passes", "written, MiB", "extents", "seconds"],
         (
             [
-                _MODES[row["mode"]], _passes(row), f"{row['written'] // _MIB:,}",
-                "{:,} → {:,}".format(*row["extents"]),
+                _MODES.get(row["mode"], "together, with Duet, giving way"), _passes(row),
+                f"{row['written'] // _MIB:,}", "{:,} → {:,}".format(*row["extents"]),
+                f"{row['seconds']:.0f}",
             ]
             for row in rows
         ),

@@ -31,6 +31,8 @@ def _kinds() -> tuple[str, ...]:
 _PAUSE, _RATE = 0.025, 40 << 20
 #: What each task is run with: others do not wait for the disk but for each other.
 CALM = ("--no-give-way",)
+#: How tasks are run together.
+_MODES = {"informed": CALM, "courteous": (), "uninformed": (*CALM, "--uninformed")}
 
 
 def _fragmented(data: Data) -> int:
@@ -43,22 +45,25 @@ def _fragmented(data: Data) -> int:
     return number
 
 
-def tasks(data: Data, counts: Iterable[int] = (1, 2, 3)) -> Results:
+def tasks(
+    data: Data,
+    counts: Iterable[int] = (1, 2, 3),
+    modes: Iterable[str] = ("informed", "uninformed"),
+) -> Results:
     """One to three tasks, together: with Duet and without."""
     for count in counts:
         kinds = _kinds()[:count]
-        for mode in ("informed", "uninformed"):
+        for mode in modes:
             before = _fragmented(data)
             say(f"{', '.join(kinds)}: {mode}, together")
-            options = CALM if mode == "informed" else (*CALM, "--uninformed")
-            found = together(data, kinds, *options)
+            found = together(data, kinds, *_MODES[mode])
             after = data.extents() if "defrag" in kinds else None
             yield {"mode": mode, "extents": [before, after], **found}
 
 
 def four(data: Data) -> Results:
-    """All four tasks, in the same way."""
-    yield from tasks(data, [len(KINDS)])
+    """All four tasks, in the same way, and as they are by default."""
+    yield from tasks(data, [len(KINDS)], _MODES)
 
 
 def turns(data: Data) -> Results:
@@ -188,18 +193,18 @@ def slow(data: Data) -> Results:
 
 def tenth(data: Data) -> Results:
     """Memory is a tenth of the data."""
-    for mode in ("informed", "uninformed"):
-        say(f"scrub, backup: {mode}, memory a tenth of the data")
-        options = CALM if mode == "informed" else (*CALM, "--uninformed")
-        yield {"mode": mode, **together(data, ("scrub", "backup"), *options)}
+    yield from _pair(data, "memory a tenth of the data")
 
 
 def large(data: Data) -> Results:
     """Each file is larger than memory."""
+    yield from _pair(data, "files larger than memory")
+
+
+def _pair(data: Data, what: str) -> Results:
     for mode in ("informed", "uninformed"):
-        say(f"scrub, backup: {mode}, files larger than memory")
-        options = CALM if mode == "informed" else (*CALM, "--uninformed")
-        yield {"mode": mode, **together(data, ("scrub", "backup"), *options)}
+        say(f"scrub, backup: {mode}, {what}")
+        yield {"mode": mode, **together(data, ("scrub", "backup"), *_MODES[mode])}
 
 
 SECTIONS: dict[str, Callable[[Data], Results]] = {
