@@ -177,8 +177,9 @@ def test_what_needs_nothing_is_marked_done(device: Device, place: Path, files: l
     assert task.done == [39, 40]
 
 
-def command(*arguments: str | Path) -> list[str | Path]:
-    return [sys.executable, "-m", "pyduet", "run", *arguments, "--no-idle", "--no-give-way"]
+def command(*arguments: str | Path, polite: bool = False) -> list[str | Path]:
+    calm = ["--no-idle", *([] if polite else ["--no-give-way"])]
+    return [sys.executable, "-m", "pyduet", "run", *arguments, *calm]
 
 
 def read_from_disk() -> int:
@@ -187,8 +188,14 @@ def read_from_disk() -> int:
     return int(Path(f"/sys/class/block/{disk}/stat").read_text().split()[2]) * 512
 
 
-def test_two_tasks_share_what_they_read(device: Device, place: Path, files: list[Path]) -> None:
-    """A window of four files: whoever is ahead waits, so that nothing has to be read again."""
+@pytest.mark.parametrize("polite", [False, True], ids=["no-give-way", "give-way"])
+def test_two_tasks_share_what_they_read(
+    device: Device, place: Path, files: list[Path], polite: bool
+) -> None:
+    """A window of four files: whoever is ahead waits, so that nothing has to be read again.
+
+    Nor when each takes the other for somebody whom it has to leave the disk.
+    """
     window = ["--window", str(4 * 64 * PAGE), "--patience", str(LONG)]
     before = read_from_disk()
     # Neither gets further than its window before both are there.
@@ -196,13 +203,13 @@ def test_two_tasks_share_what_they_read(device: Device, place: Path, files: list
     tasks = [
         subprocess.Popen(
             command(
-                kind, place / "tree", *more, "--state", place / "out" / kind, *window, "--json"
+                kind, place / "tree", *more, "--state", place / "out" / kind, *window, "--json",
+                polite=polite,
             ),
-            stdout=subprocess.PIPE,
-            text=True,
+            stdout=subprocess.PIPE, text=True,
         )
         for kind, more in (("scrub", []), ("backup", [place / "out/archive.tar"]))
-    ]
+    ]  # fmt: skip
     assert eventually(lambda: len(device.tasks()) == 3, LONG)
     gate.close()
     answers = [task.communicate(timeout=LONG)[0] for task in tasks]
