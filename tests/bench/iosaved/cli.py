@@ -35,12 +35,13 @@ _SECTIONS = {
     "four": Section(("ext4", "btrfs")),
     "turns": Section(("ext4", "btrfs")),
     "foreground": Section(("ext4", "btrfs")),
-    # So slow that it is what everybody waits for, not the emulated processor.
+    # A rate is so slow that the disk is what everybody waits for, not the emulated processor.
     "speed": Section(("ext4", "btrfs"), times=1, rate=8),
     "apart": Section(("ext4",)),
     "slow": Section(("ext4",)),
     "tenth": Section(("ext4",), mem_mib=256, times=10),
     "large": Section(("ext4",)),
+    "large-slow": Section(("ext4",), rate=20),
     "f2fs": Section(("f2fs",), mem_mib=512, times=0.5, elsewhere=False),
 }
 

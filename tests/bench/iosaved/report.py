@@ -322,6 +322,7 @@ _TITLES = {
     "slow": "A task that is slower than the other",
     "tenth": "Memory a tenth of the data",
     "large": "Files larger than memory",
+    "large-slow": "Files larger than memory, on a slow disk",
     "f2fs": "Cleaning an aged f2fs",
 }
 _SECTIONS: dict[str, Callable[[str, Rows], Iterable[str]]] = {
@@ -333,6 +334,7 @@ _SECTIONS: dict[str, Callable[[str, Rows], Iterable[str]]] = {
     "slow": _slow,
     "tenth": _pair,
     "large": _pair,
+    "large-slow": _pair,
     "f2fs": _f2fs,
 }
 

@@ -217,6 +217,7 @@ SECTIONS: dict[str, Callable[[Data], Results]] = {
     "slow": slow,
     "tenth": tenth,
     "large": large,
+    "large-slow": large,
     "f2fs": f2fs.choices,
 }
 #: Sections that make the data themselves, before each run.
@@ -226,7 +227,7 @@ _MAKING = {"f2fs"}
 def measure(section: str, size: int) -> None:
     """Run a section, and print its results; they are JSON, a line each."""
     subprocess.run(["mount", "-o", "remount,noatime", str(MOUNT)], check=True)
-    data = Data(MOUNT / "data", size, size // 3 if section == "large" else 0)
+    data = Data(MOUNT / "data", size, size // 3 if SECTIONS[section] is large else 0)
     if section not in _MAKING:
         say(f"writing {len(data.sizes)} files, {size >> 20} MiB in all, in pieces")
         data.make()
