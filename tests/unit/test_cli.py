@@ -380,3 +380,32 @@ def test_ctrl_c_is_no_traceback(options: list[str], tmp_path: Path) -> None:
 
 def test_the_most_tasks_are_the_interfaces() -> None:
     assert duet("start", "-n", str(abi.MAX_TASKS), "--help").returncode == 0
+
+
+def test_a_task_shows_how_far_it_is(tmp_path: Path) -> None:
+    """A bar: the step, what is done of what, how fast, how long still, and what was saved."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for number in range(6):
+        with (root / f"file{number}").open("wb") as file:
+            file.write(os.urandom(1 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+            if number % 2:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    state = ["--state", tmp_path / "state", "--uninformed", "--no-idle", "--no-give-way"]
+    code, text = in_terminal(
+        "run", "scrub", root, "--rate", "1M", *state, COLUMNS="120", NO_COLOR="1"
+    )
+    assert code == Exit.OK
+    shown = re.compile(
+        r"scrub: working [━╸╺ ]+ (\S+)/6.0 MiB (\S+) [kMG]B/s 0:00:(\d\d) (\S+) MiB saved"
+    )
+    bars = [tuple(map(float, bar)) for bar in shown.findall(text)]
+    done, speeds, left, saved = zip(*bars, strict=True)
+    assert list(done) == sorted(done)
+    assert {3.0, 4.0, 5.0} & set(done)
+    assert min(speeds) > 0
+    assert max(left) >= 1
+    assert saved[-1] == 3
+    assert "recorded: 6" in text
