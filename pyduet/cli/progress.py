@@ -47,17 +47,27 @@ def shown(kind: str, *, json: bool) -> Iterator[Callable[[Progress], None]]:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeRemainingColumn,
-        TransferSpeedColumn,
     )
     from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """In binary units, as all sizes here are; rich's own column has decimal ones only."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            words = "?" if speed is None else f"{size(int(speed))}/s"
+            return Text(words, style="progress.data.speed")
 
     with Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        Speed(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[saved]}"),
         console=Console(stderr=True),

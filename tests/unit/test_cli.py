@@ -399,7 +399,7 @@ def test_a_task_shows_how_far_it_is(tmp_path: Path) -> None:
     )
     assert code == Exit.OK
     shown = re.compile(
-        r"scrub: working [━╸╺ ]+ (\S+)/6.0 MiB (\S+) [kMG]B/s 0:00:(\d\d) (\S+) MiB saved"
+        r"scrub: working [━╸╺ ]+ (\S+)/6.0 MiB (\S+) [KMG]iB/s 0:00:(\d\d) (\S+) MiB saved"
     )
     bars = [tuple(map(float, bar)) for bar in shown.findall(text)]
     done, speeds, left, saved = zip(*bars, strict=True)
