@@ -57,18 +57,26 @@ class Neighbours:
 
     def wanted(self, works: Sequence[Work]) -> list[bool]:
         """Return of each piece of work whether a neighbour still wants it."""
-        found = [False] * len(works)
+        found, is_old = self._ask(works)
+        if is_old:
+            self._asked = -_FRESH
+            found, _ = self._ask(works)
+        return found
+
+    def _ask(self, works: Sequence[Work]) -> tuple[list[bool], bool]:
+        """Return the same, and whether a neighbour is gone: others may have come since then."""
+        found, is_old = [False] * len(works), False
         for number in self.ids():
             files = [FileId(*work.identity, number) for work in works]
             try:
                 done = self._device.task(number).are_done(files)
             except TaskGoneError:
-                self._asked = -_FRESH
-                continue
+                is_old = True
             except DuetError:
                 continue
-            found = [one or not two for one, two in zip(found, done, strict=True)]
-        return found
+            else:
+                found = [one or not two for one, two in zip(found, done, strict=True)]
+        return found, is_old
 
     def _overlaps(self, path: str) -> bool:
         """Return whether one of the two directories is, or is in, the other."""
