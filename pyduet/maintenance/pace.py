@@ -19,6 +19,9 @@ _FIRST, _RARELY, _LONGEST = 0.5, 5.0, 8.0
 #: Seconds for which a disk may be used that has been left alone, before the next look: else a task
 #: would never end where others always use it.
 _TURN = 0.1
+#: Bytes that others read, from which on the next look comes early, and seconds between two
+#: questions whether they did.
+_STIR, _ASK = 1 << 20, 0.1
 
 
 def be_idle() -> str | None:
@@ -74,7 +77,8 @@ class Courtesy:
     A task's own waiting is pressure as well. So now and then, and before it
     uses the disk at all, it does nothing for a moment and looks whether
     somebody waits all the same. Another maintenance task that reads then is
-    somebody, too.
+    somebody, too. When others begin to read between two looks, the next one
+    comes at once, but so once only: they may be no reason to leave.
 
     Thread-safety: none.
     """
@@ -83,8 +87,11 @@ class Courtesy:
         """Begin now; where the kernel tells no pressure, nothing is ever waited for."""
         self._sleep = sleep
         self._pause = self._trust = _FIRST
-        self._look_at = self._back_at = 0.0
+        self._look_at = self._back_at = self._ask_at = 0.0
         self._is_left = False
+        #: Whether the next look may come early, and what it depends on, as of the last one.
+        self._alert = False
+        self._others: int | None = None
         self._possible = _stalled() is not None
 
     @property
@@ -99,9 +106,10 @@ class Courtesy:
         if self.leaves:
             return False
         if self._is_left:
-            self._is_left = False
+            self._is_left = self._alert = False
             self._look_at = time.monotonic() + _TURN
-        if time.monotonic() < self._look_at:
+        is_early = time.monotonic() < self._look_at
+        if is_early and not self._stirred():
             return True
         if self._busy():
             self._back_at = time.monotonic() + self._pause
@@ -113,12 +121,23 @@ class Courtesy:
         self._pause = max(_FIRST, self._pause / 2)
         self._look_at = time.monotonic() + self._trust
         self._trust = min(_RARELY, self._trust * 2)
+        self._alert = not is_early
+        self._others = _read_by_others()
         return True
 
     def give_way(self) -> None:
         """Wait until the disk may be used."""
         while not self.may_read():
             self._sleep(max(0.0, self._back_at - time.monotonic()))
+
+    def _stirred(self) -> bool:
+        """Whether others have read since the last look, as far as that is to be asked now."""
+        now = time.monotonic()
+        if not self._alert or self._others is None or now < self._ask_at:
+            return False
+        self._ask_at = now + _ASK
+        others = _read_by_others()
+        return others is not None and others - self._others > _STIR
 
     def _busy(self) -> bool:
         before, begin = _stalled(), time.monotonic()
@@ -135,3 +154,25 @@ def _stalled() -> float | None:
     except OSError:
         return None
     return int(some[-1].partition("=")[2]) / 1e6
+
+
+def _read_by_others() -> int | None:
+    """Return the bytes read from all disks since boot, but by this process and its ended children.
+
+    None if that is not told. Both files tell what submit_bio() of
+    block/blk-core.c counts, in the same place.
+    """
+    try:
+        all_kib = _number_in("/proc/vmstat", "pgpgin")
+        return (all_kib << 10) - _number_in("/proc/self/io", "read_bytes:")
+    except OSError:
+        return None
+
+
+def _number_in(path: str, name: str) -> int:
+    with open(path, encoding="ascii") as file:
+        for line in file:
+            words = line.split()
+            if words[0] == name:
+                return int(words[1])
+    raise OSError(f"{path} has no {name}")

@@ -39,6 +39,7 @@ from pyduet.maintenance import (
     Reading,
     Trouble,
     defrag,
+    pace,
 )
 from pyduet.maintenance.backup import Backup
 from pyduet.maintenance.defrag import Defrag
@@ -322,6 +323,49 @@ def test_a_busy_disk_is_left_to_others(device: Device, place: Path, files: list[
     assert waited > 0.5
     assert progress.problems == []
     assert sorted(Recorded.done) == [path.name for path in files]
+
+
+def test_a_load_that_begins_is_noticed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, not when it would be looked again; what a task itself reads is no load."""
+    monkeypatch.setattr(pace, "_FIRST", LONG)
+    os.sync()
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        time.sleep(seconds)
+
+    courtesy = pace.Courtesy(sleep)
+    assert courtesy.may_read()
+    assert len(looks) == 1
+    large = place / "tree/large"
+    large.write_bytes(os.urandom(8 << 20))
+    sync_file(large)
+
+    def as_a_child() -> None:
+        subprocess.run(["cat", large], stdout=subprocess.DEVNULL, check=True)
+
+    for read in (large.read_bytes, as_a_child):
+        evict(large)
+        before = read_from_disk()
+        read()
+        assert read_from_disk() - before >= 8 << 20
+        time.sleep(0.2)
+        assert courtesy.may_read()
+    assert len(looks) == 1
+    reader = subprocess.Popen(
+        [sys.executable, "-c", BUSY, mount_of()[0]], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        begin = time.monotonic()
+        assert eventually(lambda: not courtesy.may_read())
+    finally:
+        reader.kill()
+        reader.wait()
+    assert time.monotonic() - begin < LONG / 2
+    assert len(looks) == 2
 
 
 def children() -> list[str]:
