@@ -44,7 +44,9 @@ from pyduet.maintenance import (
 from pyduet.maintenance.backup import Backup
 from pyduet.maintenance.defrag import Defrag
 from pyduet.maintenance.extents import Flag, extents
+from pyduet.maintenance.inventory import regular, walk, work_of
 from pyduet.maintenance.ledger import Record
+from pyduet.maintenance.neighbours import Neighbours
 from pyduet.maintenance.scrub import Scrub
 from pyduet.mincore import cached_ranges
 
@@ -224,6 +226,27 @@ def test_two_tasks_share_what_they_read(
     assert sum(end["bytes_cached"] for end in ends) >= 0.5 * whole
     # Nobody wants them any more.
     assert not [path.name for path in files if cached_pages(path)]
+
+
+def test_who_comes_while_another_goes_is_asked(
+    device: Device, place: Path, files: list[Path]
+) -> None:
+    """The list of neighbours is believed for a while, but not when it is seen to be old."""
+    tree = place / "tree"
+    found = walk(str(tree), print)
+    works = [work_of(str(tree), one) for one in regular(found)]
+    assert len(works) == len(files)
+    with (
+        device.register(tree, Mask.EXISTS, name="duet-run/own") as own,
+        device.register(tree, Mask.EXISTS, name="duet-run/first") as first,
+    ):
+        neighbours = Neighbours(device, own)
+        assert all(neighbours.wanted(works))
+        with device.register(tree, Mask.EXISTS, name="duet-run/second") as second:
+            first.close()
+            second.mark_many([FileId(*works[7].identity, second.id)])
+            assert neighbours.wanted(works) == [number != 7 for number in range(len(works))]
+        assert not any(neighbours.wanted(works))
 
 
 def processor_time(pid: int) -> float:
