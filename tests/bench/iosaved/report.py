@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -340,5 +341,7 @@ _SECTIONS: dict[str, Callable[[str, Rows], Iterable[str]]] = {
 
 
 def _picture(figure: Figure, name: str, alternative: str) -> str:
-    figure.savefig(PICTURES / f"{name}.svg", metadata={"Date": None})
+    # The same file of the same figures.
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(PICTURES / f"{name}.svg", metadata={"Date": None})
     return f"![{alternative}](pictures/{name}.svg)"
