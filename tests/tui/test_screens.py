@@ -37,6 +37,23 @@ async def test_digits_and_the_mouse_change_the_screen() -> None:
 
 
 @in_loop
+async def test_a_row_is_drawn_as_wide_as_it_is() -> None:
+    """Also one that was drawn before the table had come to find out how wide."""
+    path = "/mnt/duet/place/tree/file"
+
+    class Table(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Grid(["path"])
+
+    async with Table().run_test(size=(60, 10)) as pilot:
+        grid = pilot.app.query_one(Grid)
+        grid.show({"row": (Cell(path),)})
+        assert path not in grid.render_line(1).text
+        await until(pilot, lambda: path in grid.render_line(1).text)
+        assert path in text(pilot.app)
+
+
+@in_loop
 async def test_overview_says_what_is_so() -> None:
     async with screen() as (app, _):
         assert "on, 2 of 8 tasks" in line_with(app, "1 Overview")

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A table that is brought up to date cell by cell, sorted, filtered, and keeps its cursor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
+from textual.widgets.data_table import RowKey
 
 from duet_tui.screens.base import Cell
 
@@ -137,6 +138,16 @@ class Grid(DataTable[Cell]):
         for number, (head, known) in enumerate(zip(self._heads, self.ordered_columns, strict=True)):
             known.label = self._head(number, head)
         self._sort(self.cursor_key)
+        self._update_count += 1
+        self.refresh()
+
+    def _update_dimensions(self, new_rows: Iterable[RowKey]) -> None:
+        """Have rows drawn anew that were drawn before it was known how wide their columns are.
+
+        What is drawn is kept, and it is not looked how wide it was:
+        https://github.com/Textualize/textual/issues/3533
+        """
+        super()._update_dimensions(new_rows)
         self._update_count += 1
         self.refresh()
 
