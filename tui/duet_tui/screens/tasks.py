@@ -46,11 +46,17 @@ class Tasks(DuetScreen):
         yield grid
         yield Static("", id="tasks_said", classes="said", markup=False)
 
+    def on_mount(self) -> None:
+        """Say also what depends on how wide the table is: it finds that out later."""
+        self.watch(self.query_one(Grid), "virtual_size", self._say, init=False)
+
     def show(self, view: View) -> None:
         """Show a look at the driver."""
-        grid = self.query_one(Grid)
-        grid.show({key_of(task): _row(task, view) for task in view.tasks})
-        self.say("#tasks_said", self._said(view, len(grid.found)))
+        self.query_one(Grid).show({key_of(task): _row(task, view) for task in view.tasks})
+        self._say()
+
+    def _say(self) -> None:
+        self.say("#tasks_said", self._said(self.duet.view, len(self.query_one(Grid).found)))
 
     def _said(self, view: View, shown: int) -> str:
         if view.info is None:
