@@ -437,16 +437,22 @@ def test_the_command(tree: Path, tmp_path: Path) -> None:
     assert "deep/file4: refused" in named.stderr
 
 
+def make_cold(root: Path, count: int) -> None:
+    """Make a directory with so many files of a MiB, which are not in memory."""
+    root.mkdir()
+    for number in range(count):
+        with (root / f"file{number:02}").open("wb") as file:
+            file.write(os.urandom(1 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["idle", "no-idle"])
 def test_the_idle_classes(tmp_path: Path, own: bool) -> None:
     """Of I/O and processor, as the kernel has them for the process that runs."""
     root = tmp_path / "root"
-    root.mkdir()
-    for number in range(8):
-        with (root / f"file{number}").open("wb") as file:
-            file.write(os.urandom(1 << 20))
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    make_cold(root, 8)
     command = [sys.executable, "-m", "pyduet", "run", "scrub", str(root), "--json"]
     command += ["--state", str(tmp_path / "state"), "--uninformed", "--no-give-way"]
     command += ["--rate", "1M", *([] if own else ["--no-idle"])]
@@ -464,12 +470,7 @@ def test_the_idle_classes(tmp_path: Path, own: bool) -> None:
 def test_it_is_paused_by_a_signal(tmp_path: Path) -> None:
     """It does nothing until it is told to go on, and then ends as ever."""
     root, archive = tmp_path / "root", tmp_path / "archive.tar"
-    root.mkdir()
-    for number in range(16):
-        with (root / f"file{number:02}").open("wb") as file:
-            file.write(os.urandom(1 << 20))
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    make_cold(root, 16)
     age(tmp_path)
     command = [sys.executable, "-m", "pyduet", "run", "backup", str(root), str(archive)]
     command += ["--state", str(tmp_path / "state"), "--uninformed", "--rate", "4M"]
