@@ -89,8 +89,7 @@ class Courtesy:
         self._pause = self._trust = _FIRST
         self._look_at = self._back_at = self._ask_at = 0.0
         self._is_left = False
-        #: Whether the next look may come early, and what it depends on, as of the last one.
-        self._alert = False
+        #: What others had read at the last look; None while the next one may not come early.
         self._others: int | None = None
         self._possible = _stalled() is not None
 
@@ -106,7 +105,8 @@ class Courtesy:
         if self.leaves:
             return False
         if self._is_left:
-            self._is_left = self._alert = False
+            self._is_left = False
+            self._others = None
             self._look_at = time.monotonic() + _TURN
         is_early = time.monotonic() < self._look_at
         if is_early and not self._stirred():
@@ -121,8 +121,7 @@ class Courtesy:
         self._pause = max(_FIRST, self._pause / 2)
         self._look_at = time.monotonic() + self._trust
         self._trust = min(_RARELY, self._trust * 2)
-        self._alert = not is_early
-        self._others = _read_by_others()
+        self._others = None if is_early else _read_by_others()
         return True
 
     def give_way(self) -> None:
@@ -133,7 +132,7 @@ class Courtesy:
     def _stirred(self) -> bool:
         """Whether others have read since the last look, as far as that is to be asked now."""
         now = time.monotonic()
-        if not self._alert or self._others is None or now < self._ask_at:
+        if self._others is None or now < self._ask_at:
             return False
         self._ask_at = now + _ASK
         others = _read_by_others()
