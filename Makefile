@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 # What there is to do here. On a fresh Debian 12 with git, make and Python, each target installs
 # what it needs and says so.
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the packages bring along of PyPI, because Debian does not have it, or too old.
 
     bundled.py library | screen      the requirements, of pyproject.toml, one a line

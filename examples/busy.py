@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A workload without end, for who wants to look at Duet while it has something to tell.
 
 usage: busy.py DIRECTORY

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A maintenance task of one's own: counts the lines below a directory, what is cached first.
 
 usage: count_lines.py DIRECTORY

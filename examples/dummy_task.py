@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The dummy task of Duet's cover letter: fetch items of a directory, count them, mark files done.
 
 usage: dummy_task.py DIRECTORY [SECONDS]

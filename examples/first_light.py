@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """First light: watch real programs at work in a directory, through the page cache.
 
 usage: first_light.py DIRECTORY

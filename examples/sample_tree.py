@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Copy a bounded selection of this machine's real files, for the demo to work on.
 
 usage: sample_tree.py DIRECTORY

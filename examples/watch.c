@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: MIT
 /*
  * Prints what is cached of the files below a directory, or of one file, and
  * then what changes: a line for each run of pages, with its state and the path.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Watch several directories in one event loop, without a thread.
 
 usage: watch_async.py DIRECTORY...

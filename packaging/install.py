@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Installs Duet, or takes it away again: what make install and make uninstall call.
 
     install.py install | uninstall [--destdir DIR] [--prefix DIR]

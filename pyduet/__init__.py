@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Duet: be told which pages of which files the page cache holds, and what happens to them.
 
 Example::
@@ -10,6 +10,7 @@ Example::
             print(task.path_of(item.file), item.index, item.pages, item.state)
 """
 
+from pyduet._driver.handle import NumberedTask
 from pyduet.batch import Batch
 from pyduet.device import DEFAULT_DEVICE, Device
 from pyduet.errors import (
@@ -30,7 +31,6 @@ from pyduet.events import FileId, Item, Mask, State
 from pyduet.identity import identity_of
 from pyduet.info import DropCounts, EventCounts, Info, NodeInfo, Table, TaskInfo
 from pyduet.mincore import cached_pages
-from pyduet.numbered import NumberedTask
 from pyduet.snapshot import PageRange, Residency, residency
 from pyduet.stream import Stream
 from pyduet.task import Task

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``python -m pyduet`` is the ``duet`` command."""
 
 import sys

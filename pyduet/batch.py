@@ -1,10 +1,10 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Items by the thousand, without a Python object for each."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pyduet import abi
+from pyduet._driver import abi
 from pyduet.events import Item, decode
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What a stream told, counted by file: how much is cached, and how much has changed."""
 
 import heapq
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 
-from pyduet import abi
+from pyduet._driver import abi
 from pyduet.batch import Batch
 from pyduet.events import FileId, Mask, State
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The control device: switch Duet on and off, list tasks, register one."""
 
 import ctypes
@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyduet import abi, sysfs
-from pyduet.descriptor import Descriptor
-from pyduet.dump import dump_structures
+from pyduet._driver import abi, sysfs
+from pyduet._driver.descriptor import Descriptor
+from pyduet._driver.dump import dump_structures
+from pyduet._driver.handle import NumberedTask
 from pyduet.errors import Operation, error_for
 from pyduet.events import Mask
 from pyduet.info import Info, NodeInfo, Table, TaskInfo
-from pyduet.numbered import NumberedTask
 from pyduet.task import Task
 
 DEFAULT_DEVICE = "/dev/duet"

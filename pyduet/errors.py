@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What can go wrong, as exceptions that say what happened, to what, and what to do.
 
 All of them are :class:`OSError` with ``errno`` set as the kernel gave it.

@@ -1,12 +1,12 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What a task is told: masks, states, files and items."""
 
 import enum
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyduet import abi
-from pyduet.abi import ITEM_OVERFLOW, NR_EVENTS, Page
+from pyduet._driver import abi
+from pyduet._driver.abi import ITEM_OVERFLOW, NR_EVENTS, Page
 
 
 class Mask(enum.IntFlag):

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What names a file to Duet, asked of its file system: inode number and generation."""
 
 import ctypes

@@ -1,11 +1,11 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the driver tells of itself: its settings, its tasks, its table; all frozen."""
 
 import os
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from pyduet import abi
+from pyduet._driver import abi
 from pyduet.events import Mask
 
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The kernel's own snapshot of what is cached of a file, to compare with."""
 
 import ctypes

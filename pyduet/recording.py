@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Recording a stream to a file, and replaying it: programs without the module.
 
 The format is JSON Lines; ``docs/recording.md`` says what a line means, and
@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TextIO
 
-from pyduet import abi
+from pyduet._driver import abi
+from pyduet._text.jsonable import build, plain
 from pyduet.batch import Batch
 from pyduet.errors import PathNotFoundError
 from pyduet.events import FileId, Mask, State
 from pyduet.info import Info, NodeInfo, Table, TaskInfo
-from pyduet.plain import build, plain
 from pyduet.stream import MAX_ITEMS, Stream
 
 VERSION = 1

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What is cached now: files, pages and ranges below a directory, without opening one of them."""
 
 import errno
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyduet import abi, bulk
+from pyduet._driver import abi, bulk
 from pyduet.device import DEFAULT_DEVICE, Device
 from pyduet.errors import Operation, error_for
 from pyduet.events import FileId, Mask

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A stream of items, wherever it comes from: a task of the driver, or a recording."""
 
 from abc import ABC, abstractmethod

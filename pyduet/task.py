@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A registered task: its events, its done marks, and the paths of its files."""
 
 import os
@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterable
 from typing import Self
 
-from pyduet import abi, fdinfo
+from pyduet._driver import abi, fdinfo
+from pyduet._driver.descriptor import Bell, Descriptor
+from pyduet._driver.taskcalls import TaskCalls
 from pyduet.batch import Batch
-from pyduet.descriptor import Bell, Descriptor
 from pyduet.errors import Operation, error_for
 from pyduet.events import FileId, Mask
 from pyduet.stream import MAX_ITEMS, Stream
-from pyduet.taskcalls import TaskCalls
 
 #: Paths that a task remembers at most.
 _PATHS = 65536
@@ -122,7 +122,7 @@ class Task(TaskCalls, Descriptor, Stream):
 
     async def wait_async(self) -> bool:
         """Wait in the running event loop; see :meth:`Stream.wait_async`."""
-        from pyduet.aio import readable
+        from pyduet._driver.aio import readable
 
         if self._awaited:
             raise RuntimeError(f"another coroutine waits for the task on {self.path}")

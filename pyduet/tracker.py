@@ -1,10 +1,10 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What a task was told, added up: which pages of which files are cached and dirty."""
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
-from pyduet import abi
+from pyduet._driver import abi
 from pyduet.events import FileId, Item
 
 

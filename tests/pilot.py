@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Driving the screen by keys, without a terminal: on a recording, or in the lab."""
 
 import asyncio

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A program on a terminal of its own, and somebody who types."""
 
 import contextlib

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Holding what is printed, and recordings, against pyduet/schema/duet.json."""
 
 import json

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Take the pictures of the administrator's screen: of a real run, on a workload, in the lab.
 
 usage: make pictures

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The ``duet`` command: its arguments, and errors as one line each."""
 
 import argparse

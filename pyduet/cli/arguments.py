@@ -1,12 +1,12 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What an argument may be, and the error when it is not."""
 
 import argparse
 import os
 
-from pyduet import abi
+from pyduet._driver import abi
+from pyduet._text.sizes import bytes_of
 from pyduet.events import Mask
-from pyduet.sizes import bytes_of
 
 
 def mask(text: str) -> Mask:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``duet completion``: what a shell needs to complete the command's arguments."""
 
 import argparse

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``duet status``, ``start``, ``stop``, ``set``, ``list`` and ``end``."""
 
 import argparse
@@ -6,12 +6,12 @@ import pwd
 import sys
 from typing import Any
 
+from pyduet._text.jsonable import plain
+from pyduet.admin.privilege import is_admin
 from pyduet.cli import arguments
 from pyduet.cli.text import age, plural, print_grid, print_json, printable, size
 from pyduet.device import Device
 from pyduet.info import DropCounts, Info, TaskInfo
-from pyduet.plain import plain
-from pyduet.privilege import is_admin
 
 #: What INFO tells only with CAP_SYS_ADMIN (docs/interface.md).
 _COUNTERS = ("bytes", "files", "nodes", "events", "drops")

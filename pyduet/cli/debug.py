@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``duet debug``: a shell for those who develop Duet, or programs that use it."""
 
 import argparse

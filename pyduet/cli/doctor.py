@@ -1,13 +1,13 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``duet doctor``: what keeps Duet from working here, and the commands that mend it."""
 
 import argparse
 import os
 import sys
 
+from pyduet.admin.diagnosis import Finding, Verdict, diagnose, is_healthy
 from pyduet.cli.exits import Exit
 from pyduet.cli.text import print_json, printable
-from pyduet.diagnosis import Finding, Verdict, diagnose, is_healthy
 
 _COLOURS = {
     Verdict.OK: "32",

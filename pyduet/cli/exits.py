@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The exit codes of ``duet``: docs/command.md has them as a table, and a test compares."""
 
 import enum

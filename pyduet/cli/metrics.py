@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``duet metrics``: Prometheus' text format, for node_exporter's textfile collector."""
 
 import argparse
@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from pyduet.admin.privilege import is_admin
 from pyduet.cli.control import user_name
 from pyduet.device import Device
 from pyduet.errors import NotLoadedError
 from pyduet.info import Info, TaskInfo
-from pyduet.privilege import is_admin
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

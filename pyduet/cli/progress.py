@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """How far a maintenance task is: a bar in a terminal, else a line now and then, or JSON."""
 
 import contextlib

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``duet run``: maintenance that works first on what is in memory."""
 
 import argparse
@@ -165,40 +165,40 @@ def _add_pace(parser: argparse.ArgumentParser) -> None:
 def _scrub(options: argparse.Namespace) -> "Maintenance":
     del options
     _need("scrub", "xxhash")
-    from pyduet.maintenance.scrub import Scrub
+    from pyduet.maintenance.tasks.scrub import Scrub
 
     return Scrub()
 
 
 def _btrfs_scrub(options: argparse.Namespace) -> "Maintenance":
     _need("btrfs-scrub", "crc32c")
-    from pyduet.maintenance.btrfs_scrub import BtrfsScrub
+    from pyduet.maintenance.tasks.btrfs_scrub import BtrfsScrub
 
     return BtrfsScrub(repair=options.repair)
 
 
 def _backup(options: argparse.Namespace) -> "Maintenance":
-    from pyduet.maintenance.backup import Backup
+    from pyduet.maintenance.tasks.backup import Backup
 
     return Backup(options.archive, incremental=options.incremental)
 
 
 def _defrag(options: argparse.Namespace) -> "Maintenance":
     del options
-    from pyduet.maintenance.defrag import Defrag
+    from pyduet.maintenance.tasks.defrag import Defrag
 
     return Defrag()
 
 
 def _rsync(options: argparse.Namespace) -> "Maintenance":
-    from pyduet.maintenance.rsync import Rsync
+    from pyduet.maintenance.tasks.rsync import Rsync
 
     return Rsync(options.target, options.options)
 
 
 def _send(options: argparse.Namespace) -> "Maintenance":
     _need("send", "crc32c")
-    from pyduet.maintenance.send import Send
+    from pyduet.maintenance.tasks.send import Send
 
     return Send(options.snapshot, options.stream, parent=options.parent)
 
@@ -236,7 +236,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _f2fs(options: argparse.Namespace) -> int:
     from pyduet.cli.progress import shown
-    from pyduet.maintenance.f2fs import Cleaner
+    from pyduet.maintenance.f2fs.cleaner import Cleaner
 
     root = os.path.realpath(options.path)
     # What was brought in is to be dropped, too, when a unit is stopped.

@@ -1,13 +1,13 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``duet setup``: has Duet be as the administrator's configuration says."""
 
 import argparse
 import dataclasses
 import sys
 
+from pyduet.admin.config import DEFAULT_FILE, Config, ConfigError, Refusal, apply, read
 from pyduet.cli.exits import Exit
 from pyduet.cli.text import plural, print_json, printable, size
-from pyduet.config import DEFAULT_FILE, Config, ConfigError, Refusal, apply, read
 from pyduet.device import Device
 
 

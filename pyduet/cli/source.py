@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Where a command's items come from: a task of the driver, or a recording; and a copy of them."""
 
 import argparse

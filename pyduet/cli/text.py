@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """How things are written: on one line, in units, in columns, as JSON."""
 
 import json
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyduet.plain import plain
+from pyduet._text.jsonable import plain
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``duet top``: the most cached and the most changing files, refreshed."""
 
 import argparse

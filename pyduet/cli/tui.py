@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``duet tui``: the administrator's screen, where it is installed."""
 
 import argparse

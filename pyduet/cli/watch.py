@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``duet watch``: what happens to the pages below a directory, or of a file, as it happens."""
 
 import argparse

@@ -1,11 +1,11 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Maintenance that works first on what is in memory: one frame, and the tasks that it runs."""
 
-from pyduet.maintenance.frame import Frame, Options, Progress
-from pyduet.maintenance.ledger import Ledger, LedgerError, Record
-from pyduet.maintenance.reading import Reading
-from pyduet.maintenance.task import Maintenance
-from pyduet.maintenance.work import (
+from pyduet.maintenance.files.reading import Reading
+from pyduet.maintenance.frame.frame import Frame, Options, Progress
+from pyduet.maintenance.frame.ledger import Ledger, LedgerError, Record
+from pyduet.maintenance.frame.task import Maintenance
+from pyduet.maintenance.frame.work import (
     BadFileError,
     Problem,
     Stamp,

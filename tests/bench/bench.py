@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What Duet costs, and what its peers do: see docs/performance.md and ``bench.py --help``."""
 
 import sys

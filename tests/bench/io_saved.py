@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """How much I/O maintenance saves with Duet: see docs/io-saved.md and ``io_saved.py --help``."""
 
 import sys

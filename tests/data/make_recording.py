@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Make the recordings of the real driver, for the tests that run without it.
 
 usage: tests/vm/lab run --fs ext4 --smp 2 --share DIRECTORY -- \\

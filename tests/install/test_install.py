@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Duet installed on a real Debian: each test goes on where the one before it ended."""
 
 import json

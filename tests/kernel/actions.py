@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What programs do to a file, one call each: no more happens than the name says."""
 
 import ctypes

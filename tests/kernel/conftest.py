@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the driver's tests share. They run in the lab, as root, against the real module."""
 
 import os

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The kernel's own trace of the page cache: the truth that event-based tasks are held against.
 
 Two trace events, and probes on __folio_mark_dirty(), which is called when a

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Being somebody else: what an ordinary user is answered, asked by a child process."""
 
 import contextlib

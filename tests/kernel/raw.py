@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The calls from 0x10 on as they are, with a valid argument for each to spoil."""
 
 import ctypes
@@ -7,7 +7,8 @@ import fcntl
 import os
 from collections.abc import Callable
 
-from pyduet import Device, FileId, Mask, Task, abi
+from pyduet import Device, FileId, Mask, Task
+from pyduet._driver import abi
 
 AT_FDCWD = -100
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Waiting for the real driver in an event loop: several tasks, cancellation, close, the end."""
 
 import asyncio

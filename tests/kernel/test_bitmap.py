@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Done marks: by file, exact, and remembered when the inode is not."""
 
 import time

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """btrfs's own checksums: what is read from the disk, what is believed, and what is found."""
 
 import contextlib
@@ -14,8 +14,8 @@ from truth import drop_caches
 
 from pyduet import Device, cached_pages
 from pyduet.maintenance import Frame, Ledger, Options, Progress, Trouble
-from pyduet.maintenance.btrfs import Btrfs, Place, Profile
-from pyduet.maintenance.btrfs_scrub import BtrfsScrub
+from pyduet.maintenance.btrfs.trees import Btrfs, Place, Profile
+from pyduet.maintenance.tasks.btrfs_scrub import BtrfsScrub
 
 pytestmark = pytest.mark.fs("btrfs")
 

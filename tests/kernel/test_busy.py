@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The end of ``make run``: the administrator's screen, on a workload that goes on."""
 
 import os

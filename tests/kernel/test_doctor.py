@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """duet doctor against the real driver: what is wrong is found, and the command it says mends it."""
 
 import contextlib
@@ -18,8 +18,8 @@ from raw import errno_of
 from truth import fill
 
 from pyduet import DEFAULT_DEVICE, Device
-from pyduet.diagnosis import Finding, Verdict, diagnose
-from pyduet.machine import SOURCE
+from pyduet.admin.diagnosis import Finding, Verdict, diagnose
+from pyduet.admin.machine import SOURCE
 
 #: Where the lab keeps it.
 MODULE = Path("/run/duet-lab/duet.ko")

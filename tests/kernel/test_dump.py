@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Looking in: tasks, the table, its nodes, what is pending and what is done; consuming nothing."""
 
 import ctypes
@@ -15,9 +15,10 @@ from ordinary import CLONE_NEWPID, in_child, unshare
 from raw import ioctl
 from truth import PAGE, Watch, drop_caches, fill, identity
 
-from pyduet import Device, FileId, Item, Mask, abi, cached_pages
-from pyduet.descriptor import Descriptor
-from pyduet.dump import dump
+from pyduet import Device, FileId, Item, Mask, cached_pages
+from pyduet._driver import abi
+from pyduet._driver.descriptor import Descriptor
+from pyduet._driver.dump import dump
 from pyduet.info import NodeInfo
 
 SIZES = {

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """How a task is passed on to others, and how it ends when what it watched is no more."""
 
 import contextlib
@@ -24,7 +24,8 @@ from raw import errno_of, ioctl, resized
 from test_life import POLL, READ, file_system
 from truth import Watch, drop_caches, fill, identity
 
-from pyduet import Device, FileId, Mask, OffError, State, Task, TaskGoneError, abi
+from pyduet import Device, FileId, Mask, OffError, State, Task, TaskGoneError
+from pyduet._driver import abi
 
 
 def test_a_descriptor_that_is_sent(device: Device, place: Path) -> None:

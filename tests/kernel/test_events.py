@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Each event, each state: which page of which file, and nothing else.
 
 Truth: what this test did; which pages are dirty is what the kernel says

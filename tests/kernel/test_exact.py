@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """After any workload, what an EXISTS|MODIFIED task was told is what the kernel says.
 
 Truth: mincore, page flags, cachestat (truth.py); of events the kernel's own

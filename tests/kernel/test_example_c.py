@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """examples/watch.c: what the header alone is enough for."""
 
 import contextlib

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """f2fs garbage collection: which segments, what it reads, and what it leaves as it was."""
 
 import json
@@ -16,8 +16,15 @@ from conftest import MOUNT, mount_of
 from truth import PAGE, drop_caches
 
 from pyduet import Device, cached_pages
-from pyduet.maintenance.extents import extents
-from pyduet.maintenance.f2fs import MOST_VALID, WATCHED, Cleaner, Cleaning, Residents, segments_of
+from pyduet.maintenance.f2fs.cleaner import (
+    MOST_VALID,
+    WATCHED,
+    Cleaner,
+    Cleaning,
+    Residents,
+    segments_of,
+)
+from pyduet.maintenance.files.extents import extents
 
 pytestmark = pytest.mark.fs("f2fs")
 

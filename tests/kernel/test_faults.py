@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Allocations that fail: nothing is lost in silence, and nothing else breaks.
 
 Only on a kernel that can make them fail (the lab's debug kernel), and there

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Large folios, folios that are split, folios that are migrated.
 
 Truth: mincore, page flags and, from 6.5 on, cachestat, page for page; the

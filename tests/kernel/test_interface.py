@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The published calls, byte for byte, as programs use them that know nothing of ours."""
 
 import ctypes

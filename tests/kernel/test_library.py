@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What pyduet adds to the calls: threads, descriptors that travel, limits, paths it remembers."""
 
 import os

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """How tasks begin, wait and end: descriptors, signals, stop, unmount."""
 
 import contextlib
@@ -19,7 +19,8 @@ from asleep import call_of
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
 from truth import Watch, drop_caches, fill
 
-from pyduet import Device, DuetError, Mask, OffError, State, TaskGoneError, TooManyTasksError, abi
+from pyduet import Device, DuetError, Mask, OffError, State, TaskGoneError, TooManyTasksError
+from pyduet._driver import abi
 
 Register = Callable[..., Watch]
 #: Of asm/unistd_64.h.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Memory is bounded, nothing is lost in silence, and a rescan brings the truth back."""
 
 import contextlib

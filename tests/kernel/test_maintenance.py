@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Maintenance with Duet: the order, the done marks, what is shared, and what is left in memory."""
 
 import codecs
@@ -30,24 +30,16 @@ from ordinary import ANNA, as_user, device_for_group, register_as
 from truth import drop_caches
 
 from pyduet import Device, FileId, Mask, cached_pages, identity_of
-from pyduet.maintenance import (
-    Frame,
-    Ledger,
-    Maintenance,
-    Options,
-    Progress,
-    Reading,
-    Trouble,
-    defrag,
-    pace,
-)
-from pyduet.maintenance.backup import Backup
-from pyduet.maintenance.defrag import Defrag
-from pyduet.maintenance.extents import Flag, extents
-from pyduet.maintenance.inventory import regular, walk, work_of
-from pyduet.maintenance.ledger import Record
-from pyduet.maintenance.neighbours import Neighbours
-from pyduet.maintenance.scrub import Scrub
+from pyduet.maintenance import Frame, Ledger, Maintenance, Options, Progress, Reading, Trouble
+from pyduet.maintenance.files.extents import Flag, extents
+from pyduet.maintenance.frame.frame import pace
+from pyduet.maintenance.frame.inventory import regular, walk, work_of
+from pyduet.maintenance.frame.ledger import Record
+from pyduet.maintenance.sharing.neighbours import Neighbours
+from pyduet.maintenance.tasks import defrag
+from pyduet.maintenance.tasks.backup import Backup
+from pyduet.maintenance.tasks.defrag import Defrag
+from pyduet.maintenance.tasks.scrub import Scrub
 from pyduet.mincore import cached_ranges
 
 PAGE = os.sysconf("SC_PAGESIZE")

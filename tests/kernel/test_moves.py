@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Names that move, are linked and removed, and mounts: who is in the tree, and what of it is told.
 
 Truth: what this test did to the names, and for the pages truth.py (mincore,

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Tasks by their number, over the device: marks, paths and what is pending of anybody's task.
 
 Truth: what the same task says over its own descriptor; stat(2) and

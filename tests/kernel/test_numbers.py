@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Inode numbers beyond 32 bits: what a packed key would mix up."""
 
 import subprocess

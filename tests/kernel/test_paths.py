@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """From a uuid to a path, whatever became of inode and dentries."""
 
 import contextlib

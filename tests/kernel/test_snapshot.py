@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A task that is told what is cached now, and of no change (DUET_REGISTER_SNAPSHOT).
 
 Truth: truth.py, of every file below the directory.

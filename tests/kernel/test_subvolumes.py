@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """btrfs: a task covers one subvolume; inode numbers and generations come again in others.
 
 Truth: truth.py (mincore, page flags, cachestat) of the files of the subvolume,

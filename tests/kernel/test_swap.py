@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Anonymous memory on its way to swap takes the same road as write-back, and is no event."""
 
 import mmap

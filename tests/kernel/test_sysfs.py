@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """sysfs: one value per file, stores that are checked, and who is woken when they change."""
 
 import contextlib

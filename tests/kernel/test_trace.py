@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The module says what it decides through tracepoints of its own, and nothing through the log."""
 
 import os
@@ -11,7 +11,8 @@ from conftest import EVENTS, STATES
 from raw import ioctl
 from truth import TRACEFS, drop_caches, fill
 
-from pyduet import Device, FileId, abi
+from pyduet import Device, FileId
+from pyduet._driver import abi
 
 TRACEPOINTS = {"duet_verdict", "duet_overflow", "duet_task_start", "duet_task_end", "duet_print"}
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The administrator's screen on the real driver; what it does is asked of the driver again."""
 
 import asyncio

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """File systems that are unmounted and mounted again under a task, of the kind of /mnt/duet.
 
 Truth: whether umount(8) succeeds and the loop device is free, and truth.py.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What programs do to files, one thing at a time: states and events, page for page.
 
 Truth of what a state-based task was told: mincore and the page flags, and

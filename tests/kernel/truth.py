@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The kernel's own answers, and what a task said, to hold one against the other."""
 
 import ctypes

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Write-back that happens when a test says so, and not when the machine is slow."""
 
 import contextlib

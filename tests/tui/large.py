@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A hash table of any size, as the driver would dump it: made up while it is read.
 
 The lab proves the driver's dump; this is about how much of it is read, and how the screen stays.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the screen costs: seconds until it is drawn, and processor time while nothing happens.
 
 usage: measure.py [SECONDS]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Whether the screen of the hash table stays smooth with a million nodes.
 
 usage: measure_nodes.py [NODES]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the screens look like, character by character, on a recording of the real driver.
 
 After a change that is meant, look at the difference (snapshot_report.html) and take the new ones:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The five screens on a real recording, by their keys and by the mouse."""
 
 import json

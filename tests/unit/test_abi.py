@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The library's numbers against the C header, as a compiler sees it; every name, both ways."""
 
 import ctypes
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pyduet import abi
+from pyduet._driver import abi
 
 HEADER = Path(__file__).parents[2] / "driver" / "uapi" / "duet.h"
 

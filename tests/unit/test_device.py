@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the objects do where there is no driver. That there is one is tested in the lab."""
 
 import contextlib

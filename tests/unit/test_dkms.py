@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What driver/dkms.conf says of a kernel, as DKMS reads it: by bash, with $kernelver set."""
 
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyduet import diagnosis
+from pyduet.admin import diagnosis
 
 CONF = Path(__file__).parents[2] / "driver/dkms.conf"
 

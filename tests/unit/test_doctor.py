@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """duet doctor where there is no module, and its checks on trees of files that play a machine."""
 
 import gzip
@@ -14,7 +14,7 @@ import pytest
 import schema
 
 from pyduet import __version__
-from pyduet.diagnosis import Finding, Verdict, diagnose, is_healthy
+from pyduet.admin.diagnosis import Finding, Verdict, diagnose, is_healthy
 
 RELEASE = "6.12.30+deb12-amd64"
 CHECKS = [

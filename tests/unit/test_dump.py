@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Paging through the DUMP calls, against a driver of our own making; and what comes of it."""
 
 import ctypes
@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from pyduet import Info, Mask, NodeInfo, Table, TaskInfo, abi, dump
-from pyduet.descriptor import Descriptor
+from pyduet import Info, Mask, NodeInfo, Table, TaskInfo
+from pyduet._driver import abi, dump
+from pyduet._driver.descriptor import Descriptor
 
 
 class Driver(Descriptor):

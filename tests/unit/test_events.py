@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Decoding and merging, and adding items up."""
 
 import itertools
@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from pyduet import FileId, Item, State, Tracker, abi
+from pyduet import FileId, Item, State, Tracker
+from pyduet._driver import abi
 from pyduet.events import decode
 
 ONE = FileId(11, 1, 1)

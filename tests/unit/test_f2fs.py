@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What f2fs garbage collection is chosen by, without an f2fs."""
 
 import shutil
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyduet.maintenance.extents import Extent, Flag
-from pyduet.maintenance.f2fs import (
+from pyduet.maintenance.f2fs.cleaner import (
     BLOCK,
     SEGMENT,
     Cleaner,
@@ -19,7 +18,8 @@ from pyduet.maintenance.f2fs import (
     segments_of,
     spread,
 )
-from pyduet.maintenance.mounts import mount_of
+from pyduet.maintenance.files.extents import Extent, Flag
+from pyduet.maintenance.files.mounts import mount_of
 
 INFO = """format: segment_type|valid_blocks
 segment_type(0:HD, 1:WD, 2:CD, 3:HN, 4:WN, 5:CN)

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Inode number and generation of a path. That they are the driver's is tested in the lab."""
 
 import os

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What importing the library brings in: ioctl-opt, and little of the standard library."""
 
 import subprocess

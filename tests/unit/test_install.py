@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """make install and make uninstall, and the wheel and sdist: the real things, in a directory."""
 
 import email

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Maintenance tasks without Duet, on real files: what they do, and what they do not lose."""
 
 import json
@@ -30,12 +30,12 @@ from pyduet.maintenance import (
     Trouble,
     Work,
 )
-from pyduet.maintenance.backup import Backup
-from pyduet.maintenance.footprint import _common
-from pyduet.maintenance.order import Order
-from pyduet.maintenance.pace import Throttle
-from pyduet.maintenance.rsync import Rsync
-from pyduet.maintenance.scrub import Scrub
+from pyduet.maintenance.files.page_cache import _common
+from pyduet.maintenance.frame.order import Order
+from pyduet.maintenance.frame.pace import Throttle
+from pyduet.maintenance.tasks.backup import Backup
+from pyduet.maintenance.tasks.rsync import Rsync
+from pyduet.maintenance.tasks.scrub import Scrub
 
 BLIND = Options(informed=False, idle=False, give_way=False)
 TOP = Path(__file__).parents[2]
@@ -299,10 +299,10 @@ def test_killed_and_run_again_nothing_is_lost(
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(TOP)!r})
-import pyduet.maintenance.ledger as ledger
+import pyduet.maintenance.frame.ledger as ledger
 ledger._COMMIT = 0 if {moment} % 2 else 1000
 from pyduet.maintenance import Frame, Ledger, Options
-from pyduet.maintenance.backup import Backup
+from pyduet.maintenance.tasks.backup import Backup
 def tell(progress):
     if progress.files_done == {moment}:
         os.kill(os.getpid(), signal.SIGKILL)

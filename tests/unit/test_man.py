@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The man pages: they are built, read well in 80 columns, and leave nothing out."""
 
 import argparse

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """docs/pitfalls.md: the tests that it names exist, name a pitfall, and are all that do."""
 
 import ast

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Recordings: a real one, made in the lab by tests/data/make_recording.py, and broken ones."""
 
 import asyncio
@@ -16,7 +16,7 @@ import schema
 from asleep import wait_until_asleep
 
 from pyduet import FileId, Info, Mask, NodeInfo, PathNotFoundError, State, Table, TaskInfo, Tracker
-from pyduet.plain import build, plain
+from pyduet._text.jsonable import build, plain
 from pyduet.recording import (
     RecordedStream,
     Recorder,

@@ -1,10 +1,10 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Which bytes a subvolume's file has from its snapshot, without a file system."""
 
 import pytest
 
-from pyduet.maintenance.extents import Extent, Flag, shared
-from pyduet.maintenance.send import _joined, _split
+from pyduet.maintenance.files.extents import Extent, Flag, shared
+from pyduet.maintenance.tasks.send import _joined, _split
 
 K = 1 << 10
 NONE = Flag(0)

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The send stream's format, and what is put off in one, without a file system."""
 
 import io
@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from pyduet.maintenance.replay import Replay
-from pyduet.maintenance.sendstream import (
+from pyduet.maintenance.btrfs.replay import Replay
+from pyduet.maintenance.btrfs.sendstream import (
     HEADER,
     WRITE_MAX,
     Attr,

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Reading and waiting, over a pipe in the driver's place; the lab tests the driver itself."""
 
 import asyncio
@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 from asleep import wait_until_asleep
 
-from pyduet import Item, Mask, State, abi
+from pyduet import Item, Mask, State
+from pyduet._driver import abi
 from pyduet.task import Task
 
 

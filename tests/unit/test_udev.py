@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What udev/ has for systemd and udevd, as far as that shows without them running."""
 
 import re
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pyduet.admin.diagnosis import diagnose
 from pyduet.cli import parser
-from pyduet.diagnosis import diagnose
 
 TOP = Path(__file__).parents[2]
 UDEV = TOP / "udev"

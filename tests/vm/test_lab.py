@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The lab's own tests, on the host. Each boot takes some seconds, so each checks several things."""
 
 import contextlib

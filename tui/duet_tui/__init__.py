@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The administrator's screen of Duet: ``duet tui``.
 
 Nothing of Textual is imported before :func:`main` is called.

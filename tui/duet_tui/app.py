@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The application: looks at the driver once a second, and shows it on the screen in sight."""
 
 import asyncio
@@ -18,7 +18,7 @@ from duet_tui.changes import Drops, beginning, changes
 from duet_tui.screens.base import TITLES, DuetScreen
 from duet_tui.track import History
 from duet_tui.view import View
-from pyduet.plain import plain
+from pyduet._text.jsonable import plain
 
 _T = TypeVar("_T")
 

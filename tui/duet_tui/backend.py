@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the screens look at and act on: the driver, or a recording of it."""
 
 import time
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 
 from duet_tui.view import CachedFile, View
-from pyduet.diagnosis import Finding
+from pyduet.admin.diagnosis import Finding
 from pyduet.events import FileId, Item, Mask
 from pyduet.info import NodeInfo, Table, TaskInfo
 from pyduet.stream import Stream

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What changed between two looks, in words for the log."""
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the number of tasks at a time costs in memory; docs/limits.md has the sizes."""
 
 from dataclasses import dataclass

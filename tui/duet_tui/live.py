@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The driver of this machine, as the screens see it.
 
 The device is opened for each look, and closed again: an open one would keep
@@ -15,13 +15,13 @@ from collections.abc import Iterable, Iterator
 from duet_tui import readable
 from duet_tui.backend import Backend, parse_uuid
 from duet_tui.view import CachedFile, View
+from pyduet.admin.diagnosis import Finding, diagnose
+from pyduet.admin.privilege import is_admin
 from pyduet.device import Device
-from pyduet.diagnosis import Finding, diagnose
 from pyduet.errors import DuetError, NotLoadedError, PermissionDeniedError
 from pyduet.events import FileId, Item, Mask
 from pyduet.identity import identity_of
 from pyduet.info import Info, NodeInfo, Table, TaskInfo
-from pyduet.privilege import is_admin
 from pyduet.snapshot import residency
 from pyduet.stream import Stream
 

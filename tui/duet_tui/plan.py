@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A change of the settings: what was typed, what it will cost, and how it is made."""
 
 import argparse

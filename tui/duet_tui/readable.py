@@ -1,11 +1,11 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What everybody may read in sysfs and /proc: for who may not open the device."""
 
 import contextlib
 import os
 import time
 
-from pyduet import sysfs
+from pyduet._driver import sysfs
 from pyduet.events import Mask
 from pyduet.info import DropCounts, EventCounts, Info, TaskInfo
 

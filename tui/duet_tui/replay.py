@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A recording, as the screens see it: the driver as it was, and nothing to act on."""
 
 import contextlib
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from duet_tui.backend import Backend, parse_uuid
 from duet_tui.view import CachedFile, View
-from pyduet.diagnosis import Finding
+from pyduet.admin.diagnosis import Finding
 from pyduet.events import FileId, Item, Mask, State
 from pyduet.info import EventCounts, NodeInfo, Table, TaskInfo
 from pyduet.recording import Recording, ReplayedDevice, ReplayedStream, Sample

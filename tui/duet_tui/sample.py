@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Looking at a hash table of any size with little work: some buckets of each part of it."""
 
 import itertools

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What is known of Duet at a moment, whoever told it; all frozen."""
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Being told at once that something changed: uevents of the device, and poll(2) on sysfs."""
 
 import asyncio
@@ -8,7 +8,7 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pyduet import sysfs
+from pyduet._driver import sysfs
 
 if TYPE_CHECKING:
     import pyudev

@@ -1,2 +1,2 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Makes the man pages of what the tree says elsewhere, so that nothing is said twice."""

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """``build.py DIRECTORY``: writes the man pages there."""
 
 import argparse

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """duet(8): the command, of its argument parser, its exit codes and docs/."""
 
 import argparse

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """duet(4): the device, of docs/interface.md, docs/ABI and the header."""
 
 import re

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The tree's documents, as parts of a man page: a template says which."""
 
 import re

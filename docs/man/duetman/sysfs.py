@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What docs/ABI says of sysfs, in the kernel's own format for that, as a list in Markdown."""
 
 import re

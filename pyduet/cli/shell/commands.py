@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What each command of the shell does; how they are called is in ``grammar``."""
 
 import argparse
@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from pyduet import DuetError, FileId, Item, Mask, NumberedTask, Task, TaskInfo
+from pyduet._text.jsonable import plain
 from pyduet.cli.control import user_name
 from pyduet.cli.shell import show
 from pyduet.cli.shell.lines import UsageError
 from pyduet.cli.shell.session import Session
 from pyduet.cli.shell.show import Answer, Row
 from pyduet.cli.text import plural, print_grid, printable
-from pyduet.plain import plain
 
 _Thing = TypeVar("_Thing")
 

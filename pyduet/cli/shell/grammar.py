@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The commands of the shell: how each is called, and what help says of it."""
 
 import argparse

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The lines of earlier shells, in ``$XDG_STATE_HOME/duet/history``."""
 
 import os

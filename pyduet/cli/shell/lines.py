@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Lines and their words: how the shell takes them apart, and puts a word back in."""
 
 import io

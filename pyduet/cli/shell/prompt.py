@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The shell on a terminal: prompt, completion, and errors that do not end it."""
 
 import cmd

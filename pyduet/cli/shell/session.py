@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the shell holds between two lines: the device, and the tasks that it registered."""
 
 import os

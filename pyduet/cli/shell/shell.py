@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Lines in, answers out: what the prompt and scripts have in common."""
 
 import sys

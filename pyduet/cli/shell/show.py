@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Answers: what JSON has of them, and the lines for people."""
 
 import dataclasses

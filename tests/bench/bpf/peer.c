@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: MIT
 /*
  * Duet's peers, in the form of `task hold`: says "ready", then answers each line "read" with
  * "read NANOSECONDS COUNT", the time it took to read what was not read yet.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+/* SPDX-License-Identifier: MIT */
 /* What the eBPF programs and their reader share. */
 #ifndef BENCH_PEERS_H
 #define BENCH_PEERS_H

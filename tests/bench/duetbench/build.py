@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """On the host: the programs and modules that the guest gets, in build/bench."""
 
 import os

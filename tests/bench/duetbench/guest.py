@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """In the guest: the states of the system that work is measured in, and the measuring."""
 
 import contextlib

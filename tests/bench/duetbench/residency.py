@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """In the guest: what is cached of a tree, asked in Python in one call and file by file."""
 
 import ctypes

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+/* SPDX-License-Identifier: MIT */
 /* What the bench's programs share. With the lab's --icount a nanosecond is an instruction. */
 #ifndef BENCH_CLOCK_H
 #define BENCH_CLOCK_H

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: MIT
 /*
  * The workloads. Each prints lines "KIND NANOSECONDS COUNT": what was done, how long it took, and
  * how many pages or files it was done to. Nothing else is timed.

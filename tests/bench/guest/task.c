@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: MIT
 /*
  * Tasks that are there while something else is measured, and the calls that are measured
  * themselves.

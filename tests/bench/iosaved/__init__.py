@@ -1,2 +1,2 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Measures how much I/O maintenance tasks save with Duet, in the lab."""

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """In the guest: the files that are maintained, and whether something is them."""
 
 import os
@@ -11,7 +11,7 @@ from typing import IO
 
 import xxhash
 
-from pyduet.maintenance.extents import extents
+from pyduet.maintenance.files.extents import extents
 
 _PAGE = 4096
 #: Files are written in turns, so many bytes at a time: that is how long an extent is.

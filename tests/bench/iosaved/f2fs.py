@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """In the guest: segments of an aged f2fs are cleaned, chosen with Duet or by f2fs itself."""
 
 import json
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyduet.maintenance.f2fs import SEGMENT, segments_of
-from pyduet.maintenance.mounts import mount_of
+from pyduet.maintenance.f2fs.cleaner import SEGMENT, segments_of
+from pyduet.maintenance.files.mounts import mount_of
 
 from .data import Data
 from .foreground import accesses

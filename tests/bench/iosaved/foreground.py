@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """In the guest: somebody who uses files while a task runs. A program of its own: what it reads from
 the disk is counted by the kernel.
 

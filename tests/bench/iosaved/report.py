@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """On the host: from results to tables and pictures in docs/io-saved.md."""
 
 import json

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """In the guest: maintenance tasks, together or apart; what they read, and whether it is right."""
 
 import json

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """In the guest: what is measured, one section a boot. Each yields a result after each run."""
 
 import json

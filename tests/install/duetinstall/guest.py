@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A machine that runs a Debian system: its disks, its kernels, and commands to it."""
 
 import base64

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A Debian system on a disk image: made by mmdebstrap, and kept in the lab's cache.
 
 It has what a machine needs to build modules, and nothing of Duet. All that is installed later is

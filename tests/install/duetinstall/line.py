@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A socket on which QEMU, or the guest's agent, answers lines of JSON with lines of JSON."""
 
 import json

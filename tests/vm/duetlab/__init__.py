@@ -1,2 +1,2 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The VM lab: stock Debian kernels in QEMU, with the host's files as user land."""

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """KVM or TCG: KVM only where a stock kernel was seen to boot with it."""
 
 import os

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Build roots: the compiler and C library of another Debian release, for newer headers.
 
 A kernel's headers come with built programs (objtool, modpost) that want the C library of their own

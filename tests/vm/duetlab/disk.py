@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The guest's disk: an image made on the host, where mkfs is quick."""
 
 import contextlib

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Building duet.ko against a kernel's headers, in the cache: the tree stays clean."""
 
 import hashlib

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The lab's exit statuses, and the errors that end it."""
 
 EXIT_USAGE = 2

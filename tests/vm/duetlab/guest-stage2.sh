@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 #
 # The guest's first process, part two: the file system, the module, COMMAND, and the end.
 #

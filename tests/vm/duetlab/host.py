@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the lab uses of the host: paths, locks, programs, and the lab's own words."""
 
 import contextlib

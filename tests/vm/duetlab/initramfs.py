@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The initramfs: busybox, a few modules, the guest's init; and this run's settings."""
 
 import contextlib

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """QEMU: its arguments, its process, and its lines to the lab."""
 
 import contextlib

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Debian packages into the cache, through a private apt that leaves the machine's own alone.
 
 The mirror, the proxies and the keys are those of the machine's own configuration; only the

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """One run: the guest from start to end, its output, and the verdict."""
 
 import contextlib

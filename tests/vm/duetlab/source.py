@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Kernels that the lab builds: Debian's source package with a configuration of the lab's own."""
 
 import hashlib

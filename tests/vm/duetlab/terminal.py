@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The lab's own terminal: raw while the guest has it, and its size."""
 
 import contextlib

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What all screens have: the bar above, the keys below, export, and being shown what is so."""
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Buckets opened into their nodes: of a part of the table, or those that hold a file."""
 
 import asyncio

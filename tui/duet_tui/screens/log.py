@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What happened: uevents of the device, changes of its state, errors, what was done here."""
 
 import time

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Whether Duet is on, its settings, what it takes, what it tells; without the module, why."""
 
 import time
@@ -21,8 +21,8 @@ from duet_tui.view import View
 from duet_tui.widgets.bars import bar
 from duet_tui.widgets.chart import Chart
 from duet_tui.widgets.dialogs import Confirm
+from pyduet.admin.diagnosis import Finding, Verdict
 from pyduet.cli.text import plural, printable, size
-from pyduet.diagnosis import Finding, Verdict
 from pyduet.info import Info
 
 _FIELDS = ("max_tasks", "limit", "task_limit")

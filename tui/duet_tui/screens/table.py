@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The hash table of nodes: how full it is, everywhere."""
 
 import asyncio

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """One task: its rates, its most cached files, what is pending, its done marks."""
 
 import itertools

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What happens below a directory, as it happens, and what is cached of it."""
 
 import asyncio

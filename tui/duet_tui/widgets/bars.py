@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """Numbers drawn with characters: they say the same without colours."""
 
 from collections.abc import Sequence

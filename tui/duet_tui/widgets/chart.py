@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A rate as it was in the last minutes, a column a second."""
 
 import itertools

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A table whose rows are of files, which can be marked, and looked up in the hash table."""
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """A table that is brought up to date cell by cell, sorted, filtered, and keeps its cursor."""
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The whole hash table in one picture: each cell stands for some buckets."""
 
 import itertools

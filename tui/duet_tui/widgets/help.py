@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """What the widget with the keyboard is for, and all keys that do something there."""
 
 from collections.abc import Iterator

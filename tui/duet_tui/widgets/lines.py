@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 """The last of many lines: drawn as they are scrolled into sight, filtered, followed, paused."""
 
 from collections import deque

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What administers a machine: configuration, diagnosis, privileges."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The garbage collection of f2fs, which works on segments, not on files."""

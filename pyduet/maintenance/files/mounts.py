@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""On which mount a path is, as ``/proc/self/mountinfo`` of proc(5) tells."""
+
+import os
+import re
+from typing import NamedTuple
+
+
+class Mount(NamedTuple):
+    """A mounted file system.
+
+    Attributes:
+        place: where it is mounted.
+        kind: of the file system.
+        source: what was mounted: a device node, where there is one.
+        whole: whether the file system's own root is there, not a directory of it.
+
+    """
+
+    place: str
+    kind: str
+    source: str
+    whole: bool
+
+
+def mount_of(path: str) -> Mount | None:
+    """Return the mount of a path, which is absolute and without symbolic links.
+
+    Raises:
+        OSError: there is no such path.
+
+    """
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    best: Mount | None = None
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            words = line.split()
+            kind, source = words[words.index("-") + 1 :][:2]
+            place = _plain(words[4])
+            inside = path == place or path.startswith(place.rstrip("/") + "/")
+            # btrfs tells another device number for each subvolume.
+            if not inside or (words[2] != wanted and kind != "btrfs"):
+                continue
+            # Of those at one place the last one is on top.
+            if best is None or len(place) >= len(best.place):
+                best = Mount(place, kind, _plain(source), words[3] == "/")
+    return best
+
+
+def _plain(word: str) -> str:
+    """Return a word of mountinfo without its escapes: octal, of four ASCII characters."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What all maintenance tasks share: the work, its order, the ledger, the pace."""

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""How a task keeps out of the way: idle priorities, a limit of bytes a second, waiting its turn."""
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+
+# linux/ioprio.h; the system call has no wrapper in the C library.
+_SYS_IOPRIO_SET = 251  # x86_64, the only processor of the driver
+_IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE, _IOPRIO_CLASS_SHIFT = 1, 3, 13
+
+_PRESSURE = "/proc/pressure/io"
+#: How many seconds a look takes whether others wait for the disk, and from which share of it on, in
+#: which somebody waited, the disk is busy.
+_LOOK, _BUSY = 0.25, 0.05
+#: Seconds between two looks, and for which a busy disk is left alone: at first, and at most.
+_FIRST, _RARELY, _LONGEST = 0.5, 5.0, 8.0
+#: Seconds for which a disk may be used that has been left alone, before the next look: else a task
+#: would never end where others always use it.
+_TURN = 0.1
+#: Bytes that others read, from which on the next look comes early, and seconds between two
+#: questions whether they did.
+_STIR, _ASK = 1 << 20, 0.1
+
+
+def be_idle() -> str | None:
+    """Give this process the idle classes of I/O and processor.
+
+    Returns:
+        Why that was not possible, or None.
+
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    value = _IOPRIO_CLASS_IDLE << _IOPRIO_CLASS_SHIFT
+    if libc.syscall(_SYS_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, value):
+        return f"no idle class of I/O: {os.strerror(ctypes.get_errno())}"
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError as error:
+        return f"no idle class of the processor: {error.strerror}"
+    return None
+
+
+class Throttle:
+    """Lets so many bytes a second through, on average since the last pause.
+
+    Thread-safety: none.
+    """
+
+    def __init__(self, rate: int, sleep: Callable[[float], object] = time.sleep) -> None:
+        """Begin now.
+
+        Args:
+            rate: bytes a second; 0 for no limit.
+            sleep: how to wait.
+
+        """
+        self._rate = rate
+        self._sleep = sleep
+        self._free = time.monotonic()
+
+    def spend(self, number: int) -> None:
+        """Wait until so many bytes may be read after those before them."""
+        if not self._rate:
+            return
+        now = time.monotonic()
+        # What was not used is not saved up.
+        self._free = max(self._free, now) + number / self._rate
+        if self._free - now > 0.01:
+            self._sleep(self._free - now)
+
+
+class Courtesy:
+    """Backs off while others wait for the disk, as pressure-stall information tells.
+
+    A task's own waiting is pressure as well. So now and then, and before it
+    uses the disk at all, it does nothing for a moment and looks whether
+    somebody waits all the same. Another maintenance task that reads then is
+    somebody, too. When others begin to read between two looks, the next one
+    comes at once, but so once only: they may be no reason to leave.
+
+    Thread-safety: none.
+    """
+
+    def __init__(self, sleep: Callable[[float], object] = time.sleep) -> None:
+        """Begin now; where the kernel tells no pressure, nothing is ever waited for."""
+        self._sleep = sleep
+        self._pause = self._trust = _FIRST
+        self._look_at = self._back_at = self._ask_at = 0.0
+        self._is_left = False
+        #: What others had read at the last look; None while the next one may not come early.
+        self._others: int | None = None
+        self._possible = _stalled() is not None
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the disk is being left to others."""
+        return time.monotonic() < self._back_at
+
+    def may_read(self) -> bool:
+        """Return whether the disk may be used; looks, if it is time to, and does not wait."""
+        if not self._possible:
+            return True
+        if self.leaves:
+            return False
+        if self._is_left:
+            self._is_left = False
+            self._others = None
+            self._look_at = time.monotonic() + _TURN
+        is_early = time.monotonic() < self._look_at
+        if is_early and not self._stirred():
+            return True
+        if self._busy():
+            self._back_at = time.monotonic() + self._pause
+            self._pause = min(_LONGEST, self._pause * 2)
+            self._trust = _FIRST
+            self._is_left = True
+            return False
+        # It may have been a rest between two reads.
+        self._pause = max(_FIRST, self._pause / 2)
+        self._look_at = time.monotonic() + self._trust
+        self._trust = min(_RARELY, self._trust * 2)
+        self._others = None if is_early else _read_by_others()
+        return True
+
+    def give_way(self) -> None:
+        """Wait until the disk may be used."""
+        while not self.may_read():
+            self._sleep(max(0.0, self._back_at - time.monotonic()))
+
+    def _stirred(self) -> bool:
+        """Whether others have read since the last look, as far as that is to be asked now."""
+        now = time.monotonic()
+        if self._others is None or now < self._ask_at:
+            return False
+        self._ask_at = now + _ASK
+        others = _read_by_others()
+        return others is not None and others - self._others > _STIR
+
+    def _busy(self) -> bool:
+        before, begin = _stalled(), time.monotonic()
+        self._sleep(_LOOK)
+        after, took = _stalled(), time.monotonic() - begin
+        return before is not None and after is not None and after - before > _BUSY * took
+
+
+def _stalled() -> float | None:
+    """Return for how many seconds some task waited for I/O since boot; None if that is not told."""
+    try:
+        with open(_PRESSURE, encoding="ascii") as file:
+            some = file.readline().split()
+    except OSError:
+        return None
+    return int(some[-1].partition("=")[2]) / 1e6
+
+
+def _read_by_others() -> int | None:
+    """Return the bytes read from all disks since boot, but by this process and its ended children.
+
+    None if that is not told. Both files tell what submit_bio() of
+    block/blk-core.c counts, in the same place.
+    """
+    try:
+        all_kib = _number_in("/proc/vmstat", "pgpgin")
+        return (all_kib << 10) - _number_in("/proc/self/io", "read_bytes:")
+    except OSError:
+        return None
+
+
+def _number_in(path: str, name: str) -> int:
+    with open(path, encoding="ascii") as file:
+        for line in file:
+            words = line.split()
+            if words[0] == name:
+                return int(words[1])
+    raise OSError(f"{path} has no {name}")

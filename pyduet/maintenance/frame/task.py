@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""What a maintenance task is: what it does with a file. The frame does the rest."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pyduet.device import Device
+from pyduet.maintenance.files.reading import Reading
+from pyduet.maintenance.frame.inventory import Found
+from pyduet.maintenance.frame.ledger import Ledger, Record
+from pyduet.maintenance.frame.work import Work
+
+
+class Maintenance:
+    """A maintenance task. Those of one's own need :meth:`process` and a ``kind``.
+
+    The frame calls, in this order: :meth:`begin`; :meth:`process` for every
+    regular file, in whatever order is best; :meth:`finish`. A file that changed
+    after it was processed is processed again; one that vanished is told to
+    :meth:`vanished`.
+    """
+
+    #: What it is called, as in ``duet run KIND``: lower-case letters.
+    kind: ClassVar[str]
+    #: Whether a file that an earlier pass processed, and that has not changed
+    #: since, is to be processed in this one.
+    always: ClassVar[bool] = True
+
+    #: Whether others that want a file are to have it first, because it lies elsewhere afterwards.
+    after_others: ClassVar[bool] = False
+    #: How many files are processed at a time: one by :meth:`process`, more by
+    #: :meth:`process_many`.
+    batch: ClassVar[int] = 1
+    #: Files that the task itself writes, absolute: no work, wherever they are.
+    outputs: Sequence[str] = ()
+
+    def watching(self, device: Device, root: str) -> contextlib.AbstractContextManager[object]:
+        """Ask Duet for more than the frame does, until the context ends; before :meth:`begin`.
+
+        Not called when Duet is not asked.
+        """
+        del device, root
+        return contextlib.nullcontext()
+
+    def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
+        """Prepare; when the pass was begun by an earlier run, ``ledger.resumed`` says so.
+
+        Args:
+            root: the directory.
+            ledger: what was done before.
+            found: all that is there, a directory before what is in it.
+
+        """
+
+    def process(self, reading: Reading, before: Record | None) -> Any:
+        """Process a file.
+
+        Args:
+            reading: the open file.
+            before: what the ledger has of it from the last time, if anything.
+
+        Returns:
+            What the ledger is to keep of it: anything that JSON can say.
+
+        Raises:
+            UnstableError: it changed meanwhile.
+            BadFileError: something is wrong with it.
+            TargetError: no other file can be processed, either.
+            OSError: it could not be read, or what was to be done failed.
+
+        """
+        raise NotImplementedError
+
+    def process_many(self, works: Sequence[Work]) -> Mapping[str, Any]:
+        """Process files together, in place of :meth:`process`.
+
+        Args:
+            works: which; some may have changed, or be gone.
+
+        Returns:
+            What the ledger is to keep, by path, of those of which it is to keep anything.
+
+        Raises:
+            TargetError: it failed as a whole.
+
+        """
+        raise NotImplementedError
+
+    def secure(self) -> None:
+        """Have on the disk what the ledger is about to say was done."""
+
+    def vanished(self, path: str, before: Record) -> None:
+        """Take in that a file of the ledger is there no more."""
+
+    def finish(self, found: Sequence[Found]) -> None:
+        """End the pass; all files are processed, or named.
+
+        Args:
+            found: all that is there, anew.
+
+        Raises:
+            BadFileError: not all is as it should be.
+
+        """
+
+    def worth(self, work: Work, before: Record | None) -> bool:
+        """Return whether a file is to be processed at all."""
+        return self.always or before is None or before.stamp != work.stamp
+
+    def report(self) -> Mapping[str, int]:
+        """Return what the task itself has counted, by names, for people to read."""
+        return {}

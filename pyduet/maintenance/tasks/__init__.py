@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The maintenance tasks, a module each."""
