@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""How things are written and read back: JSON, sizes."""
+"""How things are written and read back: numbers, names, JSON."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyduet._driver import abi
-from pyduet._text.sizes import bytes_of
+from pyduet._text.numbers import bytes_of
 from pyduet.device import Device
 from pyduet.errors import AlreadyError, InUseError
 

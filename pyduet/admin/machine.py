@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Where the driver's source is, when this library is used from its checkout.
-SOURCE = Path(__file__).resolve().parent.parent / "driver"
+SOURCE = Path(__file__).resolve().parents[2] / "driver"
 
 SYSFS = "/sys/class/misc/duet"
 

@@ -3,9 +3,10 @@
 
 import argparse
 import os
+from collections.abc import Callable
 
 from pyduet._driver import abi
-from pyduet._text.sizes import bytes_of
+from pyduet._text.numbers import bytes_of, tasks_of
 from pyduet.events import Mask
 
 
@@ -27,10 +28,7 @@ def mask(text: str) -> Mask:
 
 def tasks(text: str) -> int:
     """Return a number of tasks that Duet can be started for."""
-    number = int(text)
-    if not 1 <= number <= abi.MAX_TASKS:
-        raise argparse.ArgumentTypeError(f"{number} is not within 1 to {abi.MAX_TASKS}")
-    return number
+    return _argument(tasks_of, text)
 
 
 def count(text: str) -> int:
@@ -51,8 +49,12 @@ def seconds(text: str) -> float:
 
 def size(text: str) -> int:
     """Return a number of bytes, given with or without K, M, G or T (of 1,024)."""
+    return _argument(bytes_of, text)
+
+
+def _argument(made_of: Callable[[str], int], text: str) -> int:
     try:
-        return bytes_of(text)
+        return made_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -68,5 +70,5 @@ def task_name(text: str) -> str:
 
 
 # What argparse names in "invalid ... value".
-tasks.__name__ = count.__name__ = "whole number"
+count.__name__ = "whole number"
 seconds.__name__ = "number of seconds"

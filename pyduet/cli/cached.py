@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pyduet._text.names import printable
+from pyduet._text.numbers import plural, size
 from pyduet.cli import arguments
-from pyduet.cli.text import plural, print_grid, print_json, printable, size
+from pyduet.cli.text import print_grid, print_json
 from pyduet.snapshot import PageRange, Residency, residency
 
 

@@ -2,14 +2,15 @@
 """``duet status``, ``start``, ``stop``, ``set``, ``list`` and ``end``."""
 
 import argparse
-import pwd
 import sys
 from typing import Any
 
 from pyduet._text.jsonable import plain
+from pyduet._text.names import printable, user_name
+from pyduet._text.numbers import age, plural, size
 from pyduet.admin.privilege import is_admin
 from pyduet.cli import arguments
-from pyduet.cli.text import age, plural, print_grid, print_json, printable, size
+from pyduet.cli.text import print_grid, print_json
 from pyduet.device import Device
 from pyduet.info import DropCounts, Info, TaskInfo
 
@@ -187,11 +188,3 @@ def _row(task: TaskInfo) -> list[str]:
         printable(task.name),
         printable(task.path) + (" (gone)" if task.gone else ""),
     ]
-
-
-def user_name(uid: int) -> str:
-    """Return the name of a user, or the number where there is none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

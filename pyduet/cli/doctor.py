@@ -5,9 +5,10 @@ import argparse
 import os
 import sys
 
+from pyduet._text.names import printable
 from pyduet.admin.diagnosis import Finding, Verdict, diagnose, is_healthy
 from pyduet.cli.exits import Exit
-from pyduet.cli.text import print_json, printable
+from pyduet.cli.text import print_json
 
 _COLOURS = {
     Verdict.OK: "32",

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from pyduet._text.names import user_name
 from pyduet.admin.privilege import is_admin
-from pyduet.cli.control import user_name
 from pyduet.device import Device
 from pyduet.errors import NotLoadedError
 from pyduet.info import Info, TaskInfo

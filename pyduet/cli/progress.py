@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from pyduet.cli.text import print_json, size
+from pyduet._text.numbers import size
+from pyduet.cli.text import print_json
 
 #: Seconds between two objects, and between two lines of words.
 _OBJECTS, _LINES = 1.0, 10.0

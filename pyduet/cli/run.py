@@ -8,9 +8,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from pyduet._text.names import printable
+from pyduet._text.numbers import plural, size
 from pyduet.cli import arguments
 from pyduet.cli.exits import Exit
-from pyduet.cli.text import plural, print_json, printable, size
+from pyduet.cli.text import print_json
 
 if TYPE_CHECKING:
     from pyduet.maintenance import Frame, Maintenance, Options, Progress

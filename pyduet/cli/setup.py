@@ -5,9 +5,11 @@ import argparse
 import dataclasses
 import sys
 
+from pyduet._text.names import printable
+from pyduet._text.numbers import plural, size
 from pyduet.admin.config import DEFAULT_FILE, Config, ConfigError, Refusal, apply, read
 from pyduet.cli.exits import Exit
-from pyduet.cli.text import plural, print_json, printable, size
+from pyduet.cli.text import print_json
 from pyduet.device import Device
 
 

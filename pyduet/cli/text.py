@@ -13,36 +13,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def printable(text: str) -> str:
-    """Return text that stays on one line and cannot steer the terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
-def size(number: int) -> str:
-    """Return a number of bytes in the unit that keeps it short, as ``1.5 MiB``."""
-    value = float(number)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
-        value /= 1024
-    return f"{value:,.1f} TiB"
-
-
-def age(seconds: float) -> str:
-    """Return a time as people say it, as ``3m12s``."""
-    whole = int(seconds)
-    for unit, length, below in (("d", 86400, "h"), ("h", 3600, "m"), ("m", 60, "s")):
-        if whole >= length:
-            part = length // {"d": 24, "h": 60, "m": 60}[unit]
-            return f"{whole // length}{unit}{whole % length // part}{below}"
-    return f"{whole}s"
-
-
-def plural(number: int, one: str) -> str:
-    """Return a number and what it counts, as ``1 task`` or ``2 tasks``."""
-    return f"{number:,} {one}{'' if number == 1 else 's'}"
-
-
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON, at once."""
     print(json.dumps(plain(value)), flush=True)

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from pyduet._text.names import printable
+from pyduet._text.numbers import plural, size
 from pyduet.census import Census, FileCount
 from pyduet.cli import arguments, source
-from pyduet.cli.text import console, grid, plural, print_grid, print_json, printable, size
+from pyduet.cli.text import console, grid, print_grid, print_json
 from pyduet.cli.watch import STATES, file_object
 from pyduet.events import FileId
 from pyduet.stream import Stream

@@ -8,9 +8,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from pyduet._text.names import printable
+from pyduet._text.numbers import plural
 from pyduet.census import Census, FileCount
 from pyduet.cli import arguments, source
-from pyduet.cli.text import console, grid, plural, print_grid, print_json, printable
+from pyduet.cli.text import console, grid, print_grid, print_json
 from pyduet.events import FileId, Item, Mask, State
 from pyduet.stream import Stream
 

@@ -17,9 +17,10 @@ from pseudoterminal import terminal
 
 from pyduet import __version__
 from pyduet._driver import abi
+from pyduet._text.names import printable
+from pyduet._text.numbers import age, size
 from pyduet.cli import Exit, parser
 from pyduet.cli.arguments import size as size_of
-from pyduet.cli.text import age, printable, size
 
 TOP = Path(__file__).parents[2]
 RECORDING = TOP / "tests/data/first_light.jsonl"

@@ -11,7 +11,7 @@ import pytest
 import schema
 
 from pyduet._driver import abi
-from pyduet._text.sizes import bytes_of
+from pyduet._text.numbers import bytes_of
 from pyduet.admin.config import Config, ConfigError, read
 from pyduet.cli import Exit
 

@@ -131,7 +131,7 @@ def test_not_loaded(line: str) -> None:
         ("List", "no command 'List'"),
         ("status now", "status: unrecognized arguments: now; see: help status"),
         ("start 0", "0 is not within 1 to 255"),
-        ("start x", "invalid whole number value: 'x'"),
+        ("start x", "'x' is no whole number"),
         ("register", "PATH"),
         ("register / cached", "'cached' is none of"),
         ("register / exists,added", "exists excludes"),

@@ -15,6 +15,7 @@ import schema
 
 from pyduet import __version__
 from pyduet.admin.diagnosis import Finding, Verdict, diagnose, is_healthy
+from pyduet.admin.machine import SOURCE as DRIVER
 
 RELEASE = "6.12.30+deb12-amd64"
 CHECKS = [
@@ -539,3 +540,7 @@ def test_colours_are_for_terminals(no_colour: bool) -> None:
         )  # fmt: skip
         os.close(theirs)
         assert (b"\033[" in terminal.read(4096)) != no_colour
+
+
+def test_the_drivers_source_is_in_the_checkout() -> None:
+    assert (DRIVER / "uapi/duet.h").exists()

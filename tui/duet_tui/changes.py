@@ -4,8 +4,8 @@
 from collections.abc import Iterator
 
 from duet_tui.view import View, is_same
-from pyduet.cli.control import user_name
-from pyduet.cli.text import age, plural, printable, size
+from pyduet._text.names import printable, user_name
+from pyduet._text.numbers import age, plural, size
 from pyduet.info import Info, TaskInfo
 
 #: Seconds without a drop after which it has stopped.

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A change of the settings: what was typed, what it will cost, and how it is made."""
 
-import argparse
 import mmap
 from dataclasses import dataclass
 
@@ -9,8 +8,7 @@ from duet_tui.backend import Backend
 from duet_tui.changes import name_of
 from duet_tui.cost import cost_of
 from duet_tui.view import View
-from pyduet.cli import arguments
-from pyduet.cli.text import plural, size
+from pyduet._text.numbers import bytes_of, plural, size, tasks_of
 from pyduet.info import Info
 
 #: Tasks that are named before "and N more".
@@ -42,13 +40,11 @@ class Plan:
         texts = {"max_tasks": max_tasks, "limit": limit, "task_limit": task_limit}
         found: dict[str, int | None] = {}
         for name, text in texts.items():
-            parse = arguments.tasks if name == "max_tasks" else arguments.size
+            parse = tasks_of if name == "max_tasks" else bytes_of
             try:
                 value = parse(text)
-            except argparse.ArgumentTypeError as error:
-                raise ValueError(f"{_NAMES[name]}: {error}") from error
             except ValueError as error:
-                raise ValueError(f"{_NAMES[name]}: {text!r} is no whole number") from error
+                raise ValueError(f"{_NAMES[name]}: {error}") from error
             found[name] = None if value == getattr(info, name) else value
         return cls(**found)
 

@@ -8,12 +8,13 @@ from typing import TypeVar
 
 from pyduet import DuetError, FileId, Item, Mask, NumberedTask, Task, TaskInfo
 from pyduet._text.jsonable import plain
-from pyduet.cli.control import user_name
+from pyduet._text.names import printable, user_name
+from pyduet._text.numbers import plural
 from pyduet.cli.shell import show
 from pyduet.cli.shell.lines import UsageError
 from pyduet.cli.shell.session import Session
 from pyduet.cli.shell.show import Answer, Row
-from pyduet.cli.text import plural, print_grid, printable
+from pyduet.cli.text import print_grid
 
 _Thing = TypeVar("_Thing")
 

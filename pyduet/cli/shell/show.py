@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 from pyduet import FileId, Item, NodeInfo, State
-from pyduet.cli.text import printable
+from pyduet._text.names import printable
 
 Row = Mapping[str, object]
 _Thing = TypeVar("_Thing")

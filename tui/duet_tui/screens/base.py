@@ -14,7 +14,7 @@ from textual.widgets import Footer, Input, Static
 from textual.widgets._footer import FooterKey
 
 from duet_tui.view import View
-from pyduet.cli.text import printable
+from pyduet._text.names import printable
 
 if TYPE_CHECKING:
     from duet_tui.app import DuetApp

@@ -20,7 +20,8 @@ from duet_tui.sample import Node, nodes_of, search
 from duet_tui.screens.base import Cell, DuetScreen, number
 from duet_tui.view import View
 from duet_tui.widgets.grid import Grid
-from pyduet.cli.text import plural, printable
+from pyduet._text.names import printable
+from pyduet._text.numbers import plural
 from pyduet.events import FileId, Mask
 
 #: Nodes that are shown at most, and added at a time: so much that a key waits for no more.

@@ -12,7 +12,7 @@ from textual.widgets import Input
 from duet_tui.screens.base import DuetScreen
 from duet_tui.view import View
 from duet_tui.widgets.lines import Lines
-from pyduet.cli.text import printable
+from pyduet._text.names import printable
 
 
 class LogScreen(DuetScreen):

@@ -21,8 +21,9 @@ from duet_tui.view import View
 from duet_tui.widgets.bars import bar
 from duet_tui.widgets.chart import Chart
 from duet_tui.widgets.dialogs import Confirm
+from pyduet._text.names import printable
+from pyduet._text.numbers import plural, size
 from pyduet.admin.diagnosis import Finding, Verdict
-from pyduet.cli.text import plural, printable, size
 from pyduet.info import Info
 
 _FIELDS = ("max_tasks", "limit", "task_limit")

@@ -19,7 +19,7 @@ from duet_tui.view import View
 from duet_tui.widgets.bars import columns
 from duet_tui.widgets.dialogs import Ask
 from duet_tui.widgets.heat import Heat
-from pyduet.cli.text import plural
+from pyduet._text.numbers import plural
 from pyduet.events import FileId
 
 #: A pass is followed by a pause of so many times as long as it took, at least some seconds.

@@ -19,7 +19,8 @@ from duet_tui.view import CachedFile, View
 from duet_tui.widgets.bars import bar
 from duet_tui.widgets.chart import Chart
 from duet_tui.widgets.files import Files
-from pyduet.cli.text import age, plural, printable, size
+from pyduet._text.names import printable
+from pyduet._text.numbers import age, plural, size
 from pyduet.events import FileId, Item, State
 from pyduet.info import TaskInfo
 

@@ -12,7 +12,8 @@ from duet_tui.changes import name_of, owner_of
 from duet_tui.screens.base import Cell, DuetScreen, number
 from duet_tui.view import View
 from duet_tui.widgets.grid import Grid
-from pyduet.cli.text import age, plural, printable, size
+from pyduet._text.names import printable
+from pyduet._text.numbers import age, plural, size
 from pyduet.info import TaskInfo
 
 _HIDDEN = Cell("-", 0, right=True)

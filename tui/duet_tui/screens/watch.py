@@ -22,9 +22,10 @@ from duet_tui.view import View
 from duet_tui.widgets.bars import bar
 from duet_tui.widgets.grid import Grid
 from duet_tui.widgets.lines import LENGTH, Lines
+from pyduet._text.names import printable
+from pyduet._text.numbers import plural, size
 from pyduet.batch import Batch
 from pyduet.census import Census, FileCount
-from pyduet.cli.text import plural, printable, size
 from pyduet.events import FileId, Item, Mask, State
 from pyduet.stream import Stream
 
