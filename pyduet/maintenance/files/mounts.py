@@ -48,6 +48,20 @@ def mount_of(path: str) -> Mount | None:
     return best
 
 
+def mount_with_id(number: int) -> Mount | None:
+    """Return the mount that has a number, as statx(2) tells it; None where /proc tells nothing."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                words = line.split()
+                if int(words[0]) == number:
+                    kind, source = words[words.index("-") + 1 :][:2]
+                    return Mount(_plain(words[4]), kind, _plain(source), words[3] == "/")
+    except OSError:
+        pass
+    return None
+
+
 def _plain(word: str) -> str:
     """Return a word of mountinfo without its escapes: octal, of four ASCII characters."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)

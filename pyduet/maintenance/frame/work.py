@@ -2,6 +2,7 @@
 """A piece of work, a file, and what became of it."""
 
 import enum
+import errno
 import mmap
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -61,8 +62,10 @@ class Trouble(enum.StrEnum):
     FAILED = "failed"
     #: It changed whenever it was processed.
     UNSTABLE = "unstable"
-    #: Its content is another, and nobody wrote it.
+    #: Its content is not what it should be.
     CORRUPT = "corrupt"
+    #: The file system says that it is damaged, or the device cannot read it.
+    DAMAGED = "damaged"
 
 
 class Problem(NamedTuple):
@@ -71,6 +74,48 @@ class Problem(NamedTuple):
     path: str
     trouble: Trouble
     words: str
+
+
+class LeftOut(NamedTuple):
+    """Something that is no part of the work: said, and no problem.
+
+    Attributes:
+        path: relative to the task's directory.
+        kind: ``mount-point``, ``subvolume``, ``socket``, or what else a task
+            leaves out.
+
+    """
+
+    path: str
+    kind: str
+
+
+_TROUBLES = {
+    errno.ENOENT: Trouble.VANISHED,
+    errno.ENOTDIR: Trouble.VANISHED,
+    errno.ESTALE: Trouble.VANISHED,
+    errno.EACCES: Trouble.REFUSED,
+    errno.EPERM: Trouble.REFUSED,
+    errno.EIO: Trouble.DAMAGED,
+    errno.EUCLEAN: Trouble.DAMAGED,
+    errno.EBADMSG: Trouble.DAMAGED,
+}
+
+
+class ReplacedError(OSError):
+    """There is something else by now where a file was found, or it is mounted over."""
+
+    def __init__(self, path: str, words: str = "it was replaced by something else") -> None:
+        """Say what became of it."""
+        super().__init__(errno.ESTALE, words, path)
+
+
+def problem_of(path: str, error: OSError) -> Problem:
+    """Return what an error says of a file."""
+    if isinstance(error, ReplacedError):
+        return Problem(path, Trouble.UNSTABLE, str(error.strerror))
+    trouble = _TROUBLES.get(error.errno or 0, Trouble.FAILED)
+    return Problem(path, trouble, error.strerror or str(error))
 
 
 class UnstableError(Exception):

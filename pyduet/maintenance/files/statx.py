@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""What statx(2) tells of a file: more than :func:`os.stat`, and of a mount point that it is one."""
+
+import ctypes
+import os
+import struct
+from typing import NamedTuple
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.statx.argtypes = [
+    ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p,
+]  # fmt: skip
+
+# struct statx of linux/stat.h, up to stx_mnt_id; 256 bytes in all.
+_STATX = struct.Struct("=IIQ IIIHxx QQQQ qIxxxx qIxxxx qIxxxx qIxxxx IIII Q")
+_SIZE = 256
+_AT_EMPTY_PATH, _AT_NO_AUTOMOUNT, _AT_SYMLINK_NOFOLLOW = 0x1000, 0x800, 0x100
+_AT_STATX_DONT_SYNC = 0x4000
+# STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID; STATX_ATTR_MOUNT_ROOT.
+_BTIME = 0x800
+_WANTED = 0x7FF | _BTIME | 0x1000
+_MOUNT_ROOT = 0x2000
+
+
+class Status(NamedTuple):
+    """A file's status. The names are those of :class:`os.stat_result`; times are nanoseconds.
+
+    Attributes:
+        st_birthtime_ns: when the inode was made: with its number it names a
+            file as long as the file system lives. 0 where that is not told.
+        mount_id: of the mount that it was reached on.
+        is_mount: whether something is mounted there: a file system, or a part
+            of one (a bind mount).
+
+    """
+
+    st_mode: int
+    st_nlink: int
+    st_uid: int
+    st_gid: int
+    st_dev: int
+    st_ino: int
+    st_size: int
+    st_blocks: int
+    st_blksize: int
+    st_rdev: int
+    st_atime_ns: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+    st_birthtime_ns: int
+    mount_id: int
+    is_mount: bool
+
+
+def status_of(fd: int) -> Status:
+    """Return the status of an open file; the descriptor may be an O_PATH one.
+
+    Raises:
+        OSError: as of statx(2).
+
+    """
+    return _statx(fd, b"", _AT_EMPTY_PATH)
+
+
+def status_at(directory: int, name: str, *, sync: bool = True) -> Status:
+    """Return the status of a name in an open directory; a link's own, and mounts nothing.
+
+    Args:
+        directory: a descriptor.
+        name: in it.
+        sync: whether a network file system is asked; else it answers with what it
+            knows, at once.
+
+    Raises:
+        OSError: as of statx(2).
+
+    """
+    flags = _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT | (0 if sync else _AT_STATX_DONT_SYNC)
+    return _statx(directory, os.fsencode(name), flags)
+
+
+def _statx(directory: int, name: bytes, flags: int) -> Status:
+    buffer = ctypes.create_string_buffer(_SIZE)
+    while _LIBC.statx(directory, name, flags, _WANTED, buffer):
+        number = ctypes.get_errno()
+        if number != 4:  # EINTR
+            raise OSError(number, os.strerror(number), os.fsdecode(name) or None)
+    (
+        mask, blksize, attributes,
+        nlink, uid, gid, mode,
+        ino, size, blocks, _,
+        atime, atime_ns, birth, birth_ns, ctime, ctime_ns, mtime, mtime_ns,
+        rdev_major, rdev_minor, dev_major, dev_minor,
+        mount_id,
+    ) = _STATX.unpack_from(buffer)  # fmt: skip
+    return Status(
+        mode, nlink, uid, gid,
+        os.makedev(dev_major, dev_minor), ino, size, blocks, blksize,
+        os.makedev(rdev_major, rdev_minor),
+        atime * 10**9 + atime_ns, mtime * 10**9 + mtime_ns, ctime * 10**9 + ctime_ns,
+        birth * 10**9 + birth_ns if mask & _BTIME else 0,
+        mount_id, bool(attributes & _MOUNT_ROOT),
+    )  # fmt: skip
