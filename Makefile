@@ -25,8 +25,8 @@ run: setup $(TREE)  ## The first demo: real programs on a file system in a VM, a
 		python examples/first_light.py /mnt/duet
 
 .PHONY: test
-test: PACKAGE_LISTS += debian/apt-packages.txt
-test: setup lint unit lab-test deb kernel-test  ## All of these: what a change has to pass
+test: PACKAGE_LISTS += debian/apt-packages.txt tests/tasks/apt-packages.txt
+test: setup lint unit task-test lab-test deb kernel-test  ## All of these: what a change has to pass
 
 .PHONY: test-all
 test-all: PACKAGE_LISTS += debian/apt-packages.txt tests/install/apt-packages.txt
@@ -42,6 +42,23 @@ lint: setup  ## ruff and mypy
 .PHONY: unit
 unit: setup  ## The tests that need no Duet
 	$(VENV)/bin/pytest
+
+# Loop devices want root.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+# Nothing is left behind that is root's.
+TASK_TEST = $(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/pytest -p no:cacheprovider tests/tasks
+
+.PHONY: task-test
+task-test: PACKAGE_LISTS += tests/tasks/apt-packages.txt
+task-test: setup  ## Maintenance on real file systems, as root and as a user
+	$(TASK_TEST)
+	$(TASK_TEST) --as-user
+
+.PHONY: test-tasks
+test-tasks: PACKAGE_LISTS += tests/tasks/apt-packages.txt
+test-tasks: setup  ## The same with thousands of trees and minutes of races: hours
+	$(TASK_TEST) --long
+	$(TASK_TEST) --long --as-user
 
 .PHONY: lab-test
 lab-test: setup  ## The tests of the lab itself; they boot machines

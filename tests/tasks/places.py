@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""Small file systems of each kind, in mounts that nobody else sees and that go with the process."""
+
+import ctypes
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from ordinary import become, unshare
+
+TOP = Path(__file__).parents[2]
+#: How each kind of file system is made: small, fast, and with all that its inodes can keep.
+MKFS = {
+    "ext4": ["mkfs.ext4", "-q", "-I", "256", "-E", "lazy_itable_init=1,lazy_journal_init=1"],
+    "xfs": ["mkfs.xfs", "-q", "-m", "bigtime=1"],
+    "btrfs": ["mkfs.btrfs", "-q"],
+}
+#: Bytes of an image. mkfs.xfs takes none that is much smaller.
+SIZE = 512 << 20
+#: What this process needs of the machine's files: itself, its Python, and what that imports.
+_NEEDED = TOP, Path(sys.base_prefix), Path(sys.prefix), Path(tempfile.gettempdir())
+#: Directories one of which the images may hide.
+_FREE = "/mnt", "/media", "/srv"
+#: The ordinary user that tests turn into; no name is known of that number.
+USER = 4001
+
+CLONE_NEWNS = 0x20000
+MS_REC, MS_PRIVATE, MS_BIND = 0x4000, 1 << 18, 0x1000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Mounted(NamedTuple):
+    """A place on a file system that a test may fill.
+
+    Attributes:
+        kind: of the file system, as mount(8) calls it.
+        path: an empty directory: the top of the file system, where it is the test's own.
+        device: the loop device; None for who is not root.
+        image: the file below that.
+
+    """
+
+    kind: str
+    path: Path
+    device: str | None = None
+    image: Path | None = None
+
+    def unmount(self) -> None:
+        """Unmount; the loop device goes with it, the image stays."""
+        subprocess.run(["umount", self.path], check=True)
+
+    def mount(self, *options: str) -> "Mounted":
+        """Mount again what was unmounted, on another loop device perhaps."""
+        assert self.image
+        return _mount(self.kind, self.path, self.image, options)
+
+
+def mount(
+    source: str, target: Path, kind: str = "", flags: int = 0, data: str | None = None
+) -> None:
+    """Mount as mount(2) does."""
+    arguments = [os.fsencode(source), os.fsencode(target), kind.encode()]
+    if _LIBC.mount(*arguments, ctypes.c_ulong(flags), data and data.encode()):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))
+
+
+def private() -> Path:
+    """Move this process to mounts of its own, which vanish with it; return where images may be.
+
+    When this process and its children have ended, in whatever way, nothing is mounted any more,
+    no loop device is busy, and no image is left: they are in memory.
+    """
+    unshare(CLONE_NEWNS)
+    mount("none", Path("/"), flags=MS_REC | MS_PRIVATE)
+    # A directory that is there and that nothing here is in.
+    needed = [path.resolve() for path in _NEEDED]
+    place = next(
+        path for path in map(Path, _FREE) if not any(path in one.parents for one in needed)
+    )
+    mount("none", place, "tmpfs", data="mode=755,size=8g")
+    return place
+
+
+def new(
+    place: Path, kind: str, name: str, *options: str, size: int = SIZE, mkfs: tuple[str, ...] = ()
+) -> Mounted:
+    """Make a file system, and mount it.
+
+    Args:
+        place: where the image and the mount point go.
+        kind: of :data:`MKFS`.
+        name: of both.
+        options: of mount(8).
+        size: bytes of the image.
+        mkfs: further options of mkfs.
+
+    """
+    image = place / f"{name}.{kind}"
+    with image.open("wb") as file:
+        file.truncate(size)
+    subprocess.run([*MKFS[kind], *mkfs, image], check=True, stdout=subprocess.DEVNULL)
+    path = place / name
+    path.mkdir()
+    mounted = _mount(kind, path, image, options)
+    if (path / "lost+found").exists():
+        (path / "lost+found").rmdir()
+    return mounted
+
+
+def remove(mounted: Mounted) -> None:
+    """Make away with a file system, and all that a test has left mounted on it."""
+    assert mounted.image
+    for path in _mounts_below(mounted.path):
+        subprocess.run(["umount", "--lazy", path], check=True)
+    mounted.path.rmdir()
+    mounted.image.unlink()
+
+
+def turn_into_user(place: Path) -> None:
+    """Turn this process into an ordinary user's for good; it can run this Python all the same."""
+    for needed in _NEEDED:
+        _make_reachable(needed.resolve(), place)
+    home = place / "home"
+    home.mkdir()
+    os.chown(home, USER, USER)
+    os.environ.update(HOME=str(home), USER="duet", LOGNAME="duet", TMPDIR=str(home))
+    tempfile.tempdir = None
+    become(USER, ())
+
+
+def _mount(kind: str, path: Path, image: Path, options: tuple[str, ...]) -> Mounted:
+    joined = ",".join(("loop", *options))
+    subprocess.run(["mount", "-t", kind, "-o", joined, image, path], check=True)
+    source = subprocess.run(
+        ["findmnt", "-n", "-o", "SOURCE", "--mountpoint", path],
+        check=True, capture_output=True, text=True,
+    ).stdout.split()[0]  # fmt: skip
+    return Mounted(kind, path, source.split("[")[0], image)
+
+
+def _mounts_below(path: Path) -> list[str]:
+    """Return the mount points from a directory on, the last mounted first."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        name = line.split(" ")[4]
+        for character in " \t\n\\":
+            name = name.replace(f"\\{ord(character):03o}", character)
+        if Path(name) == path or path in Path(name).parents:
+            found.append(name)
+    return found[::-1]
+
+
+def _make_reachable(path: Path, place: Path) -> None:
+    """Let everybody walk to a directory, in the mounts of this process alone."""
+    for above in reversed(path.parents):
+        if not above.stat().st_mode & stat.S_IXOTH:
+            beside = Path(tempfile.mkdtemp(dir=place))
+            mount(str(path), beside, flags=MS_BIND | MS_REC)
+            mount("none", above, "tmpfs", data="mode=755")
+            path.mkdir(parents=True)
+            mount(str(beside), path, flags=MS_BIND | MS_REC)
+            return
