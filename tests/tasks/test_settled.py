@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""Once a file is settled, no write leaves its times as they were."""
+
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import places
+import pytest
+from places import Mounted
+from slowmemory import SlowMemory
+
+from pyduet.maintenance.files.settled import Settled, recheck, settle
+from pyduet.maintenance.files.statx import Status, status_of
+from pyduet.maintenance.frame.work import UnstableError
+
+PAGE = mmap.PAGESIZE
+
+
+@pytest.fixture
+def file(tree: Path) -> Iterator[tuple[int, mmap.mmap]]:
+    """A file, open for reading, and a mapping of its 16 pages, open for writing."""
+    path = tree / "file"
+    path.write_bytes(b"a" * 16 * PAGE)
+    fd, writable = os.open(path, os.O_RDONLY), os.open(path, os.O_RDWR)
+    with mmap.mmap(writable, 16 * PAGE) as mapping:
+        yield fd, mapping
+    os.close(fd)
+    os.close(writable)
+
+
+def times(fd: int) -> tuple[int, int, int]:
+    status = os.fstat(fd)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def settled(fd: int) -> Settled:
+    """Return what is told of a file when it has settled."""
+    while not (found := settle(fd)).is_settled:
+        assert found.error is None
+        time.sleep(found.wait)
+    return found
+
+
+def test_a_write_through_a_mapping_changes_the_times(file: tuple[int, mmap.mmap]) -> None:
+    fd, mapping = file
+    for number in range(20):
+        mapping[0] = number
+        before = times(fd)
+        mapping[1] = number
+        if times(fd) == before:
+            break  # the page was dirty, and stayed so
+    else:
+        pytest.fail("each write changed the times: there is nothing to be tested")
+    for number in range(20):
+        before = settled(fd).status
+        mapping[number] = 200 + number
+        assert times(fd) != (before.st_size, before.st_mtime_ns, before.st_ctime_ns)
+        with pytest.raises(UnstableError):
+            recheck(fd, before)
+
+
+def test_a_write_in_the_same_tick_is_not_missed(tree: Path) -> None:
+    fd = os.open(tree / "file", os.O_RDWR | os.O_CREAT)
+    believed = 0
+    for number in range(1000):
+        os.pwrite(fd, b"one%d" % number, 0)
+        if number % 100 == 50:
+            settled(fd)
+        found = settle(fd)
+        before = times(fd)
+        os.pwrite(fd, b"two", 0)
+        assert times(fd) != before or not found.is_settled
+        believed += found.is_settled
+    os.close(fd)
+    assert believed
+
+
+def test_what_is_dirty_after_it_was_read_is_not_believed(file: tuple[int, mmap.mmap]) -> None:
+    fd, mapping = file
+    before = settled(fd).status
+    assert recheck(fd, before)
+    mapping[0] = 1
+    # As a fault would that had set these times long ago.
+    assert not recheck(fd, status_of(fd))
+
+
+def test_a_clean_file_costs_nothing(file: tuple[int, mmap.mmap]) -> None:
+    fd, _ = file
+    before = settled(fd)
+    assert settle(fd) == before
+    assert recheck(fd, before.status)
+
+
+@pytest.mark.root
+def test_a_write_that_still_goes_on_is_waited_for(tree: Path) -> None:
+    old, new = b"a" * PAGE, b"z" * PAGE
+    path = tree / "file"
+    path.write_bytes(old * 8)
+    fd, writable = os.open(path, os.O_RDONLY), os.open(path, os.O_RDWR)
+    settled(fd)
+    looked: list[tuple[Status, bytes]] = []
+
+    def look() -> None:
+        found = settled(fd).status
+        looked.append((found, os.pread(fd, 8 * PAGE, 0)))
+        recheck(fd, found)
+
+    with SlowMemory(8) as memory:
+        writer = threading.Thread(target=memory.write_to, args=(writable,))
+        writer.start()
+        for page in range(4):
+            assert memory.wanted() == page
+            memory.give(page, new)
+        assert memory.wanted() == 4
+        time.sleep(0.3)  # the times are old by now, and half of the data is still to come
+        looker = threading.Thread(target=look)
+        looker.start()
+        looker.join(0.5)
+        for page in range(4, 8):
+            memory.give(page, new)
+        writer.join()
+        looker.join()
+    ((status, content),) = looked
+    assert content == new * 8
+    assert times(fd) == (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    os.close(fd)
+    os.close(writable)
+
+
+@pytest.mark.root
+def test_an_overlay_is_written_back(tree: Path) -> None:
+    for name in ("lower", "upper", "work", "over"):
+        (tree / name).mkdir()
+    (tree / "lower/file").write_bytes(b"a" * PAGE)
+    data = ",".join(f"{key}dir={tree / key}" for key in ("lower", "upper", "work"))
+    places.mount("none", tree / "over", "overlay", data=data)
+    writable = os.open(tree / "over/file", os.O_RDWR)
+    fd = os.open(tree / "over/file", os.O_RDONLY)
+    with mmap.mmap(writable, PAGE) as mapping:
+        for number in range(10):
+            mapping[0] = number
+            before = settled(fd).status
+            mapping[0] = 100
+            with pytest.raises(UnstableError):
+                recheck(fd, before)
+    os.close(fd)
+    os.close(writable)
+
+
+@pytest.mark.root
+def test_a_read_only_file_system(mounted: Mounted) -> None:
+    (mounted.path / "file").write_bytes(b"a")
+    mounted.unmount()
+    again = mounted.mount("ro")
+    fd = os.open(again.path / "file", os.O_RDONLY)
+    assert recheck(fd, settled(fd).status)
+    os.close(fd)
+
+
+@pytest.mark.root
+def test_times_of_whole_seconds(new_mount: Callable[..., Mounted]) -> None:
+    place = new_mount("ext4", mkfs=("-I", "128")).path
+    fd = os.open(place / "file", os.O_RDWR | os.O_CREAT)
+    for number in range(20):
+        os.pwrite(fd, b"one%d" % number, 0)
+        before = times(fd)
+        time.sleep(0.2)  # long after a tick
+        assert not settle(fd).is_settled
+        os.pwrite(fd, b"two", 0)
+        if times(fd) == before:
+            break
+    else:
+        pytest.fail("each write changed the times: there is nothing to be tested")
+    settled(fd)
+    before = times(fd)
+    os.pwrite(fd, b"three", 0)
+    assert times(fd) != before
+    os.close(fd)
+
+
+@pytest.mark.root
+def test_what_the_disk_does_not_take_is_not_believed(tmp_path: Path) -> None:
+    places.mount("none", tmp_path, "tmpfs", data="size=12m")
+    small = places.new(tmp_path, "ext4", "small", size=64 << 20)
+    fd = os.open(small.path / "file", os.O_RDWR | os.O_CREAT)
+    for offset in range(0, 32 << 20, 1 << 20):
+        os.pwrite(fd, os.urandom(1 << 20), offset)
+    found = settle(fd)
+    os.close(fd)
+    places.remove(small)
+    assert found.error is not None
+    assert not found.is_settled
