@@ -32,7 +32,7 @@ from pathlib import Path
 import ioctl_opt
 
 import pyduet
-from pyduet import Device, FileId, Item, Mask, State, Task, Tracker
+from pyduet import Device, FileId, Item, Mask, State, Tally, Task
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 LINES_PER_STEP = 9
@@ -156,7 +156,7 @@ class Watch:
         self.state: Task = device.register(root, Mask.EXISTS | Mask.MODIFIED)
         everything = Mask.ADDED | Mask.REMOVED | Mask.DIRTY | Mask.FLUSHED
         self.every: Task = device.register(root, everything)
-        self.tracker = Tracker()
+        self.tally = Tally(self.state.mask, pages=True)
         #: Pages per kind of event, as the event-based task was told.
         self.events: Counter[State] = Counter()
         self.items = 0
@@ -166,7 +166,7 @@ class Watch:
     def take(self, flood: Flood) -> bool:
         """Read both tasks once and print the first lines; False when nothing was pending."""
         items = self.state.read()
-        self.tracker.apply(items)
+        self.tally.apply(items)
         self.items += len(items)
         for item in items:
             if item.state & State.ADDED:
@@ -282,14 +282,14 @@ class Verdict:
 
 def compare(watch: Watch, files: list[Found]) -> Verdict:
     """Compare what the state-based task was told with mincore, file by file."""
-    task, tracker = watch.state.id, watch.tracker
+    task, tally = watch.state.id, watch.tally
     pages = agreed = 0
     differences = []
-    untold = {file: file for file in tracker.files()}
+    untold = {file: file for file in tally.cached_files()}
     for found in files:
         file = FileId(found.ino, found.generation, task)
         untold.pop(file, None)
-        told, true = tracker.cached(file), pyduet.cached_pages(found.path)
+        told, true = tally.cached(file), pyduet.cached_pages(found.path)
         pages += len(true)
         agreed += len(true & told)
         if told != true:
@@ -297,11 +297,11 @@ def compare(watch: Watch, files: list[Found]) -> Verdict:
                 f"{found.path}: cached but not told: {ranges(true - told)}; "
                 f"told but not cached: {ranges(told - true)}"
             )
-        if dirty := tracker.dirty(file):
+        if dirty := tally.dirty(file):
             differences.append(f"{found.path}: told dirty after sync: {ranges(dirty)}")
     for file in untold:
         differences.append(
-            f"{watch.name_of(file)}: no such file, told cached: {ranges(tracker.cached(file))}"
+            f"{watch.name_of(file)}: no such file, told cached: {ranges(tally.cached(file))}"
         )
     return Verdict(len(files), pages, agreed, differences)
 
@@ -330,9 +330,8 @@ def summary(screen: Screen, watch: Watch) -> None:
         screen.print(f"  {name} {watch.events[bit]:>10,} pages")
 
     screen.heading("Most cached")
-    ranking = sorted(watch.tracker.files(), key=lambda f: -len(watch.tracker.cached(f)))[:10]
-    for file in ranking:
-        cached = len(watch.tracker.cached(file))
+    for file, count in watch.tally.most_cached(10):
+        cached = count.cached
         name = watch.name_of(file)
         with contextlib.suppress(OSError):
             size = -(-os.stat(os.path.join(watch.state.path, name)).st_size // PAGE)

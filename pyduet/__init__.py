@@ -10,7 +10,7 @@ Example::
             print(task.path_of(item.file), item.index, item.pages, item.state)
 """
 
-from pyduet._driver.handle import NumberedTask
+from pyduet._driver.handle import TaskHandle
 from pyduet.batch import Batch
 from pyduet.device import DEFAULT_DEVICE, Device
 from pyduet.errors import (
@@ -28,13 +28,12 @@ from pyduet.errors import (
     UnsupportedFilesystemError,
 )
 from pyduet.events import FileId, Item, Mask, State
-from pyduet.identity import identity_of
-from pyduet.info import DropCounts, EventCounts, Info, NodeInfo, Table, TaskInfo
-from pyduet.mincore import cached_pages
+from pyduet.files import cached_pages, cached_ranges, generation_of, identity_of
+from pyduet.info import DriverInfo, DropCounts, EventCounts, NodeInfo, TableInfo, TaskInfo
 from pyduet.snapshot import PageRange, Residency, residency
 from pyduet.stream import Stream
+from pyduet.tally import FileCount, Tally
 from pyduet.task import Task
-from pyduet.tracker import Tracker
 
 __version__ = "0.1.0"
 
@@ -43,19 +42,19 @@ __all__ = [
     "AlreadyError",
     "Batch",
     "Device",
+    "DriverInfo",
     "DropCounts",
     "DuetError",
     "EventCounts",
+    "FileCount",
     "FileId",
     "InUseError",
     "IncompleteError",
-    "Info",
     "Item",
     "Mask",
     "NodeInfo",
     "NotDirectoryError",
     "NotLoadedError",
-    "NumberedTask",
     "OffError",
     "PageRange",
     "PathNotFoundError",
@@ -63,15 +62,18 @@ __all__ = [
     "Residency",
     "State",
     "Stream",
-    "Table",
+    "TableInfo",
+    "Tally",
     "Task",
     "TaskGoneError",
+    "TaskHandle",
     "TaskInfo",
     "TooManyTasksError",
-    "Tracker",
     "UnsupportedFilesystemError",
     "__version__",
     "cached_pages",
+    "cached_ranges",
+    "generation_of",
     "identity_of",
     "residency",
 ]

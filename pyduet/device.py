@@ -11,10 +11,10 @@ from typing import NamedTuple
 from pyduet._driver import abi, sysfs
 from pyduet._driver.descriptor import Descriptor
 from pyduet._driver.dump import dump_structures
-from pyduet._driver.handle import NumberedTask
+from pyduet._driver.handle import TaskHandle
 from pyduet.errors import Operation, error_for
 from pyduet.events import Mask
-from pyduet.info import Info, NodeInfo, Table, TaskInfo
+from pyduet.info import DriverInfo, NodeInfo, TableInfo, TaskInfo
 from pyduet.task import Task
 
 DEFAULT_DEVICE = "/dev/duet"
@@ -144,7 +144,7 @@ class Device(Descriptor):
         raw = dump_structures(self, abi.IOC_DUMP_TASKS, abi.TaskInfo, "the tasks")
         return [TaskInfo.of(task) for task in raw]
 
-    def task(self, task_id: int) -> NumberedTask:
+    def task(self, task_id: int) -> TaskHandle:
         """Return a task by its number, to look into it and to act on it.
 
         Any task of this process; those of others need CAP_SYS_ADMIN. Nothing
@@ -157,15 +157,15 @@ class Device(Descriptor):
             ValueError: the number is not within 1 to 255.
 
         """
-        return NumberedTask(self, task_id)
+        return TaskHandle(self, task_id)
 
-    def info(self) -> Info:
+    def info(self) -> DriverInfo:
         """Return how Duet is set, and counters."""
         request = abi.Info()
         self.ioctl(abi.IOC_INFO, request, Operation.INFO)
-        return Info.of(request)
+        return DriverInfo.of(request)
 
-    def table(self) -> Table:
+    def table(self) -> TableInfo:
         """Return the shape of the table of nodes; needs CAP_SYS_ADMIN.
 
         Raises:
@@ -174,7 +174,7 @@ class Device(Descriptor):
         """
         request = abi.Table()
         self.ioctl(abi.IOC_TABLE, request, Operation.LOOK, "the table")
-        return Table.of(request)
+        return TableInfo.of(request)
 
     def nodes(self, first: int = 0, end: int = 0) -> Iterator[NodeInfo]:
         """Yield what the nodes of some buckets say to each task; needs CAP_SYS_ADMIN.

@@ -30,7 +30,7 @@ class DropCounts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Info:
+class DriverInfo:
     """What there is, and how it is set (``struct duet_info``).
 
     Attributes:
@@ -170,7 +170,7 @@ class TaskInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TableInfo:
     """The hash table of nodes (``struct duet_table``).
 
     Attributes:

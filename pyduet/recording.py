@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self, TextIO
 
 from pyduet._driver import abi
-from pyduet._text.jsonable import build, plain
+from pyduet._text.jsonable import from_jsonable, to_jsonable
 from pyduet.batch import Batch
 from pyduet.errors import PathNotFoundError
 from pyduet.events import FileId, Mask, State
-from pyduet.info import Info, NodeInfo, Table, TaskInfo
+from pyduet.info import DriverInfo, NodeInfo, TableInfo, TaskInfo
 from pyduet.stream import MAX_ITEMS, Stream
 
 VERSION = 1
@@ -36,7 +36,7 @@ class RecordingError(ValueError):
 class Source(Protocol):
     """What can be looked into: a device, or a recording of one."""
 
-    def info(self) -> Info:
+    def info(self) -> DriverInfo:
         """Return how Duet is set, and counters."""
 
     def hooks(self) -> dict[str, str]:
@@ -45,7 +45,7 @@ class Source(Protocol):
     def tasks(self) -> list[TaskInfo]:
         """Return the registered tasks."""
 
-    def table(self) -> Table:
+    def table(self) -> TableInfo:
         """Return the shape of the table of nodes."""
 
     def nodes(self, first: int = 0, end: int = 0) -> Iterator[NodeInfo]:
@@ -65,10 +65,10 @@ class Sample:
 
     """
 
-    info: Info
+    info: DriverInfo
     hooks: dict[str, str]
     tasks: list[TaskInfo]
-    table: Table | None
+    table: TableInfo | None
     nodes: list[NodeInfo]
 
     @classmethod
@@ -131,7 +131,7 @@ class Recorder:
 
     def sample(self, source: Source) -> None:
         """Write the state of the driver."""
-        self._write({"t": self._now(), "sample": plain(Sample.of(source))})
+        self._write({"t": self._now(), "sample": to_jsonable(Sample.of(source))})
 
     def _now(self) -> float:
         return round(time.monotonic() - self._begin, 6)
@@ -251,23 +251,23 @@ class Recording:
             raise ValueError("it is something else of Duet's")
         if line["version"] != VERSION:
             raise ValueError(f"version {line['version']}; this library reads {VERSION}")
-        self.name = build(str, line["name"])
-        self.path = build(str, line["path"])
-        self.mask = build(Mask, line["mask"])
-        self.page_size = build(int, line["page_size"])
-        self.kernel = build(str, line["kernel"])
-        self.time = build(float, line["time"])
+        self.name = from_jsonable(str, line["name"])
+        self.path = from_jsonable(str, line["path"])
+        self.mask = from_jsonable(Mask, line["mask"])
+        self.page_size = from_jsonable(int, line["page_size"])
+        self.kernel = from_jsonable(str, line["kernel"])
+        self.time = from_jsonable(float, line["time"])
 
     def _line(self, line: dict[str, Any]) -> None:
-        when = build(float, line["t"])
+        when = from_jsonable(float, line["t"])
         if "items" in line:
             self.batches.append((when, Batch(b"".join(map(_packed, line["items"])))))
         elif "paths" in line:
             for ino, generation, task, path in line["paths"]:
                 if path is not None:
-                    self.paths[FileId(ino, generation, task)] = build(str, path)
+                    self.paths[FileId(ino, generation, task)] = from_jsonable(str, path)
         elif "sample" in line:
-            self.samples.append((when, build(Sample, line["sample"])))
+            self.samples.append((when, from_jsonable(Sample, line["sample"])))
 
 
 class ReplayedStream(Stream):
@@ -402,7 +402,7 @@ class ReplayedDevice:
             (one for when, one in reversed(self._samples) if when <= past), self._samples[0][1]
         )
 
-    def info(self) -> Info:
+    def info(self) -> DriverInfo:
         """Return how Duet was set, and counters."""
         return self.now().info
 
@@ -414,7 +414,7 @@ class ReplayedDevice:
         """Return the registered tasks."""
         return self.now().tasks
 
-    def table(self) -> Table:
+    def table(self) -> TableInfo:
         """Return the shape of the table of nodes; raises RecordingError where there is none."""
         table = self.now().table
         if table is None:
@@ -431,6 +431,6 @@ class ReplayedDevice:
 def _packed(item: list[Any]) -> bytes:
     ino, generation, task, index, pages, names = item
     try:
-        return abi.ITEM.pack(ino, generation, task, index, build(State, names), pages)
+        return abi.ITEM.pack(ino, generation, task, index, from_jsonable(State, names), pages)
     except Exception as error:  # struct.error is no ValueError
         raise ValueError(f"{item} is no item: {error}") from error

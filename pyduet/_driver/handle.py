@@ -10,7 +10,7 @@ from pyduet._driver.taskcalls import TaskCalls
 from pyduet.events import FileId
 
 
-class NumberedTask(TaskCalls):
+class TaskHandle(TaskCalls):
     """A task that is reached over the device; made by :meth:`Device.task`.
 
     It is looked into and acted on as a :class:`Task` is, but its items are for

@@ -13,7 +13,7 @@ from pyduet.events import Mask, State
 _Kind = TypeVar("_Kind")
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """Return a value as dictionaries, lists, strings and numbers.
 
     Masks and states become lists of names, a string that is no UTF-8 keeps its
@@ -27,18 +27,18 @@ def plain(value: Any) -> Any:
         return value.names
     if dataclasses.is_dataclass(value):
         names = (field.name for field in dataclasses.fields(value))
-        return {name: plain(getattr(value, name)) for name in names}
+        return {name: to_jsonable(getattr(value, name)) for name in names}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: plain(one) for name, one in value._asdict().items()}
+        return {name: to_jsonable(one) for name, one in value._asdict().items()}
     if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
+        return {key: to_jsonable(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [to_jsonable(one) for one in value]
     return value
 
 
-def build(kind: type[_Kind], data: Any) -> _Kind:
-    """Return the object that :func:`plain` made ``data`` of.
+def from_jsonable(kind: type[_Kind], data: Any) -> _Kind:
+    """Return the object that :func:`to_jsonable` made ``data`` of.
 
     Args:
         kind: its class: a frozen dataclass, a NamedTuple or an enum of flags

@@ -5,14 +5,14 @@ import argparse
 import sys
 from typing import Any
 
-from pyduet._text.jsonable import plain
+from pyduet._text.jsonable import to_jsonable
 from pyduet._text.names import printable, user_name
 from pyduet._text.numbers import age, plural, size
 from pyduet.admin.privilege import is_admin
 from pyduet.cli import arguments
 from pyduet.cli.text import print_grid, print_json
 from pyduet.device import Device
-from pyduet.info import DropCounts, Info, TaskInfo
+from pyduet.info import DriverInfo, DropCounts, TaskInfo
 
 #: What INFO tells only with CAP_SYS_ADMIN (docs/interface.md).
 _COUNTERS = ("bytes", "files", "nodes", "events", "drops")
@@ -80,7 +80,7 @@ def _status(options: argparse.Namespace) -> None:
     admin = is_admin()
     if options.json:
         hidden: dict[str, Any] = {} if admin else dict.fromkeys(_COUNTERS)
-        print_json({**plain(info), **hidden, "hooks": hooks, "version": module_version()})
+        print_json({**to_jsonable(info), **hidden, "hooks": hooks, "version": module_version()})
         return
     for name, value in _status_lines(info, hooks, admin=admin):
         print(f"{name:9}{value}")
@@ -95,7 +95,7 @@ def module_version() -> str | None:
         return None
 
 
-def _status_lines(info: Info, hooks: dict[str, str], *, admin: bool) -> list[tuple[str, str]]:
+def _status_lines(info: DriverInfo, hooks: dict[str, str], *, admin: bool) -> list[tuple[str, str]]:
     words: dict[str, list[str]] = {}
     for name, word in hooks.items():
         words.setdefault(word, []).append(name)

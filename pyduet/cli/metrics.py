@@ -10,7 +10,7 @@ from pyduet._text.names import user_name
 from pyduet.admin.privilege import is_admin
 from pyduet.device import Device
 from pyduet.errors import NotLoadedError
-from pyduet.info import Info, TaskInfo
+from pyduet.info import DriverInfo, TaskInfo
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -70,7 +70,7 @@ def _metrics(path: str) -> Iterator["Metric"]:
     yield from _of_tasks(tasks)
 
 
-def _of_info(info: Info) -> Iterator["Metric"]:
+def _of_info(info: DriverInfo) -> Iterator["Metric"]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     for name, words, value in (

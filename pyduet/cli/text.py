@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyduet._text.jsonable import plain
+from pyduet._text.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON, at once."""
-    print(json.dumps(plain(value)), flush=True)
+    print(json.dumps(to_jsonable(value)), flush=True)
 
 
 def console() -> "Console":

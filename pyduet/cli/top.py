@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyduet._text.names import printable
 from pyduet._text.numbers import plural, size
-from pyduet.census import Census, FileCount
 from pyduet.cli import arguments, source
 from pyduet.cli.text import console, grid, print_grid, print_json
 from pyduet.cli.watch import STATES, file_object
 from pyduet.events import FileId
 from pyduet.stream import Stream
+from pyduet.tally import FileCount, Tally
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,43 +55,43 @@ def _run(options: argparse.Namespace) -> None:
             _live(stream, options)
             return
         count = options.count or (None if options.json else 1)
-        for census, seconds in itertools.islice(_refreshes(stream, options.interval), count):
+        for tally, seconds in itertools.islice(_refreshes(stream, options.interval), count):
             rows = options.rows or 10
             if options.json:
-                print_json(_object(stream, census, seconds, rows))
+                print_json(_object(stream, tally, seconds, rows))
             else:
-                _print(stream, census, rows)
+                _print(stream, tally, rows)
 
 
-def _refreshes(stream: Stream, interval: float) -> Iterator[tuple[Census, float]]:
-    """Yield the census after each interval, and how long that was.
+def _refreshes(stream: Stream, interval: float) -> Iterator[tuple[Tally, float]]:
+    """Yield the tally after each interval, and how long that was.
 
     What is cached to begin with is no change.
     """
-    census = Census(stream.mask)
+    tally = Tally(stream.mask)
     if not stream.ended:
         for batch in stream.batches(timeout=0):
-            census.apply(batch)
-    census.begin_anew()
+            tally.apply(batch)
+    tally.begin_anew()
     while True:
         begin = time.monotonic()
         for batch in source.batches_for(stream, interval):
-            census.apply(batch)
-        yield census, time.monotonic() - begin
+            tally.apply(batch)
+        yield tally, time.monotonic() - begin
         if stream.ended:
             return
-        census.begin_anew()
+        tally.begin_anew()
 
 
-def _object(stream: Stream, census: Census, seconds: float, rows: int) -> dict[str, Any]:
+def _object(stream: Stream, tally: Tally, seconds: float, rows: int) -> dict[str, Any]:
     return {
         "time": round(time.time(), 6),
         "seconds": round(seconds, 6),
-        "files": len(census.files),
-        "cached": census.total.cached,
-        "dirty": census.total.dirty,
-        "most_cached": [file_object(stream, *one) for one in census.most_cached(rows)],
-        "most_changing": [file_object(stream, *one) for one in census.most_changing(rows)],
+        "files": len(tally.files),
+        "cached": tally.total.cached,
+        "dirty": tally.total.dirty,
+        "most_cached": [file_object(stream, *one) for one in tally.most_cached(rows)],
+        "most_changing": [file_object(stream, *one) for one in tally.most_changing(rows)],
     }
 
 
@@ -109,21 +109,21 @@ def _name(stream: Stream, file: FileId) -> str:
     return f"({file})" if path is None else printable(path)
 
 
-def _summary(stream: Stream, census: Census) -> str:
-    total = census.total
-    lost = f"; {plural(census.overflows, 'overflow')}: not exact" if census.overflows else ""
+def _summary(stream: Stream, tally: Tally) -> str:
+    total = tally.total
+    lost = f"; {plural(tally.overflows, 'overflow')}: not exact" if tally.overflows else ""
     return (
         f"{stream.path}: {plural(total.cached, 'page')} ({size(total.cached * mmap.PAGESIZE)}) "
-        f"of {plural(len(census.files), 'file')} cached, {total.dirty:,} dirty{lost}"
+        f"of {plural(len(tally.files), 'file')} cached, {total.dirty:,} dirty{lost}"
     )
 
 
-def _print(stream: Stream, census: Census, rows: int) -> None:
-    print(_summary(stream, census))
+def _print(stream: Stream, tally: Tally, rows: int) -> None:
+    print(_summary(stream, tally))
     print()
-    print_grid(_CACHED, [_cached(stream, *one) for one in census.most_cached(rows)], ">><")
+    print_grid(_CACHED, [_cached(stream, *one) for one in tally.most_cached(rows)], ">><")
     print()
-    changing = [_changing(stream, *one) for one in census.most_changing(rows)]
+    changing = [_changing(stream, *one) for one in tally.most_changing(rows)]
     print_grid(_CHANGING, changing, ">>>><")
 
 
@@ -134,19 +134,19 @@ def _live(stream: Stream, options: argparse.Namespace) -> None:
 
     terminal = console()
 
-    def picture(census: Census) -> "RenderableType":
+    def picture(tally: Tally) -> "RenderableType":
         rows = options.rows or max(2, (terminal.height - 6) // 2)
-        cached = [_cached(stream, *one) for one in census.most_cached(rows)]
-        changing = [_changing(stream, *one) for one in census.most_changing(rows)]
+        cached = [_cached(stream, *one) for one in tally.most_cached(rows)]
+        changing = [_changing(stream, *one) for one in tally.most_changing(rows)]
         return Group(
-            Text(_summary(stream, census)),
+            Text(_summary(stream, tally)),
             Text(),
             grid(_CACHED, cached, ">><"),
             Text(),
             grid(_CHANGING, changing, ">>>><"),
         )
 
-    with Live(picture(Census(stream.mask)), console=terminal, auto_refresh=False) as live:
+    with Live(picture(Tally(stream.mask)), console=terminal, auto_refresh=False) as live:
         refreshes = _refreshes(stream, options.interval)
-        for census, _ in itertools.islice(refreshes, options.count):
-            live.update(picture(census), refresh=True)
+        for tally, _ in itertools.islice(refreshes, options.count):
+            live.update(picture(tally), refresh=True)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pyduet._text.names import printable
 from pyduet._text.numbers import plural
-from pyduet.census import Census, FileCount
 from pyduet.cli import arguments, source
 from pyduet.cli.text import console, grid, print_grid, print_json
 from pyduet.events import FileId, Item, Mask, State
 from pyduet.stream import Stream
+from pyduet.tally import FileCount, Tally
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -149,16 +149,16 @@ def _file_cells(stream: Stream, file: FileId, one: FileCount) -> list[str]:
 
 def _sums(stream: Stream, options: argparse.Namespace) -> None:
     """Add up until the end, or Ctrl-C, and print then."""
-    census = Census(stream.mask)
+    tally = Tally(stream.mask)
     interrupted = None
     try:
         for batch in stream.batches(options.timeout):
-            census.apply(batch)
-            if options.count is not None and census.items >= options.count:
+            tally.apply(batch)
+            if options.count is not None and tally.items >= options.count:
                 break
     except KeyboardInterrupt as error:
         interrupted = error
-    found = census.most_changing(len(census.files))
+    found = tally.most_changing(len(tally.files))
     if options.json:
         for file, one in found:
             print_json(file_object(stream, file, one))
@@ -172,7 +172,7 @@ def _live(stream: Stream, options: argparse.Namespace) -> None:
     from rich.live import Live
 
     terminal = console()
-    census = Census(stream.mask)
+    tally = Tally(stream.mask)
     recent: deque[list[str]] = deque(maxlen=500)
     begin = last = time.monotonic()
 
@@ -182,14 +182,14 @@ def _live(stream: Stream, options: argparse.Namespace) -> None:
 
         room = max(3, terminal.height - 4)
         if options.by_file:
-            rows = [_file_cells(stream, *one) for one in census.most_changing(room)]
+            rows = [_file_cells(stream, *one) for one in tally.most_changing(room)]
             table = grid(_FILE_HEADERS, rows, ">>>>>><")
         else:
             table = grid(("time", "state", "pages", "file"), list(recent)[-room:], "<<><")
-        return Group(table, Text(_summary(stream, census, time.monotonic() - begin)))
+        return Group(table, Text(_summary(stream, tally, time.monotonic() - begin)))
 
     def enough() -> bool:
-        if options.count is not None and census.items >= options.count:
+        if options.count is not None and tally.items >= options.count:
             return True
         quiet = time.monotonic() - last
         return stream.ended or (options.timeout is not None and quiet >= options.timeout)
@@ -198,21 +198,21 @@ def _live(stream: Stream, options: argparse.Namespace) -> None:
         while not enough():
             for batch in source.batches_for(stream, _FRAME):
                 last = time.monotonic()
-                census.apply(batch)
+                tally.apply(batch)
                 if not options.by_file:
                     recent.extend(_cells(stream, item, widths=False) for item in batch)
             live.update(picture(), refresh=True)
 
 
-def _summary(stream: Stream, census: Census, seconds: float) -> str:
-    total = census.total
+def _summary(stream: Stream, tally: Tally, seconds: float) -> str:
+    total = tally.total
     words = [
-        f"{stream.path}: {seconds:.0f} s, {plural(len(census.files), 'file')}",
+        f"{stream.path}: {seconds:.0f} s, {plural(len(tally.files), 'file')}",
         f"added {total.added:,}, removed {total.removed:,}",
         f"dirtied {total.dirtied:,}, flushed {total.flushed:,} pages",
     ]
     if stream.mask & Mask.EXISTS:
         words.append(f"{total.cached:,} cached")
-    if census.overflows:
-        words.append(f"{plural(census.overflows, 'overflow')}: not all was told")
+    if tally.overflows:
+        words.append(f"{plural(tally.overflows, 'overflow')}: not all was told")
     return ", ".join(words)

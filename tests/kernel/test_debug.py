@@ -22,7 +22,7 @@ from test_life import file_system
 from truth import fill, identity
 
 from pyduet import Device, FileId, Mask
-from pyduet._text.jsonable import plain
+from pyduet._text.jsonable import to_jsonable
 from pyduet.cli import main
 from pyduet.cli.shell import shell as _shell  # noqa: F401 -- another user cannot import it
 from pyduet.cli.shell.grammar import COMMANDS
@@ -125,7 +125,7 @@ def test_every_command(device: Device, place: Path) -> None:
         for row, task in zip(listed, tasks, strict=True):
             assert row.pop("own") is True
             assert row.pop("age") < task.age
-            assert row == {key: value for key, value in plain(task).items() if key != "age"}
+            assert row == {key: value for key, value in to_jsonable(task).items() if key != "age"}
             assert task.pid == shell.pid
         assert [task.name for task in tasks] == ["duet debug", "two", "the third"]
         assert [task.mask for task in tasks] == [STATES, Mask.ADDED | Mask.DIRTY, Mask.EXISTS]
@@ -179,9 +179,9 @@ def test_every_command(device: Device, place: Path) -> None:
         shell.ask("read", 1)
         assert shell.ask("rescan", 2) == {"id": 2}
         assert rows_of(shell.ask("read", 2)) == pages
-        assert shell.ask("table") == plain(device.table())
+        assert shell.ask("table") == to_jsonable(device.table())
         nodes = shell.ask("table", 0)
-        assert nodes == [plain(node) for node in device.nodes()]
+        assert nodes == [to_jsonable(node) for node in device.nodes()]
         first = nodes[0]["bucket"]
         assert shell.ask("table", first, first + 1) == [
             row for row in nodes if row["bucket"] == first
@@ -195,7 +195,7 @@ def test_every_command(device: Device, place: Path) -> None:
         assert cached == {
             (os.stat(path).st_ino, page) for path, page, _ in pages if path != str(paths[2])
         }  # a task knows nothing of a file that it marked done
-        assert shell.ask("info") == plain(device.info())
+        assert shell.ask("info") == to_jsonable(device.info())
         assert shell.ask("hooks") == device.hooks()
         assert shell.ask("deregister", 2) == {"id": 2}
         assert [task.id for task in device.tasks()] == [1, 3]

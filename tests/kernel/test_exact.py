@@ -307,8 +307,8 @@ def test_registration_races_with_writes(watch: Register, place: Path, journal: J
         for mask, one in watches:
             file = one.file_id(path)
             if mask == EVENTS:
-                assert one.tracker.cached(file) == truth.cached
-            assert one.tracker.dirty(file) == truth.dirty
+                assert one.tally.cached(file) == truth.cached
+            assert one.tally.dirty(file) == truth.dirty
     # From here on they are told what happens, and nothing twice.
     ledger = Ledger(journal, place / "tree", watches)
     os.sync()
@@ -348,7 +348,7 @@ def test_reclaim(watch: Register, place: Path) -> None:
             group.rmdir()
         subprocess.run(["umount", cgroups], check=True)
     one.read()
-    assert 0 < len(one.tracker.cached(one.file_id(path))) < 2 * limit // PAGE
+    assert 0 < len(one.tally.cached(one.file_id(path))) < 2 * limit // PAGE
     os.sync()
     assert one.disagreements(place / "tree") == []
 
@@ -367,7 +367,7 @@ def test_deleted_files_leave_nothing(watch: Register, place: Path) -> None:
         return counter("files") == counter("nodes") == 0
 
     assert eventually(freed)
-    assert one.tracker.files() == []
+    assert one.tally.cached_files() == []
 
 
 @pytest.mark.fs("ext4", "xfs")
@@ -403,7 +403,7 @@ def test_inode_numbers_are_never_reused(watch: Register, place: Path) -> None:
         path.unlink()
     assert len({ino for ino, _ in files}) == 30
     assert one.disagreements(place / "tree") == []
-    assert one.tracker.files() == []
+    assert one.tally.cached_files() == []
 
 
 @pytest.mark.parametrize(

@@ -301,6 +301,6 @@ def test_table_spreads_and_is_small(watch: Register, place: Path) -> None:
     for i in range(4000):
         (place / f"tree/{i}").write_bytes(b"x")
     one.read()
-    assert len(one.tracker.files()) == counter("files") == counter("nodes") == 4000
+    assert len(one.tally.cached_files()) == counter("files") == counter("nodes") == 4000
     assert 1 <= counter("longest_chain") <= 8
     assert counter("bytes") < 4000 * 1024

@@ -235,10 +235,10 @@ def assert_truth(watch: Watch, tree: Path, mask: Mask) -> None:
         ]
 
     def cached(path: Path) -> AbstractSet[int]:
-        return watch.tracker.cached(watch.file_id(path))
+        return watch.tally.cached(watch.file_id(path))
 
     def dirty(path: Path) -> AbstractSet[int]:
-        return watch.tracker.dirty(watch.file_id(path))
+        return watch.tally.dirty(watch.file_id(path))
 
     # Write-back goes on meanwhile: a difference counts if no news explains it.
     while wrong() and watch.read():
@@ -328,7 +328,7 @@ def test_a_state_based_task_over_the_limit_of_all(device: Device, place: Path) -
 
     watch.task.rescan()
     assert watch.disagreements(place / "tree") == []
-    assert len(watch.tracker.files()) == 100
+    assert len(watch.tally.cached_files()) == 100
     watch.task.close()
 
 
@@ -341,7 +341,7 @@ def test_a_state_based_task_helps_itself(device: Device, place: Path) -> None:
     assert device.tasks()[0].drops.limit > 0
     assert overflows(watch.read()) == []
     assert watch.disagreements(place / "tree") == []
-    assert len(watch.tracker.files()) == 60
+    assert len(watch.tally.cached_files()) == 60
     watch.task.close()
 
 
@@ -359,7 +359,7 @@ def test_room_that_comes_back_when_files_are_deleted(device: Device, place: Path
         watch.task.rescan()
         assert overflows(watch.read()) == []
         assert watch.disagreements(place / "tree") == []
-        assert len(watch.tracker.files()) == 10
+        assert len(watch.tally.cached_files()) == 10
     watch.task.close()
 
 

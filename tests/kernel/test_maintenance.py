@@ -30,6 +30,7 @@ from ordinary import ANNA, as_user, device_for_group, register_as
 from truth import drop_caches
 
 from pyduet import Device, FileId, Mask, cached_pages, identity_of
+from pyduet.files import cached_ranges
 from pyduet.maintenance import Frame, Ledger, Maintenance, Options, Progress, Reading, Trouble
 from pyduet.maintenance.files.extents import Flag, extents
 from pyduet.maintenance.frame.frame import pace
@@ -40,7 +41,6 @@ from pyduet.maintenance.tasks import defrag
 from pyduet.maintenance.tasks.backup import Backup
 from pyduet.maintenance.tasks.defrag import Defrag
 from pyduet.maintenance.tasks.scrub import Scrub
-from pyduet.mincore import cached_ranges
 
 PAGE = os.sysconf("SC_PAGESIZE")
 CALM = Options(idle=False, give_way=False)

@@ -74,10 +74,10 @@ def test_rename_tells_what_is_dirty(watch: Register, place: Path) -> None:
     inside = place / "tree/file"
     path.rename(inside)
     assert one.disagreements(place / "tree") == []
-    assert 1 in one.tracker.dirty(one.file_id(inside))
+    assert 1 in one.tally.dirty(one.file_id(inside))
     inside.rename(path)
     one.read()
-    assert one.tracker.files() == []
+    assert one.tally.cached_files() == []
 
 
 @BOTH
@@ -191,7 +191,7 @@ def test_file_without_a_name_gets_one(watch: Register, place: Path) -> None:
         os.close(fd)
     os.sync()
     assert one.disagreements(place / "tree") == []
-    assert one.tracker.cached(one.file_id(place / "tree/given")) == {0, 1, 2}
+    assert one.tally.cached(one.file_id(place / "tree/given")) == {0, 1, 2}
 
 
 # ---- what was evicted and comes back ----
@@ -208,7 +208,7 @@ def test_reborn_through_another_name(watch: Register, place: Path) -> None:
     read_page(place / "out/name", 2)
     read_page(inside, 3)
     assert one.disagreements(place / "tree") == []
-    assert one.tracker.cached(one.file_id(inside)) == {2, 3}
+    assert one.tally.cached(one.file_id(inside)) == {2, 3}
     removed = pages(4, ADDED | REMOVED)
     assert events.news(inside) == removed
 
@@ -222,7 +222,7 @@ def test_reborn_after_it_was_outside(watch: Register, place: Path) -> None:
     read_page(outside, 1)
     outside.rename(inside)
     assert one.disagreements(place / "tree") == []
-    assert one.tracker.cached(one.file_id(inside)) == {1}
+    assert one.tally.cached(one.file_id(inside)) == {1}
 
 
 def test_name_that_nobody_has_seen(watch: Register, place: Path) -> None:
@@ -231,7 +231,7 @@ def test_name_that_nobody_has_seen(watch: Register, place: Path) -> None:
     drop_caches(2)
     one = watch(place / "tree")
     assert one.disagreements(place / "tree") == []
-    assert len(one.tracker.cached(one.file_id(path))) == 3
+    assert len(one.tally.cached(one.file_id(path))) == 3
 
 
 @BOTH
@@ -483,7 +483,7 @@ def test_registration_races_with_renames(watch: Register, place: Path) -> None:
         watches = []
         for _ in range(4):
             one = watch(place / "tree")
-            one.tracker.apply(one.task.read())  # once: there is always more
+            one.tally.apply(one.task.read())  # once: there is always more
             watches.append(one)
     finally:
         os.kill(pid, signal.SIGKILL)

@@ -14,7 +14,7 @@ from ordinary import ANNA, BERT, as_user, device_for_group, in_child, register_a
 from raw import errno_of
 from truth import Watch, drop_caches, fill, identity
 
-from pyduet import Device, FileId, Item, NumberedTask, PathNotFoundError, Task, identity_of
+from pyduet import Device, FileId, Item, PathNotFoundError, Task, TaskHandle, identity_of
 
 
 def file_of(task: Task, path: Path) -> FileId:
@@ -36,7 +36,7 @@ def test_it_says_and_does_the_same(device: Device, place: Path, where: object) -
     def ask() -> tuple[object, ...]:
         with Device() as own:
             task = own.task(one.id)
-            assert isinstance(task, NumberedTask)
+            assert isinstance(task, TaskHandle)
             pending = list(task.pending())
             task.mark_many(files[:2] + many)
             task.mark_done(files[2])

@@ -180,7 +180,7 @@ def test_names_come_and_go_while_they_are_read(watch: Register, place: Path) -> 
     try:
         for _ in range(40):
             for file, (here, there) in named.items():
-                one.tracker.apply(one.task.read(64))
+                one.tally.apply(one.task.read(64))
                 # Between two names its directory may have neither.
                 with contextlib.suppress(PathNotFoundError):
                     path = one.task.path_of(file, max_age=0)

@@ -483,7 +483,7 @@ def test_a_file_that_becomes_ones_own(device: Device, place: Path, how: str, mas
     news = watch.news(path)
     assert State.ADDED | State.DIRTY in news[3]
     if mask == STATES:
-        assert watch.tracker.cached(watch.file_id(path)) == {0, 1, 2, 3}
+        assert watch.tally.cached(watch.file_id(path)) == {0, 1, 2, 3}
     watch.task.close()
 
 

@@ -62,9 +62,9 @@ def test_it_is_what_is_cached(device: Device, place: Path, *, ranges: bool) -> N
         watch = snapshot(device, tree, ranges=ranges)
         assert watch.disagreements(tree) == []
         file = watch.file_id(Path(f"/proc/self/fd/{unlinked.fileno()}"))
-        assert watch.tracker.dirty(file) == set(range(5))
-    assert watch.tracker.cached(watch.file_id(tree / "parts")) >= set(range(0, 70, 2))
-    assert not watch.tracker.cached(watch.file_id(out / "left"))
+        assert watch.tally.dirty(file) == set(range(5))
+    assert watch.tally.cached(watch.file_id(tree / "parts")) >= set(range(0, 70, 2))
+    assert not watch.tally.cached(watch.file_id(out / "left"))
     watch.task.close()
 
 
@@ -212,7 +212,7 @@ def test_beside_others(device: Device, place: Path) -> None:
     other = Watch(device.register(place / "tree", STATES))
     other.read()
     watch = snapshot(device, place / "tree")
-    assert watch.tracker.cached(watch.file_id(path)) == {0, 1, 2}
+    assert watch.tally.cached(watch.file_id(path)) == {0, 1, 2}
     assert other.read() == []
     read_page(fill(place / "tree/new", 1), 0)
     assert {item.file[:2] for item in other.read()} == {identity(place / "tree/new")}

@@ -148,7 +148,7 @@ def test_watched_subvolume_is_deleted(watch: Register, place: Path) -> None:
     def all_gone() -> bool:
         drop_caches()
         one.read()
-        return not one.tracker.files()
+        return not one.tally.cached_files()
 
     assert eventually(all_gone)
     subvolume("create", place / "own")

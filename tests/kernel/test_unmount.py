@@ -173,4 +173,4 @@ def test_read_only_and_back(watch: Register, disk: Disk) -> None:
     assert one.disagreements(disk.tree) == []
     sync_file(path)
     assert one.disagreements(disk.tree) == []
-    assert one.tracker.cached(one.file_id(path)) == {1, 2, 3}
+    assert one.tally.cached(one.file_id(path)) == {1, 2, 3}

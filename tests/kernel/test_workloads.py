@@ -206,10 +206,10 @@ def test_states(watch: Register, place: Path, step: Step) -> None:
         exists, modified = alone
         for name in ("a", "b"):
             if (path := place / "tree" / name).exists():
-                cached = one.tracker.cached(one.file_id(path))
-                dirty = one.tracker.dirty(one.file_id(path))
-                assert exists.tracker.cached(exists.file_id(path)) == cached
-                assert modified.tracker.dirty(modified.file_id(path)) == dirty
+                cached = one.tally.cached(one.file_id(path))
+                dirty = one.tally.dirty(one.file_id(path))
+                assert exists.tally.cached(exists.file_id(path)) == cached
+                assert modified.tally.dirty(modified.file_id(path)) == dirty
         for where in ("tree", "out"):
             refill(place / where)
 

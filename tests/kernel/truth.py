@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyduet import FileId, Item, State, Task, TaskGoneError
-from pyduet.tracker import Tracker
+from pyduet.tally import Tally
 
 PAGE = mmap.PAGESIZE
 #: FS_IOC_GETVERSION of linux/fs.h: the inode generation.
@@ -244,7 +244,7 @@ class Watch:
     def __init__(self, task: Task) -> None:
         """Take over a task that was just registered."""
         self.task = task
-        self.tracker = Tracker()
+        self.tally = Tally(task.mask, pages=True)
 
     def read(self) -> list[Item]:
         """Return what is pending and remember it."""
@@ -255,7 +255,7 @@ class Watch:
         except TaskGoneError:
             if not items:
                 raise
-        self.tracker.apply(items)
+        self.tally.apply(items)
         return items
 
     def all_news(self) -> dict[tuple[tuple[int, int], int], State]:
@@ -329,9 +329,9 @@ class Watch:
                     files[self.file_id(path)] = path
         unlinked = self._unlinked(tree)
         self.read()  # opening a file may tell the driver a name that it did not know
-        files |= {file: path for file, path in unlinked.items() if self.tracker.cached(file)}
+        files |= {file: path for file, path in unlinked.items() if self.tally.cached(file)}
         for file, path in files.items():
-            cached, dirty = self.tracker.cached(file), self.tracker.dirty(file)
+            cached, dirty = self.tally.cached(file), self.tally.dirty(file)
             truth = truth_of(path, cached)
             wrong += _compare(path, "cached", cached, truth.cached)
             wrong += _compare(path, "dirty", dirty - truth.unsure, truth.dirty - truth.unsure)
@@ -342,9 +342,9 @@ class Watch:
                 path, "flags", dirty & flags.keys(), {p for p, f in flags.items() if f.dirty}
             )
         return wrong, [
-            f"{file} is not in the tree, told {sorted(self.tracker.cached(file))}"
-            for file in self.tracker.files()
-            if file not in files and self.tracker.cached(file)
+            f"{file} is not in the tree, told {sorted(self.tally.cached(file))}"
+            for file in self.tally.cached_files()
+            if file not in files and self.tally.cached(file)
         ]
 
 

@@ -12,7 +12,7 @@ from duet_tui.replay import Replay
 from duet_tui.view import View
 from pilot import FIRST_LIGHT
 
-from pyduet import NodeInfo, Table
+from pyduet import NodeInfo, TableInfo
 from pyduet.info import EventCounts
 
 _NOTHING = EventCounts(0, 0, 0, 0)
@@ -43,9 +43,9 @@ class Large(Replay):
         assert view.info is not None
         return dataclasses.replace(view, info=dataclasses.replace(view.info, nodes=self.count))
 
-    def table(self) -> Table:
+    def table(self) -> TableInfo:
         chains = [self.lengths.count(length) for length in range(16)]
-        return Table(self.buckets, self.count, 3, tuple(chains))
+        return TableInfo(self.buckets, self.count, 3, tuple(chains))
 
     def nodes(self, first: int = 0, end: int = 0) -> Iterator[NodeInfo]:
         self.calls.append((first, end))

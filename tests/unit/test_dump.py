@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from pyduet import Info, Mask, NodeInfo, Table, TaskInfo
+from pyduet import DriverInfo, Mask, NodeInfo, TableInfo, TaskInfo
 from pyduet._driver import abi, dump
 from pyduet._driver.descriptor import Descriptor
 
@@ -75,7 +75,9 @@ def test_a_task_becomes_an_object() -> None:
 
 
 def test_the_settings_become_an_object() -> None:
-    info = Info.of(abi.Info(on=1, max_tasks=8, hooks_found=0b1111, hooks_alive=0b1001, limit=7))
+    info = DriverInfo.of(
+        abi.Info(on=1, max_tasks=8, hooks_found=0b1111, hooks_alive=0b1001, limit=7)
+    )
     assert info.on is True
     assert info.hooks_found == Mask.ADDED | Mask.REMOVED | Mask.DIRTY | Mask.FLUSHED
     assert info.hooks_alive == Mask.ADDED | Mask.FLUSHED
@@ -90,15 +92,15 @@ def test_every_field_of_a_structure_is_told() -> None:
         abi.Table: {"flags", "reserved"},
         abi.NodeInfo: {"gen", "idx", "tid"},
     }
-    for raw, kind in zip(renamed, (Info, TaskInfo, Table, NodeInfo), strict=True):
+    for raw, kind in zip(renamed, (DriverInfo, TaskInfo, TableInfo, NodeInfo), strict=True):
         names = {field[0] for field in raw._fields_} - renamed[raw]
         assert names <= set(kind.__slots__), kind
 
 
 def test_the_objects_are_frozen() -> None:
     for value in (
-        Info.of(abi.Info()), TaskInfo.of(abi.TaskInfo()),
-        Table.of(abi.Table()), NodeInfo.of(abi.NodeInfo()),
+        DriverInfo.of(abi.Info()), TaskInfo.of(abi.TaskInfo()),
+        TableInfo.of(abi.Table()), NodeInfo.of(abi.NodeInfo()),
     ):  # fmt: skip
         with pytest.raises(AttributeError):
             setattr(value, type(value).__slots__[0], 1)

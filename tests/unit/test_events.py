@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Decoding and merging, and adding items up."""
+"""Decoding and merging."""
 
 import itertools
 import random
 
 import pytest
 
-from pyduet import FileId, Item, State, Tracker
+from pyduet import FileId, Item, State
 from pyduet._driver import abi
 from pyduet.events import decode
 
@@ -129,12 +129,6 @@ def test_an_overflow_is_alone_in_its_state() -> None:
         list(decode(data))
 
 
-def test_the_tracker_takes_an_overflow_for_no_news() -> None:
-    tracker = Tracker()
-    tracker.apply([Item(ONE, 0, 2, State.ADDED), Item(ONE, 0, 0, State.OVERFLOW)])
-    assert tracker.cached(ONE) == {0, 1}
-
-
 def test_items_are_frozen() -> None:
     item = Item(ONE, 0, 1, State.ADDED)
     with pytest.raises(AttributeError):
@@ -144,72 +138,3 @@ def test_items_are_frozen() -> None:
 def test_names_of_a_state() -> None:
     assert (State.ADDED | State.DIRTY).names == ["added", "dirty"]
     assert State(0).names == []
-
-
-def test_tracker_follows_a_file_through_its_life() -> None:
-    tracker = Tracker()
-    tracker.apply([Item(ONE, 0, 4, State.ADDED)])
-    assert tracker.cached(ONE) == {0, 1, 2, 3}
-    assert tracker.dirty(ONE) == set()
-    tracker.apply([Item(ONE, 2, 3, State.ADDED | State.DIRTY)])
-    assert tracker.cached(ONE) == {0, 1, 2, 3, 4}
-    assert tracker.dirty(ONE) == {2, 3, 4}
-    tracker.apply([Item(ONE, 2, 2, State.FLUSHED)])
-    assert tracker.dirty(ONE) == {4}
-    assert tracker.cached(ONE) == {0, 1, 2, 3, 4}
-    tracker.apply([Item(ONE, 3, 2, State.REMOVED)])
-    assert tracker.cached(ONE) == {0, 1, 2}
-    assert tracker.dirty(ONE) == set(), "what is not cached is not dirty"
-    tracker.apply([Item(ONE, 0, 10, State.REMOVED)])
-    assert tracker.files() == []
-
-
-def test_tracker_tells_generations_apart() -> None:
-    tracker = Tracker()
-    tracker.apply([Item(ONE, 0, 1, State.ADDED), Item(OTHERS[1], 7, 1, State.ADDED)])
-    tracker.apply([Item(ONE, 0, 1, State.REMOVED)])
-    assert tracker.files() == [OTHERS[1]]
-
-
-def test_tracker_takes_a_page_far_out() -> None:
-    tracker = Tracker()
-    tracker.apply([Item(ONE, 2**51, 1, State.ADDED)])
-    assert tracker.cached(ONE) == {2**51}
-
-
-def test_tracker_forgets_what_it_never_knew() -> None:
-    tracker = Tracker()
-    tracker.apply([Item(ONE, 0, 2, State.REMOVED | State.FLUSHED)])
-    assert tracker.files() == []
-    assert tracker.cached(ONE) == set()
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_tracker_agrees_with_page_by_page(seed: int) -> None:
-    dice = random.Random(seed)
-    tracker, cached, dirty = Tracker(), set(), set()
-    for _ in range(200):
-        first, pages = dice.randrange(40), dice.randrange(1, 8)
-        state = dice.choice(
-            [
-                State.ADDED,
-                State.ADDED | State.DIRTY,
-                State.DIRTY,
-                State.FLUSHED,
-                State.REMOVED,
-                State.REMOVED | State.FLUSHED,
-            ]
-        )
-        tracker.apply([Item(ONE, first, pages, state)])
-        for page in range(first, first + pages):
-            if State.ADDED in state:
-                cached.add(page)
-            if State.DIRTY in state:
-                dirty.add(page)
-            if State.REMOVED in state:
-                cached.discard(page)
-                dirty.discard(page)
-            if State.FLUSHED in state:
-                dirty.discard(page)
-        assert tracker.cached(ONE) == cached
-        assert tracker.dirty(ONE) == dirty

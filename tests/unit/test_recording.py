@@ -15,8 +15,18 @@ import pytest
 import schema
 from asleep import wait_until_asleep
 
-from pyduet import FileId, Info, Mask, NodeInfo, PathNotFoundError, State, Table, TaskInfo, Tracker
-from pyduet._text.jsonable import build, plain
+from pyduet import (
+    DriverInfo,
+    FileId,
+    Mask,
+    NodeInfo,
+    PathNotFoundError,
+    State,
+    TableInfo,
+    Tally,
+    TaskInfo,
+)
+from pyduet._text.jsonable import from_jsonable, to_jsonable
 from pyduet.recording import (
     RecordedStream,
     Recorder,
@@ -46,9 +56,9 @@ def test_what_it_tells() -> None:
     """At its end the sums are what make_recording.py did."""
     assert (RECORDING.name, RECORDING.path) == ("recorded", "/mnt/duet/library")
     assert RECORDING.mask == Mask.EXISTS | Mask.MODIFIED
-    stream, tracker = ReplayedStream(RECORDING, speed=0), Tracker()
-    tracker.apply(stream.events())
-    cached = {stream.path_of(file): len(tracker.cached(file)) for file in tracker.files()}
+    stream, tally = ReplayedStream(RECORDING, speed=0), Tally(RECORDING.mask, pages=True)
+    tally.apply(stream.events())
+    cached = {stream.path_of(file): len(tally.cached(file)) for file in tally.cached_files()}
     assert cached == {
         "/mnt/duet/library/novels/0.txt": 1,
         "/mnt/duet/library/novels/1.txt": 2,
@@ -58,7 +68,7 @@ def test_what_it_tells() -> None:
         "/mnt/duet/library/maps/5.txt": 2,
         "/mnt/duet/library/ünïcode/2.txt": 10,
     }
-    dirty = {stream.path_of(file): tracker.dirty(file) for file in tracker.files()}
+    dirty = {stream.path_of(file): tally.dirty(file) for file in tally.cached_files()}
     assert dirty["/mnt/duet/library/maps/5.txt"] == set()
     assert dirty["/mnt/duet/library/ünïcode/2.txt"] == set(range(5, 15))
 
@@ -186,10 +196,10 @@ def test_without_samples_there_is_no_device() -> None:
         ReplayedDevice(Recording([LINES[0]]))
 
 
-@pytest.mark.parametrize("kind", [Info, TaskInfo, Table, NodeInfo])
+@pytest.mark.parametrize("kind", [DriverInfo, TaskInfo, TableInfo, NodeInfo])
 def test_objects_and_json(kind: type[Any]) -> None:
     """Every field of every object of the real recording survives, and is in the schema."""
-    names = {Info: "info", TaskInfo: "task", Table: "table", NodeInfo: "node"}
+    names = {DriverInfo: "info", TaskInfo: "task", TableInfo: "table", NodeInfo: "node"}
     found = [
         value
         for _, sample in RECORDING.samples
@@ -198,17 +208,17 @@ def test_objects_and_json(kind: type[Any]) -> None:
     ]
     assert found
     for value in found:
-        data = json.loads(json.dumps(plain(value)))
+        data = json.loads(json.dumps(to_jsonable(value)))
         assert set(data) == {field.name for field in dataclasses.fields(value)}
         schema.check(names[kind], data)
-        assert build(kind, data) == value
+        assert from_jsonable(kind, data) == value
 
 
 def test_states_and_bytes() -> None:
-    assert plain({"a": (State.ADDED | State.DIRTY, "\udcff")}) == {
+    assert to_jsonable({"a": (State.ADDED | State.DIRTY, "\udcff")}) == {
         "a": [["added", "dirty"], "\udcff"]
     }
-    assert json.loads(json.dumps(plain("\udcff"))) == "\udcff"
+    assert json.loads(json.dumps(to_jsonable("\udcff"))) == "\udcff"
 
 
 @pytest.mark.parametrize(
@@ -218,9 +228,9 @@ def test_states_and_bytes() -> None:
         (int, True, "int is True"),
         (Mask, ["added", "x"], "'x' is no mask"),
         (Mask, "added", "should be a list"),
-        (Table, {"buckets": 1}, "Table lacks chains, longest, nodes"),
+        (TableInfo, {"buckets": 1}, "TableInfo lacks chains, longest, nodes"),
         (
-            Table,
+            TableInfo,
             {"buckets": 1, "nodes": 1, "longest": 1, "chains": [1, "2"]},
             r"chains\[1\] is '2'",
         ),
@@ -228,4 +238,4 @@ def test_states_and_bytes() -> None:
 )
 def test_what_is_no_object(kind: type[Any], data: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        build(kind, data)
+        from_jsonable(kind, data)

@@ -18,7 +18,7 @@ from duet_tui.changes import Drops, beginning, changes
 from duet_tui.screens.base import TITLES, DuetScreen
 from duet_tui.track import History
 from duet_tui.view import View
-from pyduet._text.jsonable import plain
+from pyduet._text.jsonable import to_jsonable
 
 _T = TypeVar("_T")
 
@@ -244,7 +244,7 @@ class DuetApp(App[None]):
             if answer is None:
                 return
             kind, path = answer
-            text = json.dumps(plain(data), indent=1) if kind == "json" else "\n".join(lines)
+            text = json.dumps(to_jsonable(data), indent=1) if kind == "json" else "\n".join(lines)
             self.act(lambda: _write(path, text + "\n"), said=f"written: {path}")
 
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.backend.now()))

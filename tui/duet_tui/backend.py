@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from duet_tui.view import CachedFile, View
 from pyduet.admin.diagnosis import Finding
 from pyduet.events import FileId, Item, Mask
-from pyduet.info import NodeInfo, Table, TaskInfo
+from pyduet.info import NodeInfo, TableInfo, TaskInfo
 from pyduet.stream import Stream
 
 
@@ -45,7 +45,7 @@ class Backend(ABC):
     # Looking in
 
     @abstractmethod
-    def table(self) -> Table:
+    def table(self) -> TableInfo:
         """Return the shape of the table of nodes."""
 
     @abstractmethod

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from duet_tui.view import View, is_same
 from pyduet._text.names import printable, user_name
 from pyduet._text.numbers import age, plural, size
-from pyduet.info import Info, TaskInfo
+from pyduet.info import DriverInfo, TaskInfo
 
 #: Seconds without a drop after which it has stopped.
 _QUIET = 5
@@ -67,7 +67,7 @@ class Drops:
         return ""
 
 
-def _settings(before: Info, now: Info) -> Iterator[str]:
+def _settings(before: DriverInfo, now: DriverInfo) -> Iterator[str]:
     if before.on != now.on:
         yield f"switched on, for {plural(now.max_tasks, 'task')}" if now.on else "switched off"
     elif before.max_tasks != now.max_tasks:

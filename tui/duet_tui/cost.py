@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from pyduet.info import Info
+from pyduet.info import DriverInfo
 
 #: Bytes that each further task adds to a node, and to a file's entry with its first node.
 _NODE, _FILE = 40, 64
@@ -32,7 +32,7 @@ class Cost:
     nodes: int
 
 
-def cost_of(info: Info, max_tasks: int, limit: int | None = None) -> Cost:
+def cost_of(info: DriverInfo, max_tasks: int, limit: int | None = None) -> Cost:
     """Return what it takes to be on for some number of tasks.
 
     Args:

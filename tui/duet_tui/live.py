@@ -20,8 +20,8 @@ from pyduet.admin.privilege import is_admin
 from pyduet.device import Device
 from pyduet.errors import DuetError, NotLoadedError, PermissionDeniedError
 from pyduet.events import FileId, Item, Mask
-from pyduet.identity import identity_of
-from pyduet.info import Info, NodeInfo, Table, TaskInfo
+from pyduet.files import identity_of
+from pyduet.info import DriverInfo, NodeInfo, TableInfo, TaskInfo
 from pyduet.snapshot import residency
 from pyduet.stream import Stream
 
@@ -61,7 +61,9 @@ class Live(Backend):
             return self._nothing(loaded=readable.is_loaded(), problem=str(error))
         return self._view(info, tasks, hooks, "")
 
-    def _view(self, info: Info, tasks: list[TaskInfo], hooks: dict[str, str], problem: str) -> View:
+    def _view(
+        self, info: DriverInfo, tasks: list[TaskInfo], hooks: dict[str, str], problem: str
+    ) -> View:
         return View(
             time=time.time(),
             loaded=True,
@@ -84,7 +86,7 @@ class Live(Backend):
         """Return the doctor's findings."""
         return diagnose(self._device)
 
-    def table(self) -> Table:
+    def table(self) -> TableInfo:
         """Return the shape of the table of nodes."""
         with Device(self._device) as device:
             return device.table()

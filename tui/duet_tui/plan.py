@@ -9,7 +9,7 @@ from duet_tui.changes import name_of
 from duet_tui.cost import cost_of
 from duet_tui.view import View
 from pyduet._text.numbers import bytes_of, plural, size, tasks_of
-from pyduet.info import Info
+from pyduet.info import DriverInfo
 
 #: Tasks that are named before "and N more".
 _NAMED = 6
@@ -24,7 +24,7 @@ class Plan:
     task_limit: int | None = None
 
     @classmethod
-    def of(cls, info: Info, max_tasks: str, limit: str, task_limit: str) -> "Plan":
+    def of(cls, info: DriverInfo, max_tasks: str, limit: str, task_limit: str) -> "Plan":
         """Return the change that was typed.
 
         Args:
@@ -52,7 +52,7 @@ class Plan:
         """Return whether it changes something."""
         return any(value is not None for value in (self.max_tasks, self.limit, self.task_limit))
 
-    def needs_restart(self, info: Info) -> bool:
+    def needs_restart(self, info: DriverInfo) -> bool:
         """Return whether Duet has to be off for it."""
         return info.on and self.max_tasks is not None
 
@@ -76,7 +76,7 @@ class Plan:
             words.append(f"Duet is switched off and on for it, which ends {tasks}.")
         return "\n".join(words)
 
-    def run(self, backend: Backend, info: Info) -> None:
+    def run(self, backend: Backend, info: DriverInfo) -> None:
         """Make the change.
 
         Raises:
@@ -118,7 +118,7 @@ def ends(view: View) -> str:
     return f"{lead}{lines}"
 
 
-def _cost(info: Info, max_tasks: int, limit: int | None) -> str:
+def _cost(info: DriverInfo, max_tasks: int, limit: int | None) -> str:
     now, then = cost_of(info, info.max_tasks), cost_of(info, max_tasks, limit or None)
     run = info.node_pages * mmap.PAGESIZE
     rows = [

@@ -7,7 +7,7 @@ import time
 
 from pyduet._driver import sysfs
 from pyduet.events import Mask
-from pyduet.info import DropCounts, EventCounts, Info, TaskInfo
+from pyduet.info import DriverInfo, DropCounts, EventCounts, TaskInfo
 
 #: What a file says that only root may read.
 HIDDEN = "(only root is told)"
@@ -38,9 +38,9 @@ def hooks() -> dict[str, str]:
     return sysfs.hooks()
 
 
-def info() -> Info:
+def info() -> DriverInfo:
     """Return the settings, and 0 for what is not said; raises OSError without the module."""
-    return Info(
+    return DriverInfo(
         abi_version=0,
         on=_number("enabled") == 1,
         max_tasks=_number("max_tasks"),

@@ -11,7 +11,7 @@ from duet_tui.backend import Backend, parse_uuid
 from duet_tui.view import CachedFile, View
 from pyduet.admin.diagnosis import Finding
 from pyduet.events import FileId, Item, Mask, State
-from pyduet.info import EventCounts, NodeInfo, Table, TaskInfo
+from pyduet.info import EventCounts, NodeInfo, TableInfo, TaskInfo
 from pyduet.recording import Recording, ReplayedDevice, ReplayedStream, Sample
 from pyduet.stream import Stream
 
@@ -76,7 +76,7 @@ class Replay(Backend):
         """Return nothing: there is no module to miss."""
         return []
 
-    def table(self) -> Table:
+    def table(self) -> TableInfo:
         """Return the shape of the table of nodes."""
         return self._device.table()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from duet_tui.backend import Backend
 from pyduet.events import FileId
-from pyduet.info import NodeInfo, Table
+from pyduet.info import NodeInfo, TableInfo
 
 #: Nodes that one pass reads, more or less: some ten milliseconds.
 BUDGET = 4096
@@ -29,7 +29,7 @@ class Picture:
 
     """
 
-    table: Table
+    table: TableInfo
     cells: list[float]
     per_cell: int
     read: int

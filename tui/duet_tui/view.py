@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 
 from pyduet.events import FileId
-from pyduet.info import Info, TaskInfo
+from pyduet.info import DriverInfo, TaskInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class View:
     counters: bool = False
     kernel: str = ""
     version: str = ""
-    info: Info | None = None
+    info: DriverInfo | None = None
     hooks: dict[str, str] = field(default_factory=dict)
     tasks: tuple[TaskInfo, ...] = ()
     commands: dict[int, str] = field(default_factory=dict)

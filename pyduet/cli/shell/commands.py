@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from pyduet import DuetError, FileId, Item, Mask, NumberedTask, Task, TaskInfo
-from pyduet._text.jsonable import plain
+from pyduet import DuetError, FileId, Item, Mask, Task, TaskHandle, TaskInfo
+from pyduet._text.jsonable import to_jsonable
 from pyduet._text.names import printable, user_name
 from pyduet._text.numbers import plural
 from pyduet.cli.shell import show
@@ -52,7 +52,7 @@ def list_tasks(session: Session, _: argparse.Namespace) -> Answer:
     tasks = [(task, session.is_own(task)) for task in session.device.tasks()]
     heads = ("id", "owner", "mask", "flags", "pending", "done", "told", "name", "path")
     cells = [_cells(task, own) for task, own in tasks]
-    data = [{**plain(task), "own": own} for task, own in tasks]
+    data = [{**to_jsonable(task), "own": own} for task, own in tasks]
     return Answer(data, lambda: print_grid(heads, cells, "><<<>>><<"))
 
 
@@ -110,7 +110,7 @@ def pending(session: Session, options: argparse.Namespace) -> Answer:
     return _items(task, task.pending())
 
 
-def _items(task: Task | NumberedTask, items: Iterable[Item], note: str = "") -> Answer:
+def _items(task: Task | TaskHandle, items: Iterable[Item], note: str = "") -> Answer:
     found = _with_paths(task, items, lambda item: item.file)
     return Answer.of(found, lambda it: show.item_row(*it), lambda it: show.item_line(*it), note)
 
@@ -123,7 +123,7 @@ def bitmap(session: Session, options: argparse.Namespace) -> Answer:
 
 
 def _with_paths(
-    task: Task | NumberedTask, things: Iterable[_Thing], file_of: Callable[[_Thing], FileId]
+    task: Task | TaskHandle, things: Iterable[_Thing], file_of: Callable[[_Thing], FileId]
 ) -> Iterator[tuple[_Thing, str | None]]:
     """Yield things of files with the files' paths, asked for with few calls."""
     rest = iter(things)
@@ -193,7 +193,7 @@ def table(session: Session, options: argparse.Namespace) -> Answer:
     """Tell the shape of the table of nodes, or what is in some of it."""
     if options.first is not None:
         nodes = session.device.nodes(options.first, options.end)
-        return Answer.of(nodes, plain, show.node_line)
+        return Answer.of(nodes, to_jsonable, show.node_line)
     table = session.device.table()
     load = table.nodes / max(1, table.buckets)
     shape = {"buckets": table.buckets, "nodes": table.nodes, "longest": table.longest, "load": load}
@@ -203,12 +203,12 @@ def table(session: Session, options: argparse.Namespace) -> Answer:
         for nodes, buckets in enumerate(table.chains)
         if buckets
     ]
-    return Answer.lines(plain(table), [*show.pairs(shape), *chains])
+    return Answer.lines(to_jsonable(table), [*show.pairs(shape), *chains])
 
 
 def info(session: Session, _: argparse.Namespace) -> Answer:
     """Tell how Duet is set, and the counters."""
-    row = plain(session.device.info())
+    row = to_jsonable(session.device.info())
     return Answer.lines(row, show.pairs(row))
 
 
@@ -224,7 +224,7 @@ def rescan(session: Session, options: argparse.Namespace) -> Answer:
     return Answer({"id": options.id}, note=f"what is cached is news to task {options.id} again")
 
 
-def _task(session: Session, options: argparse.Namespace) -> NumberedTask:
+def _task(session: Session, options: argparse.Namespace) -> TaskHandle:
     return session.device.task(session.known(options.id).id)
 
 

@@ -26,8 +26,8 @@ from pyduet.maintenance.f2fs.inserted import Inserted
 from pyduet.maintenance.files.extents import NO_PLACE, Extent, extents
 from pyduet.maintenance.files.mounts import mount_of
 from pyduet.maintenance.frame.pace import Courtesy, be_idle
+from pyduet.tally import Tally
 from pyduet.task import Task
-from pyduet.tracker import Tracker
 
 #: Bytes of a block, which is a page, and blocks of a segment.
 BLOCK, SEGMENT = 4096, 512
@@ -242,7 +242,7 @@ class Residents:
         self._task = task
         self._root = root
         self._main = main
-        self._tracker = Tracker()
+        self._tally = Tally(task.mask, pages=True)
         self._stale: set[FileId] = set()
         self._of: dict[FileId, dict[int, int]] = {}
         #: Blocks in memory, by the number of the segment; true after :meth:`look`.
@@ -260,7 +260,7 @@ class Residents:
                 self._take(item)
         for file in self._stale:
             self.cached.subtract(self._of.pop(file, {}))
-            pages = self._tracker.cached(file)
+            pages = self._tally.cached(file)
             if not pages:
                 continue
             with _opened(self._root, file.ino, file.generation) as fd:
@@ -269,14 +269,15 @@ class Residents:
                     self._of[file] = {segment: len(some) for segment, some in there.items()}
                     self.cached.update(self._of[file])
         self._stale.clear()
+        self._tally.begin_anew()  # forgets files of which nothing is cached any more
 
     def _take(self, item: Item) -> None:
         if item.state.value & abi.ITEM_OVERFLOW:
             # It brings what came and went; what was written back meanwhile is not told again.
             self._task.rescan()
-            self._stale.update(self._tracker.files())
+            self._stale.update(self._tally.cached_files())
             return
-        self._tracker.apply([item])
+        self._tally.apply([item])
         self._stale.add(item.file)
 
 

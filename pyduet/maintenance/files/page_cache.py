@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from pyduet.files import cached_ranges
 from pyduet.maintenance.frame.inventory import open_quietly
 from pyduet.maintenance.frame.work import Work
-from pyduet.mincore import cached_ranges
 
 _PAGE = os.sysconf("SC_PAGESIZE")
 

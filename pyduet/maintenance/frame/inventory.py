@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from pyduet.identity import generation_of
+from pyduet.files import generation_of
 from pyduet.maintenance.files.extents import first_place
 from pyduet.maintenance.frame.work import Problem, Stamp, Trouble, Work
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pyduet.device import Device
+from pyduet.files import cached_ranges
 from pyduet.maintenance.btrfs.trees import PARITY, Btrfs, Extent, Place, Profile
 from pyduet.maintenance.btrfs.verified import Verified, bits, runs
 from pyduet.maintenance.files.reading import PIECE, Reading
@@ -16,7 +17,6 @@ from pyduet.maintenance.frame.inventory import Found
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.frame.work import BadFileError, Trouble, UnstableError
-from pyduet.mincore import cached_ranges
 
 _PAGE = mmap.PAGESIZE
 #: Faults of a file that are told one by one.

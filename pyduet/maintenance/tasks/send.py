@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple, cast
 
 import ioctl_opt
 
-from pyduet.identity import generation_of
+from pyduet.files import generation_of
 from pyduet.maintenance.btrfs import sendstream
 from pyduet.maintenance.btrfs.replay import Replay
 from pyduet.maintenance.btrfs.subvolume import subvolume

@@ -24,7 +24,7 @@ from duet_tui.widgets.dialogs import Confirm
 from pyduet._text.names import printable
 from pyduet._text.numbers import plural, size
 from pyduet.admin.diagnosis import Finding, Verdict
-from pyduet.info import Info
+from pyduet.info import DriverInfo
 
 _FIELDS = ("max_tasks", "limit", "task_limit")
 _RATES = ("added", "removed", "dirtied", "flushed", "dropped")
@@ -160,7 +160,7 @@ class Overview(DuetScreen):
             table.add_row(*row)
         self.query_one("#facts", Static).update(table)
 
-    def _show_settings(self, view: View, info: Info) -> None:
+    def _show_settings(self, view: View, info: DriverInfo) -> None:
         switch = self.query_one("#switch", Switch)
         if switch.value != info.on:
             with switch.prevent(Switch.Changed):
@@ -285,7 +285,7 @@ class Overview(DuetScreen):
         """Make the change, or forget it."""
         (self.action_apply if event.button.id == "apply" else self.action_revert)()
 
-    def _plan(self, info: Info) -> Plan:
+    def _plan(self, info: DriverInfo) -> Plan:
         texts = {name: self.query_one(f"#{name}", Input).value for name in _FIELDS}
         return Plan.of(info, **texts)
 
@@ -357,7 +357,7 @@ def exact(number: int) -> str:
     return str(number)
 
 
-def _facts(view: View, info: Info) -> list[tuple[str, Text]]:
+def _facts(view: View, info: DriverInfo) -> list[tuple[str, Text]]:
     """Return what the panel of the state says: names and texts."""
 
     def told(text: str) -> str:

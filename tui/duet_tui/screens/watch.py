@@ -25,9 +25,9 @@ from duet_tui.widgets.lines import LENGTH, Lines
 from pyduet._text.names import printable
 from pyduet._text.numbers import plural, size
 from pyduet.batch import Batch
-from pyduet.census import Census, FileCount
 from pyduet.events import FileId, Item, Mask, State
 from pyduet.stream import Stream
+from pyduet.tally import FileCount, Tally
 
 _STATES = Mask.EXISTS | Mask.MODIFIED
 _EVENTS = Mask.ADDED | Mask.REMOVED | Mask.DIRTY | Mask.FLUSHED
@@ -85,7 +85,7 @@ class WatchScreen(DuetScreen):
         self._mask = _STATES
         self._worker: Worker[None] | None = None
         self._stream: Stream | None = None
-        self._census = Census(self._mask)
+        self._tally = Tally(self._mask)
         self._begin = 0.0
         self._counted = 0.0
 
@@ -216,7 +216,7 @@ class WatchScreen(DuetScreen):
         self._summary()
 
     async def _watch(self, path: str) -> None:
-        census = self._census = Census(self._mask)
+        tally = self._tally = Tally(self._mask)
         lines, words = self.query_one(Lines), ""
         lines.clear()
         self.query_one(Grid).show({})
@@ -226,12 +226,12 @@ class WatchScreen(DuetScreen):
             stream = await asyncio.to_thread(watched.__enter__)
             try:
                 self._stream, self._begin = stream, time.monotonic()
-                self._census = census = Census(stream.mask)
+                self._tally = tally = Tally(stream.mask)
                 self.add_class("watching")
                 self.focus_first()
                 self._summary()
                 async for batch in stream.batches_async():
-                    census.apply(batch)
+                    tally.apply(batch)
                     self._add(stream, batch)
                     self._tell()
                     await asyncio.sleep(_REST)
@@ -244,7 +244,7 @@ class WatchScreen(DuetScreen):
             self.duet.complain(error)
             words = str(error)
         finally:
-            if self._census is census or not words:
+            if self._tally is tally or not words:
                 self._summary(words)
             self._stream = None
             if self.is_mounted and not words:
@@ -267,11 +267,11 @@ class WatchScreen(DuetScreen):
     def _count(self) -> None:
         """Show what is cached most."""
         self._counted = time.monotonic()
-        stream, census = self._stream, self._census
+        stream, tally = self._stream, self._tally
         if stream is None:
             return
         by_changes = not stream.mask & Mask.EXISTS
-        most = census.most_changing(_ROWS) if by_changes else census.most_cached(_ROWS)
+        most = tally.most_changing(_ROWS) if by_changes else tally.most_cached(_ROWS)
         with contextlib.suppress(OSError):
             paths = stream.paths_of([file for file, _ in most])
             self.query_one(Grid).show(
@@ -288,7 +288,7 @@ class WatchScreen(DuetScreen):
         return (
             number(cached or one.changes),
             Cell(
-                bar(cached, pages or max(self._census.total.cached, 1), _BAR),
+                bar(cached, pages or max(self._tally.total.cached, 1), _BAR),
                 cached / pages if pages else 0,
             ),
             number(max(0, one.dirty)),
@@ -306,22 +306,20 @@ class WatchScreen(DuetScreen):
         if words or self._stream is None:
             self.say("#watch_said", words or self._idle())
             return
-        stream, census = self._stream, self._census
+        stream, tally = self._stream, self._tally
         paused = "PAUSED  " if self.query_one(Lines).paused else ""
         lost = (
-            f"; {plural(census.overflows, 'overflow')}: not all was told"
-            if census.overflows
-            else ""
+            f"; {plural(tally.overflows, 'overflow')}: not all was told" if tally.overflows else ""
         )
         cached = ""
         if stream.mask & Mask.EXISTS:
-            pages = max(0, census.total.cached)
+            pages = max(0, tally.total.cached)
             cached = f"{plural(pages, 'page')} ({size(pages * mmap.PAGESIZE)}) cached, "
-            cached += f"{max(0, census.total.dirty):,} dirty, "
+            cached += f"{max(0, tally.total.dirty):,} dirty, "
         self.say(
             "#watch_said",
-            f"{paused}{stream.path}: {cached}{plural(len(census.files), 'file')}, "
-            f"{plural(census.items, 'item')}{lost}",
+            f"{paused}{stream.path}: {cached}{plural(len(tally.files), 'file')}, "
+            f"{plural(tally.items, 'item')}{lost}",
         )
 
     def export(self) -> tuple[Any, list[str]]:
