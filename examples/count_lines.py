@@ -27,7 +27,7 @@ class CountLines(Maintenance):
 root = os.path.realpath(sys.argv[1])
 with Ledger("count-lines.ledger", CountLines.kind, root) as ledger:
     progress = Frame(CountLines(), root, ledger, Options()).run()
-    total = sum(record.note for _, record in ledger.files())
+    total = sum(record.note for record in ledger.files())
 for problem in progress.problems:
     print(f"{problem.path}: {problem.words}", file=sys.stderr)
 print(f"{total:,} lines; {progress.bytes_cached:,} of {progress.bytes:,} bytes were in memory")

@@ -12,6 +12,7 @@ from pyduet._text.names import printable
 from pyduet._text.numbers import plural, size
 from pyduet.cli import arguments
 from pyduet.cli.exits import Exit
+from pyduet.cli.idle import be_idle
 from pyduet.cli.text import print_json
 
 if TYPE_CHECKING:
@@ -225,12 +226,14 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     task: Maintenance = options.task(options)
     state = ":memory:" if options.dry_run else _state(options, task.kind, root)
-    with maintenance.Ledger(state, task.kind, root) as ledger:
+    with maintenance.Ledger(state, task.kind, root, anew=options.anew) as ledger:
         if options.dry_run:
             _list(maintenance.Frame(task, root, ledger, _options(options)), json=options.json)
             return Exit.OK
         if ledger.resumed and not options.anew:
             print("duet: going on where the last run was ended", file=sys.stderr)
+        if not options.no_idle:
+            be_idle()
         with shown(task.kind, json=options.json) as tell:
             progress = maintenance.Frame(task, root, ledger, _options(options), tell).run()
     return _summary(progress, json=options.json)
@@ -251,6 +254,8 @@ def _f2fs(options: argparse.Namespace) -> int:
             count_writes=options.count_writes,
             tell=tell,
         )
+        if not options.no_idle:
+            be_idle()
         if options.dry_run:
             for victim in cleaner.plan(options.segments):
                 if options.json:
@@ -264,7 +269,6 @@ def _f2fs(options: argparse.Namespace) -> int:
         done = cleaner.run(
             options.segments,
             own_choice=options.own_choice,
-            idle=not options.no_idle,
             give_way=not options.no_give_way,
         )
     if options.json:
@@ -281,17 +285,15 @@ def _f2fs(options: argparse.Namespace) -> int:
 
 
 def _options(options: argparse.Namespace) -> "Options":
-    from pyduet.maintenance import Options
+    from pyduet.maintenance import Options, Use
 
     return Options(
         device=options.device,
-        informed=not options.uninformed,
+        duet=Use.NEVER if options.uninformed else Use.AUTO,
         rate=options.rate,
-        idle=not options.no_idle,
         give_way=not options.no_give_way,
         window=options.window,
         patience=options.patience,
-        anew=options.anew,
     )
 
 

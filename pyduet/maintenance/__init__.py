@@ -2,12 +2,17 @@
 """Maintenance that works first on what is in memory: one frame, and the tasks that it runs."""
 
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.frame.frame import Frame, Options, Progress
+from pyduet.maintenance.files.statx import Status
+from pyduet.maintenance.files.tree import Found, Tree
+from pyduet.maintenance.frame.frame import Frame, Options, Progress, Use
+from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, LedgerError, Record
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.frame.work import (
     BadFileError,
+    LeftOut,
     Problem,
+    ReplacedError,
     Stamp,
     TargetError,
     Trouble,
@@ -17,18 +22,25 @@ from pyduet.maintenance.frame.work import (
 
 __all__ = [
     "BadFileError",
+    "Found",
     "Frame",
+    "Inventory",
     "Ledger",
     "LedgerError",
+    "LeftOut",
     "Maintenance",
     "Options",
     "Problem",
     "Progress",
     "Reading",
     "Record",
+    "ReplacedError",
     "Stamp",
+    "Status",
     "TargetError",
+    "Tree",
     "Trouble",
     "UnstableError",
+    "Use",
     "Work",
 ]

@@ -13,14 +13,14 @@ from conftest import MOUNT, mount_of
 from truth import drop_caches
 
 from pyduet import Device, cached_pages
-from pyduet.maintenance import Frame, Ledger, Options, Progress, Trouble
+from pyduet.maintenance import Frame, Ledger, Options, Progress, Trouble, Use
 from pyduet.maintenance.btrfs.trees import Btrfs, Place, Profile
 from pyduet.maintenance.tasks.btrfs_scrub import BtrfsScrub
 
 pytestmark = pytest.mark.fs("btrfs")
 
 PAGE = os.sysconf("SC_PAGESIZE")
-CALM = Options(idle=False, give_way=False)
+CALM = Options(duet=Use.REQUIRED, give_way=False)
 SIZE = 64
 
 

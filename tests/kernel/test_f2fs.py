@@ -109,7 +109,7 @@ def aged(place: Path) -> Iterator[list[Path]]:
 def clean(count: int, *, own_choice: bool = False) -> tuple[Cleaning, int]:
     """Clean segments; returns how it went, and how many blocks were read for it."""
     before = read_from_disk()
-    done = Cleaner(str(MOUNT)).run(count, own_choice=own_choice, idle=False, give_way=False)
+    done = Cleaner(str(MOUNT)).run(count, own_choice=own_choice, give_way=False)
     return done, read_from_disk() - before
 
 

@@ -31,10 +31,20 @@ from truth import drop_caches
 
 from pyduet import Device, FileId, Mask, cached_pages, identity_of
 from pyduet.files import cached_ranges
-from pyduet.maintenance import Frame, Ledger, Maintenance, Options, Progress, Reading, Trouble
+from pyduet.maintenance import (
+    Frame,
+    Ledger,
+    Maintenance,
+    Options,
+    Progress,
+    Reading,
+    Tree,
+    Trouble,
+    Use,
+)
 from pyduet.maintenance.files.extents import Flag, extents
-from pyduet.maintenance.frame.frame import pace
-from pyduet.maintenance.frame.inventory import regular, walk, work_of
+from pyduet.maintenance.frame import pace
+from pyduet.maintenance.frame.inventory import Inventory, work_of
 from pyduet.maintenance.frame.ledger import Record
 from pyduet.maintenance.sharing.neighbours import Neighbours
 from pyduet.maintenance.tasks import defrag
@@ -43,7 +53,7 @@ from pyduet.maintenance.tasks.defrag import Defrag
 from pyduet.maintenance.tasks.scrub import Scrub
 
 PAGE = os.sysconf("SC_PAGESIZE")
-CALM = Options(idle=False, give_way=False)
+CALM = Options(duet=Use.REQUIRED, give_way=False)
 #: Seconds that tests wait for another process, which is slow in an emulated machine.
 LONG = 300
 
@@ -122,7 +132,7 @@ def test_a_large_file_does_not_fill_memory(device: Device, place: Path) -> None:
     alone, beside = Large(), Large()
     run(alone, place)
     with device.register(place / "tree", Mask.EXISTS, name="duet-run/reader"):
-        run(beside, place, Options(idle=False, give_way=False, patience=1))
+        run(beside, place, Options(give_way=False, patience=1))
     assert alone.cached < 24 << 20
     assert beside.cached >= 40 << 20
 
@@ -225,8 +235,8 @@ def test_who_comes_while_another_goes_is_asked(
 ) -> None:
     """The list of neighbours is believed for a while, but not when it is seen to be old."""
     tree = place / "tree"
-    found = walk(str(tree), print)
-    works = [work_of(str(tree), one) for one in regular(found)]
+    with Tree(str(tree)) as held, Inventory(held.walk(print, print)) as found:
+        works = [work_of(held, one) for one in found.regular()]
     assert len(works) == len(files)
     with (
         device.register(tree, Mask.EXISTS, name="duet-run/own") as own,
@@ -320,7 +330,7 @@ def test_a_busy_disk_is_left_to_others(device: Device, place: Path, files: list[
         assert reader.stdout is not None
         assert reader.stdout.readline() == "reading\n"
         with ThreadPoolExecutor(1) as pool:
-            end = pool.submit(run, Recorded(), place, Options(idle=False), tell)
+            end = pool.submit(run, Recorded(), place, Options(), tell)
             assert eventually(leaves)
             assert sorted(Recorded.done[:5]) == [path.name for path in cached]
             begin, before = time.monotonic(), told[-1][1]
@@ -402,7 +412,7 @@ def test_tasks_of_an_ordinary_user_share(device: Device, place: Path, files: lis
     for path in (place / "tree", place / "out", *files):
         os.chown(path, ANNA, ANNA)
     place.chmod(0o755)
-    options = Options(idle=False, give_way=False, window=4 * 64 * PAGE, patience=LONG)
+    options = Options(give_way=False, window=4 * 64 * PAGE, patience=LONG)
     kinds = (Scrub(), Backup(str(place / "out/archive.tar")))
     before = read_from_disk()
     codecs.lookup("ascii")  # while this process may still read where Python is

@@ -20,7 +20,7 @@ from conftest import eventually, mount_of
 from truth import drop_caches
 
 from pyduet import Device, cached_pages
-from pyduet.maintenance import Frame, Ledger, Options, Progress, TargetError
+from pyduet.maintenance import Frame, Ledger, Options, Progress, TargetError, Use
 from pyduet.maintenance.btrfs.sendstream import Attr, Cmd, Command, read
 from pyduet.maintenance.tasks import send
 from pyduet.maintenance.tasks.send import Send
@@ -28,7 +28,7 @@ from pyduet.maintenance.tasks.send import Send
 pytestmark = pytest.mark.fs("btrfs")
 
 PAGE = os.sysconf("SC_PAGESIZE")
-CALM = Options(idle=False, give_way=False)
+CALM = Options(duet=Use.REQUIRED, give_way=False)
 LONG = 300
 #: struct vfs_cap_data of linux/capability.h, version 2: CAP_NET_RAW, permitted and effective.
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
@@ -129,9 +129,10 @@ def received(place: Path, stream: Path) -> Path:
     return place / "received" / os.fsdecode(name)
 
 
-def run(task: Send, live: Path, options: Options = CALM) -> Progress:
-    with Ledger(str(live.parent / "out" / live.name), task.kind, str(live)) as ledger:
-        return Frame(task, str(live), ledger, options).run()
+def run(task: Send, live: Path, *, anew: bool = False) -> Progress:
+    state = str(live.parent / "out" / live.name)
+    with Ledger(state, task.kind, str(live), anew=anew) as ledger:
+        return Frame(task, str(live), ledger, CALM).run()
 
 
 def commands(stream: Path) -> list[Command]:
@@ -352,7 +353,7 @@ def test_it_does_not_go_on_with_another_stream(device: Device, place: Path, live
     with pytest.raises(TargetError, match="--anew"):
         run(Send(str(second), str(stream)), live)
     assert stream.stat().st_size == size
-    run(Send(str(second), str(stream)), live, Options(idle=False, give_way=False, anew=True))
+    run(Send(str(second), str(stream)), live, anew=True)
     assert listing(received(place, stream)) == listing(second)
 
 

@@ -27,7 +27,9 @@ from pyduet.maintenance import (
     Record,
     Stamp,
     TargetError,
+    Tree,
     Trouble,
+    Use,
     Work,
 )
 from pyduet.maintenance.files.page_cache import _common
@@ -37,7 +39,7 @@ from pyduet.maintenance.tasks.backup import Backup
 from pyduet.maintenance.tasks.rsync import Rsync
 from pyduet.maintenance.tasks.scrub import Scrub
 
-BLIND = Options(informed=False, idle=False, give_way=False)
+BLIND = Options(duet=Use.NEVER, give_way=False)
 TOP = Path(__file__).parents[2]
 
 
@@ -142,7 +144,7 @@ def test_a_scrub_verifies_the_second_time(tree: Path, tmp_path: Path) -> None:
     assert (first.verified, second.verified, second.recorded) == (0, files - 2, 1)
     assert progress.problems == []
     with Ledger(str(tmp_path / "state"), "scrub", str(tree)) as ledger:
-        assert ledger.get("deep/file6") is None
+        assert "deep/file6" not in {record.path for record in ledger.files()}
 
 
 def test_rsync_copies(tree: Path, tmp_path: Path) -> None:
@@ -192,8 +194,8 @@ class Meddled(Maintenance):
         self.meddle(reading.work.path)
         reading.check()
 
-    def vanished(self, path: str, before: Record) -> None:
-        self.gone.append(path)
+    def vanished(self, before: Record) -> None:
+        self.gone.append(before.path)
 
 
 @pytest.fixture
@@ -301,13 +303,13 @@ import os, signal, sys
 sys.path.insert(0, {str(TOP)!r})
 import pyduet.maintenance.frame.ledger as ledger
 ledger._COMMIT = 0 if {moment} % 2 else 1000
-from pyduet.maintenance import Frame, Ledger, Options
+from pyduet.maintenance import Frame, Ledger, Options, Use
 from pyduet.maintenance.tasks.backup import Backup
 def tell(progress):
     if progress.files_done == {moment}:
         os.kill(os.getpid(), signal.SIGKILL)
 with Ledger({str(state)!r}, "backup", {str(tree)!r}) as ledger:
-    options = Options(informed=False, idle=False, give_way=False)
+    options = Options(duet=Use.NEVER, give_way=False)
     Frame(Backup({str(archive)!r}), {str(tree)!r}, ledger, options, tell).run()
 """
     done = subprocess.run([sys.executable, "-c", program], check=False)
@@ -336,17 +338,22 @@ def test_the_ledger_is_for_one(tmp_path: Path) -> None:
 
 def test_what_was_not_committed_is_not_remembered(tmp_path: Path) -> None:
     state = str(tmp_path / "state")
-    work = Work("file", Stamp(1, 2, 3, 4), 5, None)
+    with Tree(str(tmp_path)) as tree:
+        status = tree.root
+    work = Work.of("file", status, 5, None)
+    record = Record("file", work.stamp, 5, 1, None)
     with Ledger(state, "scrub", "/a") as ledger:
         ledger.put(work)
         ledger.commit()
-        ledger.forget("file")
+        ledger.forget(record, work.born_ns)
+        assert ledger.get(status) is None
     with Ledger(state, "scrub", "/a") as ledger:
-        assert ledger.get("file") == Record(work.stamp, 1, None)
+        assert ledger.get(status) == record
 
 
 def work(name: str, number: int, pages: int, physical: int | None) -> Work:
-    return Work(name, Stamp(number, pages * 4096, 0, 0), 0, physical)
+    size = pages * 4096
+    return Work(name, Stamp(number, size, 0, 0), 1, 0, 0, physical, size)
 
 
 def names(order: Order) -> list[str]:
@@ -499,7 +506,7 @@ def test_a_limit_of_bytes_a_second(tmp_path: Path) -> None:
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
     begin = time.monotonic()
-    options = Options(informed=False, idle=False, give_way=False, rate=2 << 20)
+    options = Options(duet=Use.NEVER, give_way=False, rate=2 << 20)
     run(Scrub(), root, tmp_path / "state", options)
     assert time.monotonic() - begin > 1.4
 

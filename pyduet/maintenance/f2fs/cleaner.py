@@ -25,7 +25,7 @@ from pyduet.events import FileId, Item, Mask
 from pyduet.maintenance.f2fs.inserted import Inserted
 from pyduet.maintenance.files.extents import NO_PLACE, Extent, extents
 from pyduet.maintenance.files.mounts import mount_of
-from pyduet.maintenance.frame.pace import Courtesy, be_idle
+from pyduet.maintenance.frame.pace import Courtesy
 from pyduet.tally import Tally
 from pyduet.task import Task
 
@@ -414,15 +414,12 @@ class Cleaner:
                 yield victim
                 but.add(victim.segment)
 
-    def run(
-        self, count: int, *, own_choice: bool = False, idle: bool = True, give_way: bool = True
-    ) -> Cleaning:
+    def run(self, count: int, *, own_choice: bool = False, give_way: bool = True) -> Cleaning:
         """Clean segments; returns how it went.
 
         Args:
             count: how many, at most.
             own_choice: let f2fs choose, which knows nothing of memory: to compare with.
-            idle: whether to take the idle classes of I/O and processor.
             give_way: whether to back off while others wait for the disk.
 
         Raises:
@@ -431,8 +428,6 @@ class Cleaner:
                 mounted read-only, or its device fails.
 
         """
-        if idle:
-            be_idle()
         progress = Cleaning("cleaning", count, 0, 0, 0, 0, [])
 
         def rest(seconds: float) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a task alone brought into the page cache, so that it can be dropped again."""
+"""What a task alone brought into the page cache, and the one place that drops it again."""
 
 import contextlib
 import os
@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pyduet.files import cached_ranges
-from pyduet.maintenance.frame.inventory import open_quietly
+from pyduet.maintenance.files.reading import data_ranges
+from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.work import Work
 
 _PAGE = os.sysconf("SC_PAGESIZE")
@@ -30,31 +31,31 @@ class Footprint(NamedTuple):
         parts = (range(max(one.start, first), min(one.stop, last)) for one in self.ranges)
         drop(fd, filter(None, parts))
 
-    def left(self, root: str) -> "Footprint":
+    def left(self, tree: Tree) -> "Footprint":
         """Return what of it is still in memory; nothing of a file that is gone, or another."""
-        with self._opened(root) as fd:
+        with self._opened(tree) as fd:
             there = [] if fd is None else cached_ranges(fd)
             return Footprint(self.work, list(_common(self.ranges, there)))
 
-    def drop(self, root: str) -> None:
+    def drop(self, tree: Tree) -> None:
         """Have the kernel drop what was brought in; dirty pages stay.
 
         A file that is gone, or is another by now, is left alone.
         """
-        with self._opened(root) as fd:
+        with self._opened(tree) as fd:
             if fd is not None:
                 drop(fd, self.ranges)
 
     @contextlib.contextmanager
-    def _opened(self, root: str) -> Iterator[int | None]:
+    def _opened(self, tree: Tree) -> Iterator[int | None]:
         """Open the file; None when it is gone, or another."""
         try:
-            fd = open_quietly(os.path.join(root, self.work.path))
+            fd = tree.open(self.work.path, self.work.inode)
         except OSError:
             yield None
             return
         try:
-            yield fd if os.fstat(fd).st_ino == self.work.stamp.ino else None
+            yield fd
         finally:
             os.close(fd)
 
@@ -66,19 +67,38 @@ def drop(fd: int, ranges: Iterable[range]) -> None:
         os.posix_fadvise(fd, pages.start * _PAGE, len(pages) * _PAGE, os.POSIX_FADV_DONTNEED)
 
 
-def missing(fd: int, pages: int) -> list[range]:
-    """Return which of the first pages of an open file are not in the page cache."""
-    return list(_gaps(cached_ranges(fd), pages))
+def missing(fd: int) -> list[range]:
+    """Return which pages of an open file's data are not in the page cache, in order.
+
+    A page of a hole is none of these: nothing is read for it.
+    """
+    return list(_without(_pages_of_data(fd), cached_ranges(fd)))
 
 
-def _gaps(cached: Iterable[range], pages: int) -> Iterable[range]:
-    begin = 0
-    for one in cached:
-        if one.start > begin:
-            yield range(begin, min(one.start, pages))
-        begin = one.stop
-    if begin < pages:
-        yield range(begin, pages)
+def _pages_of_data(fd: int) -> Iterator[range]:
+    end = 0
+    for data in data_ranges(fd, 0, os.fstat(fd).st_size):
+        begin = max(end, data.start // _PAGE)
+        end = -(-data.stop // _PAGE)
+        if begin < end:
+            yield range(begin, end)
+
+
+def _without(some: Iterable[range], others: Iterable[range]) -> Iterable[range]:
+    """Yield what is in the first of two lists of ranges, and not in the other; both in order."""
+    rest = iter(others)
+    other = next(rest, None)
+    for one in some:
+        begin = one.start
+        while other is not None and other.start < one.stop:
+            if begin < other.start:
+                yield range(begin, other.start)
+            begin = max(begin, other.stop)
+            if other.stop > one.stop:
+                break
+            other = next(rest, None)
+        if begin < one.stop:
+            yield range(begin, one.stop)
 
 
 def _common(some: Iterable[range], others: Iterable[range]) -> Iterable[range]:

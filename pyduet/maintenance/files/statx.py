@@ -3,6 +3,7 @@
 
 import ctypes
 import os
+import stat
 import struct
 from typing import NamedTuple
 
@@ -20,6 +21,23 @@ _AT_STATX_DONT_SYNC = 0x4000
 _BTIME = 0x800
 _WANTED = 0x7FF | _BTIME | 0x1000
 _MOUNT_ROOT = 0x2000
+
+
+class Identity(NamedTuple):
+    """What tells one file from another, as long as the file system lives.
+
+    Attributes:
+        device: of its file system, as ``st_dev``.
+        ino: number of its inode.
+        born_ns: when the inode was made; 0 where that is not told.
+        kind: of file, as :func:`stat.S_IFMT` returns it.
+
+    """
+
+    device: int
+    ino: int
+    born_ns: int
+    kind: int
 
 
 class Status(NamedTuple):
@@ -50,6 +68,11 @@ class Status(NamedTuple):
     st_birthtime_ns: int
     mount_id: int
     is_mount: bool
+
+    @property
+    def identity(self) -> Identity:
+        """What tells the file from others."""
+        return Identity(self.st_dev, self.st_ino, self.st_birthtime_ns, stat.S_IFMT(self.st_mode))
 
 
 def status_of(fd: int) -> Status:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Self
 
 from pyduet.maintenance.files.mounts import mount_with_id
-from pyduet.maintenance.files.statx import Status, status_at, status_of
+from pyduet.maintenance.files.statx import Identity, Status, status_at, status_of
 from pyduet.maintenance.frame.work import LeftOut, Problem, ReplacedError, Trouble, problem_of
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -119,7 +119,7 @@ class Tree:
 
     # Opening
 
-    def hold(self, path: str, expected: Status | None = None) -> int:
+    def hold(self, path: str, expected: Status | Identity | None = None) -> int:
         """Return an ``O_PATH`` descriptor of anything, links and devices among them.
 
         fstat(2) and readlink(2) take it (``os.readlink("", dir_fd=fd)``), and for
@@ -130,13 +130,15 @@ class Tree:
             expected: what was found there.
 
         Raises:
-            ReplacedError: it is something else, or something is mounted over it.
+            ReplacedError: it is something else.
             OSError: it cannot be reached; ``filename`` is the path.
 
         """
         return self._reach(path, os.O_PATH | os.O_NOFOLLOW, expected)
 
-    def open(self, path: str, expected: Status | None = None, *, flags: int = os.O_RDONLY) -> int:
+    def open(
+        self, path: str, expected: Status | Identity | None = None, *, flags: int = os.O_RDONLY
+    ) -> int:
         """Open a regular file; without changing its access time, where that is permitted.
 
         Args:
@@ -157,13 +159,13 @@ class Tree:
         finally:
             os.close(held)
 
-    def open_directory(self, path: str, expected: Status | None = None) -> int:
+    def open_directory(self, path: str, expected: Status | Identity | None = None) -> int:
         """Open a directory for reading; as :meth:`open`."""
         return self._reach(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, expected)
 
     @contextlib.contextmanager
     def opened(
-        self, path: str, expected: Status | None = None, *, flags: int = os.O_RDONLY
+        self, path: str, expected: Status | Identity | None = None, *, flags: int = os.O_RDONLY
     ) -> Iterator[int]:
         """Give what :meth:`open` does, and close it."""
         fd = self.open(path, expected, flags=flags)
@@ -173,7 +175,7 @@ class Tree:
             os.close(fd)
 
     @contextlib.contextmanager
-    def held(self, path: str, expected: Status | None = None) -> Iterator[int]:
+    def held(self, path: str, expected: Status | Identity | None = None) -> Iterator[int]:
         """Give what :meth:`hold` does, and close it."""
         fd = self.hold(path, expected)
         try:
@@ -181,14 +183,14 @@ class Tree:
         finally:
             os.close(fd)
 
-    def is_gone(self, path: str) -> bool:
-        """Return whether there is nothing of this path any more; False where it cannot be seen."""
+    def is_gone(self, path: str, expected: Status | Identity) -> bool:
+        """Return whether something is not at its path any more; False where that cannot be seen."""
         try:
-            os.close(self.hold(path))
-        except (FileNotFoundError, NotADirectoryError):
+            os.close(self.hold(path, expected))
+        except (FileNotFoundError, NotADirectoryError, ReplacedError):
             return True
-        except OSError as error:
-            return error.errno == errno.ELOOP  # a link is where a directory was
+        except OSError:
+            return False
         return False
 
     # Walking
@@ -291,7 +293,7 @@ class Tree:
         self,
         path: str,
         flags: int,
-        expected: Status | None,
+        expected: Status | Identity | None,
         *,
         start: int | None = None,
         name: str | None = None,
@@ -311,7 +313,7 @@ class Tree:
             fd = self._beneath(self.fd if start is None else start, os.fsencode(path), flags)
         except OSError as error:
             if error.errno == errno.EXDEV:
-                raise ReplacedError(name, "something is mounted over it") from error
+                raise OSError(errno.EXDEV, _MOUNTED, name) from error
             if error.errno == errno.ELOOP:
                 raise ReplacedError(name, "a symbolic link is on the way to it") from error
             raise OSError(error.errno, error.strerror, name) from error
@@ -322,11 +324,13 @@ class Tree:
             raise
         return fd
 
-    def _compare(self, fd: int, name: str, expected: Status | None) -> None:
+    def _compare(self, fd: int, name: str, expected: Status | Identity | None) -> None:
         now = status_of(fd)
         if now.mount_id != self.root.mount_id:
-            raise ReplacedError(name, "something is mounted over it")
-        if expected is not None and not is_same(now, expected):
+            raise OSError(errno.EXDEV, _MOUNTED, name)
+        if isinstance(expected, Status):
+            expected = expected.identity
+        if expected is not None and now.identity != expected:
             raise ReplacedError(name)
 
     def _beneath(self, start: int, path: bytes, flags: int) -> int:
@@ -408,17 +412,8 @@ class Tree:
             raise OSError(error.errno, error.strerror, path) from error
 
 
+_MOUNTED = "something is mounted over it"
 _TOO_DEEP = f"its path is longer than {LONGEST:,} bytes: what is in it was left out"
-
-
-def is_same(one: Status, other: Status) -> bool:
-    """Return whether two looks saw the same file: its content and attributes may be others."""
-    return (
-        one.st_ino == other.st_ino
-        and one.st_dev == other.st_dev
-        and stat.S_IFMT(one.st_mode) == stat.S_IFMT(other.st_mode)
-        and one.st_birthtime_ns == other.st_birthtime_ns
-    )
 
 
 def _parts(path: bytes) -> Iterator[tuple[bytes, bool]]:

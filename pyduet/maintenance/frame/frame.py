@@ -2,35 +2,36 @@
 """What all maintenance tasks share: finds the work, orders it, has it done, and remembers it."""
 
 import contextlib
+import enum
 import functools
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pyduet.device import DEFAULT_DEVICE, Device
+from pyduet.errors import DuetError
 from pyduet.maintenance.files.page_cache import Footprint, missing
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.frame.inventory import (
-    Found,
-    open_quietly,
-    problem_of,
-    regular,
-    stamp_of,
-    walk,
-    work_of,
-)
-from pyduet.maintenance.frame.ledger import Ledger, Record
+from pyduet.maintenance.files.statx import Identity, status_of
+from pyduet.maintenance.files.tree import Tree
+from pyduet.maintenance.frame.inventory import Found, Inventory, work_of
+from pyduet.maintenance.frame.ledger import Ledger
 from pyduet.maintenance.frame.order import Order
-from pyduet.maintenance.frame.pace import Courtesy, Throttle, be_idle
+from pyduet.maintenance.frame.pace import Courtesy, Throttle
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.frame.work import (
     BadFileError,
+    LeftOut,
     Problem,
+    ReplacedError,
     TargetError,
     Trouble,
     UnstableError,
     Work,
+    problem_of,
+    stamp_of,
 )
 from pyduet.maintenance.sharing.holding import Held, available
 from pyduet.maintenance.sharing.last_turn import LastTurn
@@ -57,8 +58,24 @@ _FULL = 15 / 16
 _UNLOOKED = 16 << 20
 
 
-class _ReplacedError(Exception):
-    """There is another file of this name by now."""
+#: Why a file may be looked at again in the next round.
+_PASSING = (Trouble.VANISHED, Trouble.UNSTABLE)
+_RESTLESS = f"it was changed or replaced again after each of {_ROUNDS + 1} rounds"
+#: What is left out and told one by one, at most; all of it is counted.
+_TOLD = 1000
+#: Files that neighbours are told of together.
+_MARKS = 1000
+
+
+class Use(enum.StrEnum):
+    """Whether a task asks Duet."""
+
+    #: Where it works; the work is done all the same where it does not.
+    AUTO = "auto"
+    #: Or not at all: without Duet nothing is done.
+    REQUIRED = "required"
+    #: Not even where it works: to compare with.
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +84,21 @@ class Options:
 
     Attributes:
         device: the device node.
-        informed: whether to ask Duet; without, files come in the device's order.
+        duet: whether to ask Duet; without, files come in the device's order.
         rate: bytes a second to read from the device, 0 for no limit.
-        idle: whether to take the idle classes of I/O and processor.
         give_way: whether to back off while others wait for the disk.
         window: bytes to read ahead of other tasks; 0 for a share of the memory that
             is available.
         patience: seconds to wait for other tasks while they use nothing.
-        anew: whether to begin a new pass though the last one did not end.
 
     """
 
     device: str = DEFAULT_DEVICE
-    informed: bool = True
+    duet: Use = Use.AUTO
     rate: int = 0
-    idle: bool = True
     give_way: bool = True
     window: int = 0
     patience: float = 30.0
-    anew: bool = False
 
 
 @dataclass(slots=True)
@@ -101,7 +114,10 @@ class Progress:
         waited: seconds that it waited for neighbours, for a limit or for others
             at the disk.
         again: files that were processed again, because they changed.
-        problems: files that are named.
+        named: how many files are named.
+        problems: the files that are named, as of the last step.
+        left_out: what is no part of the work, the first thousand of it.
+        left_out_count: how much that is.
         report: what the task itself has counted.
         blind: why Duet tells nothing, if so.
 
@@ -115,7 +131,10 @@ class Progress:
     bytes_cached: int = 0
     waited: float = 0.0
     again: int = 0
+    named: int = 0
     problems: list[Problem] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    left_out_count: int = 0
     report: dict[str, int] = field(default_factory=dict)
     blind: str | None = None
 
@@ -155,6 +174,9 @@ class Frame:
         self._watch: Watch | None = None
         self._held: Held | None = None
         self._turn: LastTurn | None = None
+        # What is wrong, by path: of the files that were processed, and of the last look.
+        self._bad: dict[str, Problem] = {}
+        self._unseen: dict[str, Problem] = {}
         self.progress = Progress()
 
     def plan(self) -> Iterator[tuple[Work, float]]:
@@ -164,8 +186,8 @@ class Frame:
             OSError: as of :meth:`run`.
 
         """
-        with self._watching():
-            order = self._order(self._inventory())
+        with self._watching(), self._inventory() as found:
+            order = self._order(found)
             self._look(order)
             while best := order.best():
                 yield best
@@ -175,16 +197,24 @@ class Frame:
         """Do all of the work; returns how it went.
 
         Raises:
-            OSError: the directory cannot be looked into, or Duet not be asked.
+            OSError: the directory cannot be looked into, or a task's own target
+                cannot be used.
+            DuetError: Duet is required, and cannot be asked.
 
         """
-        if self._options.idle:
-            be_idle()
-        if self._options.anew and self._ledger.resumed:
-            self._ledger.begin_anew()
-        with self._watching():
-            found = self._inventory()
-            self._task.begin(self._root, self._ledger, found)
+        try:
+            with self._watching():
+                self._run()
+        finally:
+            self._list_problems()
+        self.progress.report = dict(self._task.report())
+        self._say("done")
+        return self.progress
+
+    def _run(self) -> None:
+        found = self._inventory()
+        try:
+            self._task.begin(self._tree, self._ledger, found)
             try:
                 found = self._work(found)
             finally:
@@ -194,88 +224,131 @@ class Frame:
             try:
                 self._task.finish(found)
             except BadFileError as error:
-                self._named(Problem("", error.trouble, error.words))
-            self._ledger.end()
-            if self._held is not None:
-                self._held.give_up(self._wait)
-        self.progress.report = dict(self._task.report())
-        self._say("done")
-        return self.progress
+                self._name(Problem("", error.trouble, error.words))
+        finally:
+            found.close()
+        self._ledger.end()
+        if self._held is not None:
+            self._held.give_up(self._wait)
 
-    def _work(self, found: list[Found]) -> list[Found]:
+    def _work(self, found: Inventory) -> Inventory:
         """Process all, and again what changed meanwhile; returns what is there at the end."""
         self._work_off(self._order(found))
         for _ in range(_ROUNDS):
-            found = self._inventory()
+            earlier, found = found, self._inventory()
+            earlier.close()
             order = self._ordered(self._changed(found))
             if not order.files:
                 break
             self.progress.again += order.files
             self._work_off(order)
+        else:
+            with found:
+                last = self._inventory()
+                # What has come since is younger than the run.
+                for one in self._changed(last):
+                    if found.has(one.path, one.status):
+                        self._name(Problem(one.path, Trouble.UNSTABLE, _RESTLESS))
+            found = last
         self._vanished(found)
         return found
 
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:
-        if not self._options.informed:
-            self.progress.blind = "not asked"
+        """Hold the directory, and be told of what is cached below it, if that is wanted."""
+        with contextlib.ExitStack() as stack:
+            self._tree = stack.enter_context(Tree(self._root))
+            if self._options.duet is Use.NEVER:
+                self.progress.blind = "not asked"
+            else:
+                try:
+                    self._ask_duet(stack)
+                except DuetError as error:
+                    if self._options.duet is Use.REQUIRED:
+                        raise
+                    self.progress.blind = str(error)
             yield
-            return
-        with Device(self._options.device) as device:
-            self._watch = Watch(device, self._task.kind, self._root)
-            self._held = Held(
-                self._root,
-                self._watch.neighbours,
-                self._options.window,
-                self._options.patience,
-            )
-            if self._task.after_others:
-                self._turn = LastTurn(self._watch.neighbours, self._options.patience)
-            try:
-                with self._task.watching(device, self._root):
-                    yield
-            finally:
-                self._watch.close()
 
-    def _inventory(self) -> list[Found]:
+    def _ask_duet(self, stack: contextlib.ExitStack) -> None:
+        device = stack.enter_context(Device(self._options.device))
+        watch = Watch(device, self._task.kind, self._root)
+        stack.callback(watch.close)
+        stack.enter_context(self._task.watching(device, self._root))
+        self._watch = watch
+        self._held = Held(
+            self._tree, watch.neighbours, self._options.window, self._options.patience
+        )
+        if self._task.after_others:
+            self._turn = LastTurn(watch.neighbours, self._options.patience)
+
+    def _inventory(self) -> Inventory:
         """Return all that is there, but what the task itself writes."""
         self._say("looking for work")
-        own = {os.path.relpath(os.path.abspath(file), self._root) for file in self._own()}
-        return [one for one in walk(self._root, self._named) if one.path not in own]
+        self._unseen.clear()
+        self.progress.left_out, self.progress.left_out_count = [], 0
+        return Inventory(self._counted(self._others(self._tree.walk(self._unsee, self._leave_out))))
 
-    def _own(self) -> Iterator[str]:
-        yield from self._task.outputs
-        yield from (self._ledger.file + suffix for suffix in ("", "-journal"))
+    def _others(self, found: Iterable[Found]) -> Iterator[Found]:
+        """Yield what the task does not write itself."""
+        inodes, paths = self._own()
+        for one in found:
+            if (one.status.st_dev, one.status.st_ino) not in inodes and one.path not in paths:
+                yield one
+
+    def _own(self) -> tuple[set[tuple[int, int]], set[str]]:
+        """Return what the task writes: inodes, and paths of what comes and goes beside it."""
+        root = os.path.realpath(self._root)
+        inodes: set[tuple[int, int]] = set()
+        paths: set[str] = set()
+        for file in (*self._task.outputs, *self._ledger.files_kept):
+            paths.add(os.path.relpath(os.path.realpath(file), root))
+            with contextlib.suppress(OSError):
+                status = os.stat(file)
+                inodes.add((status.st_dev, status.st_ino))
+        return inodes, paths
+
+    def _counted(self, found: Iterable[Found]) -> Iterator[Found]:
+        """Tell now and then that the walk goes on."""
+        for number, one in enumerate(found):
+            if not number % _MARKS:
+                self._tell(self.progress)
+            yield one
+
+    def _leave_out(self, what: LeftOut) -> None:
+        self.progress.left_out_count += 1
+        if len(self.progress.left_out) < _TOLD:
+            self.progress.left_out.append(what)
 
     def _secure(self) -> None:
         self._task.secure()
         self._ledger.commit()
 
-    def _order(self, found: Iterable[Found]) -> Order:
+    def _order(self, found: Inventory) -> Order:
         """Return the work of this pass that is left."""
         return self._ordered(
-            regular(found),
-            lambda before: before is None or before.passed != self._ledger.number,
+            one for one in found.regular() if self._ledger.done_now(one.status) is None
         )
 
-    def _ordered(
-        self,
-        found: Iterable[Found],
-        is_left: Callable[[Record | None], bool] = lambda _: True,
-    ) -> Order:
-        works: list[Work] = []
+    def _ordered(self, found: Iterable[Found]) -> Order:
+        """Return what is worth the work; of the rest neighbours hear that it is not wanted."""
         idle: list[Work] = []
-        for one in found:
-            try:
-                work = work_of(self._root, one)
-            except OSError as error:
-                self._named(problem_of(one.path, error))
-                continue
-            before = self._ledger.get(work.path)
-            wanted = is_left(before) and self._task.worth(work, before)
-            (works if wanted else idle).append(work)
-        self._done(idle)  # neighbours need not keep them for us
-        order = Order(works)
+
+        def works() -> Iterator[Work]:
+            for one in found:
+                before = self._ledger.get(one.status)
+                if self._task.worth(one, before):
+                    try:
+                        yield work_of(self._tree, one)
+                    except OSError as error:
+                        self._name(problem_of(one.path, error))
+                elif before is not None:
+                    idle.append(Work.of(one.path, one.status, before.generation, None))
+                    if len(idle) == _MARKS:
+                        self._done(idle)
+                        idle.clear()
+
+        order = Order(works())
+        self._done(idle)
         self.progress.files += order.files
         self.progress.bytes += order.bytes
         return order
@@ -299,7 +372,7 @@ class Frame:
             if self._ledger.due:
                 self._secure()
             self.progress.files_done += len(works)
-            self.progress.bytes_done += sum(work.size for work in works)
+            self.progress.bytes_done += sum(work.data for work in works)
             self._tell(self.progress)
 
     def _next(self, order: Order) -> list[Work] | None:
@@ -322,7 +395,7 @@ class Frame:
             if best is None:
                 return works or None
             work, share = best
-            size += work.size
+            size += work.data
             if share < _WARM and self._held is not None and not self._held.room(size):
                 break
             if share <= _FULL and not self._may_use_disk():
@@ -347,14 +420,10 @@ class Frame:
         footprints = []
         for work in works:
             try:
-                fd = open_quietly(os.path.join(self._root, work.path))
+                with self._tree.opened(work.path, work.inode) as fd:
+                    footprints.append(Footprint(work, missing(fd)))
             except OSError as error:
-                self._named(problem_of(work.path, error))
-                continue
-            try:
-                footprints.append(Footprint(work, missing(fd, work.pages)))
-            finally:
-                os.close(fd)
+                self._name(problem_of(work.path, error))
         self._spend(sum(one.bytes for one in footprints))
         notes = self._task.process_many([one.work for one in footprints])
         for one in footprints:
@@ -370,19 +439,20 @@ class Frame:
                 note, work = self._attempt(work)
             except UnstableError:
                 continue
-            except _ReplacedError:
+            except ReplacedError:
                 pass  # by another file, which the next look finds
             except BadFileError as error:
-                self._named(Problem(work.path, error.trouble, error.words))
+                self._name(Problem(work.path, error.trouble, error.words))
             except TargetError:
                 raise
             except OSError as error:
-                self._named(problem_of(work.path, error))
+                self._name(problem_of(work.path, error))
             else:
                 self._ledger.put(work, note)
+                self._bad.pop(work.path, None)
             break
         else:
-            self._named(
+            self._name(
                 Problem(work.path, Trouble.UNSTABLE, f"it changed in each of {_TRIES} attempts")
             )
         self._done([work])
@@ -392,32 +462,25 @@ class Frame:
             self._watch.done(works)
 
     def _attempt(self, work: Work) -> tuple[object, Work]:
-        fd = open_quietly(os.path.join(self._root, work.path))
-        try:
-            now = stamp_of(os.fstat(fd))
-            if now.ino != work.stamp.ino:
-                raise _ReplacedError
-            work = Work(work.path, now, work.generation, work.physical)
-            footprint = Footprint(work, missing(fd, work.pages))
-            share = min(1.0, footprint.bytes / work.size) if work.size else 0.0
-            reading = Reading(
-                work,
-                fd,
-                self._spend,
-                share,
-                functools.partial(self._behind, fd, footprint),
-            )
+        with self._tree.opened(work.path, work.inode) as fd:
+            status = status_of(fd)
+            work = Work.of(work.path, status, work.generation, work.physical)
+            before = self._ledger.get(status)
+            if before is not None and before.generation != work.generation:
+                before = None  # of another file, which had its number
+            footprint = Footprint(work, missing(fd))
+            share = min(1.0, footprint.bytes / work.data) if work.data else 0.0
+            behind = functools.partial(self._behind, fd, footprint)
+            reading = Reading(work, fd, self._spend, share, behind)
             try:
-                return self._task.process(reading, self._ledger.get(work.path)), work
+                return self._task.process(reading, before), work
             finally:
                 self._saved(work, footprint.bytes if reading.read is None else reading.read)
                 self._brought_in(footprint)
-        finally:
-            os.close(fd)
 
     def _saved(self, work: Work, read: int) -> None:
         """Count what of a file did not have to be read from the device."""
-        self.progress.bytes_cached += max(0, work.size - read)
+        self.progress.bytes_cached += max(0, work.data - read)
 
     def _behind(self, fd: int, footprint: Footprint, begin: int, end: int) -> None:
         """Drop a part of a large file that was read, which nobody else wants."""
@@ -428,34 +491,37 @@ class Frame:
         if not footprint.ranges:
             return
         if self._held is None:
-            footprint.drop(self._root)
+            footprint.drop(self._tree)
         else:
             self._held.add(footprint)
 
-    def _changed(self, found: Iterable[Found]) -> list[Found]:
-        """Return what is new, or another than when it was processed in this pass."""
-        named = {problem.path for problem in self.progress.problems}
-        changed = []
-        for one in regular(found):
-            if one.path in named:
+    def _changed(self, found: Inventory) -> Iterator[Found]:
+        """Yield what is new, or another than when it was processed in this pass."""
+        for one in found.regular():
+            bad = self._bad.get(one.path)
+            if bad is not None and bad.trouble not in _PASSING:
                 continue
-            before = self._ledger.get(one.path)
-            if before is None or before.stamp != stamp_of(one.status):
-                changed.append(one)
-        return changed
+            now = self._ledger.done_now(one.status)
+            if now is not None and now.stamp == stamp_of(one.status):
+                continue
+            if self._task.worth(one, now or self._ledger.done_before(one.status)):
+                yield one
 
-    def _vanished(self, found: Iterable[Found]) -> None:
-        there = {one.path for one in regular(found)}
-        for path, before in list(self._ledger.files()):
-            if path in there:
+    def _vanished(self, found: Inventory) -> None:
+        """Forget the files of the ledger that are gone."""
+        there = found.inodes()
+        other = next(there, None)
+        for inode, before in self._ledger.inodes():
+            while other is not None and other < inode:
+                other = next(there, None)
+            if other == inode:
                 continue
-            try:
-                os.lstat(os.path.join(self._root, path))
-            except (FileNotFoundError, NotADirectoryError):
-                self._task.vanished(path, before)
-            except OSError:
-                continue  # it cannot be seen, which was said
-            self._ledger.forget(path)
+            born = inode[1]
+            was = Identity(self._tree.device, before.stamp.ino, born, stat.S_IFREG)
+            # What cannot be seen may be there all the same.
+            if self._tree.is_gone(before.path, was):
+                self._task.vanished(before)
+                self._ledger.forget(before, born)
 
     def _look(self, order: Order) -> None:
         if self._watch is not None:
@@ -479,9 +545,17 @@ class Frame:
             self._tell(self.progress)
         self.progress.waited += seconds
 
-    def _named(self, problem: Problem) -> None:
-        if problem.path not in {one.path for one in self.progress.problems}:
-            self.progress.problems.append(problem)
+    def _name(self, problem: Problem) -> None:
+        self._bad.setdefault(problem.path, problem)
+        self.progress.named = len(self._bad) + len(self._unseen)
+
+    def _unsee(self, problem: Problem) -> None:
+        self._unseen.setdefault(problem.path, problem)
+        self.progress.named = len(self._bad) + len(self._unseen)
+
+    def _list_problems(self) -> None:
+        self.progress.problems = list((self._unseen | self._bad).values())
+        self.progress.named = len(self.progress.problems)
 
     def _say(self, step: str) -> None:
         self.progress.step = step

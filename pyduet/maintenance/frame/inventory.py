@@ -1,114 +1,216 @@
 # SPDX-License-Identifier: MIT
-"""What there is to do below a directory: found without reading a file's data."""
+"""What there is below a directory: found without reading data, and kept in little memory."""
 
-import errno
+import contextlib
 import os
+import sqlite3
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Self
 
 from pyduet.files import generation_of
 from pyduet.maintenance.files.extents import first_place
-from pyduet.maintenance.frame.work import Problem, Stamp, Trouble, Work
+from pyduet.maintenance.files.statx import Status, status_of
+from pyduet.maintenance.files.tree import Found, Tree
+from pyduet.maintenance.frame.work import Work
+
+__all__ = ["Found", "Inventory", "temporary", "work_of"]
+
+#: A status as it is kept: times as seconds and nanoseconds, since these end in 2262 in 64 bits.
+_STATUS = struct.Struct("=IIIIQQQQQQqIqIqIqIQ?")
+#: Rows that are added at a time.
+_ROWS = 1000
+#: KiB of the temporary database that are in memory; SQLite keeps the rest in a file without a name.
+_CACHE_KIB = 16 << 10
+_NS = 10**9
+_KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
 
 
-class Found(NamedTuple):
-    """Something below the directory."""
-
-    #: Relative to the directory; empty for itself.
-    path: str
-    status: os.stat_result
-
-
-def stamp_of(status: os.stat_result) -> Stamp:
-    """Return the stamp of a file's status."""
-    return Stamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def walk(root: str, trouble: Callable[[Problem], None]) -> Iterator[Found]:
-    """Yield the directory and all below it that is on its file system, as ``find -xdev`` does.
-
-    A directory comes before what is in it. Nothing is opened but directories.
-
-    Args:
-        root: the directory.
-        trouble: told of what cannot be looked into; the walk goes on.
+@contextlib.contextmanager
+def room_said() -> Iterator[None]:
+    """Say in words that a temporary database has no room.
 
     Raises:
-        OSError: of the directory itself.
+        OSError: as SQLite says it.
 
     """
-    status = os.lstat(root)
-    yield Found("", status)
-    waiting = [""]
-    while waiting:
-        directory = waiting.pop()
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OSError(
+            0,
+            f"the list of files found no room ({error}): set SQLITE_TMPDIR to a directory that has",
+            os.environ.get("SQLITE_TMPDIR", "/var/tmp"),  # noqa: S108 - SQLite's own choice
+        ) from error
+
+
+def temporary() -> sqlite3.Connection:
+    """Return a database that is gone when it is closed, and takes little memory."""
+    data = sqlite3.connect("", isolation_level=None)
+    data.execute(f"pragma cache_size = -{_CACHE_KIB}")
+    data.execute("pragma journal_mode = off")
+    data.execute("pragma synchronous = off")
+    data.execute("pragma temp_store = file")
+    data.execute("begin")
+    return data
+
+
+class Inventory:
+    """All that was found below a directory; a context manager that forgets it.
+
+    Iterating gives what was found, as :meth:`Tree.walk` gave it: a directory
+    before what is in it.
+
+    Thread-safety: none.
+    """
+
+    def __init__(self, found: Iterable[Found] = ()) -> None:
+        """Take all of it.
+
+        Args:
+            found: what there is.
+
+        Raises:
+            OSError: as of the walk, or there is no room for the list.
+
+        """
+        self._count = 0
+        self._indexed = False
+        self._data = temporary()
+        self._data.execute(
+            "create table found (id integer primary key, directory blob, name blob, kind text, "
+            "mode integer, ino integer, born integer, born_ns integer, status blob)"
+        )
         try:
-            with os.scandir(os.path.join(root, directory)) as listing:
-                entries = sorted(listing, key=lambda entry: entry.inode())
-        except OSError as error:
-            if not directory:
-                raise
-            trouble(problem_of(directory, error))
-            continue
-        for entry in entries:
-            path = os.path.join(directory, entry.name)
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # it was never part of the work
-            if found.st_dev != status.st_dev:
-                continue
-            yield Found(path, found)
-            if stat.S_ISDIR(found.st_mode):
-                waiting.append(path)
+            with room_said():
+                self._take(found)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return the inventory itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Forget it; see :meth:`close`."""
+        self.close()
+
+    def close(self) -> None:
+        """Forget it."""
+        self._data.close()
+
+    def __len__(self) -> int:
+        """Return how much was found."""
+        return self._count
+
+    def _take(self, found: Iterable[Found]) -> None:
+        rows: list[tuple[object, ...]] = []
+        for path, status in found:
+            directory, slash, name = os.fsencode(path).rpartition(b"/")
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "other")
+            inode = (_signed(status.st_ino), *divmod(status.st_birthtime_ns, _NS))
+            rows.append((directory + slash, name, kind, status.st_mode, *inode, _packed(status)))
+            if len(rows) == _ROWS:
+                self._add(rows)
+                rows = []
+        self._add(rows)
+
+    def _add(self, rows: list[tuple[object, ...]]) -> None:
+        self._count += len(rows)
+        self._data.executemany(
+            "insert into found (directory, name, kind, mode, ino, born, born_ns, status) "
+            "values (?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    def __iter__(self) -> Iterator[Found]:
+        """Yield all, a directory before what is in it."""
+        return self._select("order by id")
+
+    def directories(self, *, deepest_first: bool = False) -> Iterator[Found]:
+        """Yield the directories, each before what is in it, or after that."""
+        order = "desc" if deepest_first else "asc"
+        return self._select(f"where kind = 'directory' order by id {order}")
+
+    def regular(self) -> Iterator[Found]:
+        """Yield the regular files, each once, by the first of its names."""
+        return self._select(
+            "where id in (select min(id) from found where kind = 'file' "
+            "group by ino, born, born_ns) order by id"
+        )
+
+    def links(self) -> Iterator[tuple[str, Found]]:
+        """Yield the further names of regular files: the first name, and the other."""
+        self._index()
+        first: Found | None = None
+        for one in self._select(
+            "where kind = 'file' and (ino, born, born_ns) in (select ino, born, born_ns from found "
+            "where kind = 'file' group by ino, born, born_ns having count(*) > 1) "
+            "order by ino, born, born_ns, id"
+        ):
+            if first is None or one.status.identity != first.status.identity:
+                first = one
+            else:
+                yield first.path, one
+
+    def names(self, directory: str) -> Iterator[tuple[str, int]]:
+        """Yield what is in a directory: names, with their modes, in the order of their bytes."""
+        self._index()
+        place = os.fsencode(f"{directory}/" if directory else "")
+        for name, mode in self._data.execute(
+            "select name, mode from found where directory = ? and name != x'' order by name",
+            (place,),
+        ):
+            yield os.fsdecode(name), mode
+
+    def has(self, path: str, status: Status) -> bool:
+        """Return whether a path, or an inode, was there."""
+        self._index()
+        directory, slash, name = os.fsencode(path).rpartition(b"/")
+        row = self._data.execute(
+            "select exists (select 1 from found where directory = ? and name = ?) "
+            "or exists (select 1 from found where ino = ? and born = ? and born_ns = ?)",
+            (directory + slash, name, _signed(status.st_ino), *divmod(status.st_birthtime_ns, _NS)),
+        ).fetchone()
+        return bool(row[0])
+
+    def inodes(self) -> Iterator[tuple[int, int]]:
+        """Yield the regular files' inode numbers, as SQLite keeps them, and times of birth.
+
+        In order, each once: that of :meth:`Ledger.inodes`.
+        """
+        for ino, born, born_ns in self._data.execute(
+            "select distinct ino, born, born_ns from found where kind = 'file' "
+            "order by ino, born, born_ns"
+        ):
+            yield ino, born * _NS + born_ns
+
+    def _index(self) -> None:
+        if not self._indexed:
+            with room_said():
+                self._data.execute("create index by_name on found (directory, name)")
+                self._data.execute("create index by_inode on found (ino, born, born_ns)")
+            self._indexed = True
+
+    def _select(self, rest: str) -> Iterator[Found]:
+        with room_said():
+            for directory, name, status in self._data.execute(
+                f"select directory, name, status from found {rest}"  # noqa: S608 - our own words
+            ):
+                yield Found(os.fsdecode(directory + name), _unpacked(status))
 
 
-def regular(found: Iterable[Found]) -> Iterator[Found]:
-    """Yield the regular files, of each the first name only."""
-    linked = set()
-    for one in found:
-        if not stat.S_ISREG(one.status.st_mode):
-            continue
-        if one.status.st_nlink > 1:
-            if one.status.st_ino in linked:
-                continue
-            linked.add(one.status.st_ino)
-        yield one
-
-
-def work_of(root: str, found: Found) -> Work:
+def work_of(tree: Tree, found: Found) -> Work:
     """Return the work that a regular file is; opens it, reads nothing, leaves its times alone.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or is another file by now.
 
     """
-    fd = open_quietly(os.path.join(root, found.path))
-    try:
-        return Work(found.path, stamp_of(os.fstat(fd)), _generation(fd), first_place(fd))
-    finally:
-        os.close(fd)
-
-
-def open_quietly(path: str) -> int:
-    """Open a regular file for reading without changing its access time, where that is permitted."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
-        return os.open(path, flags | os.O_NOATIME)
-    except PermissionError:
-        return os.open(path, flags)
-
-
-def problem_of(path: str, error: OSError) -> Problem:
-    """Return what an error says of a file."""
-    trouble = {
-        errno.ENOENT: Trouble.VANISHED,
-        errno.ESTALE: Trouble.VANISHED,
-        errno.EACCES: Trouble.REFUSED,
-        errno.EPERM: Trouble.REFUSED,
-    }.get(error.errno or 0, Trouble.FAILED)
-    return Problem(path, trouble, error.strerror or str(error))
+    with tree.opened(found.path, found.status) as fd:
+        return Work.of(found.path, status_of(fd), _generation(fd), first_place(fd))
 
 
 def _generation(fd: int) -> int:
@@ -117,3 +219,23 @@ def _generation(fd: int) -> int:
         return generation_of(fd)
     except OSError:
         return 0
+
+
+def _signed(number: int) -> int:
+    """Return an inode number as SQLite keeps numbers: 64 bits with a sign."""
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _packed(status: Status) -> bytes:
+    return _STATUS.pack(
+        *status[:10],
+        *divmod(status.st_atime_ns, _NS), *divmod(status.st_mtime_ns, _NS),
+        *divmod(status.st_ctime_ns, _NS), *divmod(status.st_birthtime_ns, _NS),
+        *status[14:],
+    )  # fmt: skip
+
+
+def _unpacked(packed: bytes) -> Status:
+    values = _STATUS.unpack(packed)
+    times = [values[at] * _NS + values[at + 1] for at in range(10, 18, 2)]
+    return Status(*values[:10], *times, *values[18:])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a task has done, in a file that outlives it: SQLite, so that a crash loses seconds."""
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -8,77 +9,141 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
+from pyduet.maintenance.files.statx import Status
 from pyduet.maintenance.frame.work import Stamp, Work
 
-_VERSION = 1
-_SCHEMA = """
+#: The format of the file, in its ``user_version``.
+_VERSION = 2
+# A file is known by its inode: number and time of birth. Its path is where it was seen last. A
+# time is seconds and nanoseconds, since nanoseconds alone end in 2262; a number above 2^63 is kept
+# as SQLite has numbers, below 0.
+_COLUMNS = (
+    "ino, born, born_ns, generation, path, size, mtime, mtime_ns, ctime, ctime_ns, pass, note"
+)
+_TABLE = """
+    ino integer not null, born integer not null, born_ns integer not null,
+    generation integer not null, path blob not null, size integer not null,
+    mtime integer not null, mtime_ns integer not null,
+    ctime integer not null, ctime_ns integer not null,
+    pass integer not null, note text, primary key (ino, born, born_ns)
+"""
+_SCHEMA = f"""
 create table about (name text primary key, value text not null) without rowid;
-create table files (
-    path blob primary key, ino integer, size integer, mtime integer, ctime integer,
-    pass integer not null, note text
-) without rowid;
+create table done ({_TABLE}) without rowid;
+create table now ({_TABLE}) without rowid;
 """
 #: Seconds after which what was done is made to last.
 _COMMIT = 5.0
+_NS = 10**9
 
 
 class Record(NamedTuple):
-    """A file as it was when it was processed."""
+    """A file as it was when it was processed.
 
+    Attributes:
+        path: where it was then.
+        stamp: what tells whether its content is still the same.
+        generation: of its inode; 0 where the file system tells none.
+        passed: the pass in which that was.
+        note: what the task noted of it: what JSON can say.
+
+    """
+
+    path: str
     stamp: Stamp
-    #: The pass in which that was.
+    generation: int
     passed: int
-    #: What the task noted of it: what JSON can say.
     note: Any
 
 
 class LedgerError(ValueError):
-    """A ledger is another task's, or none; says what to do."""
+    """A ledger is another task's, or none, or damaged; says what to do."""
 
 
 class Ledger:
     """The files that were processed, and the passes; a context manager that closes it.
 
     A pass is one run over everything. One that was broken off goes on when the
-    ledger is opened again; a new one begins when the last one ended.
+    ledger is opened again; a new one begins when the last one ended. What was
+    done in a pass counts for later ones only when it has ended: a pass that is
+    given up (:meth:`begin_anew`) leaves no trace.
 
     Thread-safety: none.
     """
 
-    def __init__(self, file: str, kind: str, root: str) -> None:
+    def __init__(
+        self, file: str, kind: str, root: str, *, anew: bool = False, read_only: bool = False
+    ) -> None:
         """Open a ledger, or make it.
 
         Args:
             file: where it is, or is to be; ``:memory:`` for none that lasts.
             kind: of the task.
             root: the task's directory.
+            anew: give up a pass that was broken off; a ledger that is damaged is
+                moved aside.
+            read_only: change nothing: to look at what a run would do.
 
         Raises:
             LedgerError: it is no ledger, or of another task or directory, or in
-                use by a process that runs.
+                use by a process that runs, or damaged.
             OSError: it cannot be opened.
 
         """
         self.file = file
+        self._read_only = read_only
+        self._where = (kind, root)
+        try:
+            self._begin()
+        except _DamagedError:
+            if not anew or read_only:
+                raise
+            self._move_aside()
+            self._begin()
+        if anew and self._resumed:
+            self.begin_anew()
+
+    def _begin(self) -> None:
+        file = self.file
+        if self._read_only and not os.path.exists(file):
+            file = ":memory:"
         if file != ":memory:" and os.path.dirname(file):
             os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
-        try:
-            self._data = sqlite3.connect(file, timeout=0, isolation_level=None)
-            # One process at a time, for as long as it has it.
-            self._data.execute("pragma locking_mode = exclusive")
-            self._data.execute("begin immediate")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise LedgerError(f"{file}: another task is using it; wait for its end") from error
-            raise OSError(0, str(error), file) from error
-        except sqlite3.DatabaseError as error:
-            raise LedgerError(f"{file} is no ledger of duet; name another with --state") from error
+        with self._told():
+            self._data = self._connected(file)
         self._committed = time.monotonic()
         try:
-            self._open(kind, root)
+            with self._told():
+                self._open(*self._where)
         except BaseException:
             self._data.close()
             raise
+
+    def _connected(self, file: str) -> sqlite3.Connection:
+        if self._read_only and file != ":memory:":
+            # No lock for writing: but who writes has it for as long as it runs.
+            name = "file:" + "".join(f"%{byte:02x}" for byte in os.fsencode(os.path.abspath(file)))
+            data = sqlite3.connect(name + "?mode=ro", timeout=0, isolation_level=None, uri=True)
+            data.execute("begin")
+            return data
+        data = sqlite3.connect(file, timeout=0, isolation_level=None)
+        try:
+            # One process at a time, for as long as it has it.
+            data.execute("pragma locking_mode = exclusive")
+            data.execute("begin immediate")
+        except BaseException:
+            data.close()
+            raise
+        return data
+
+    def _move_aside(self) -> None:
+        number = 1
+        while os.path.exists(aside := f"{self.file}.damaged-{number}"):
+            number += 1
+        os.rename(self.file, aside)
+        for suffix in ("-journal", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self.file + suffix, aside + suffix)
 
     def __enter__(self) -> Self:
         """Return the ledger itself."""
@@ -102,68 +167,146 @@ class Ledger:
         """The number of the pass, from 1 on."""
         return self._pass
 
+    @property
+    def files_kept(self) -> tuple[str, ...]:
+        """The files that it is kept in, whether they are there or not."""
+        if self.file == ":memory:":
+            return ()
+        return tuple(self.file + suffix for suffix in ("", "-journal", "-wal", "-shm"))
+
     def begin_anew(self) -> None:
-        """Begin a new pass, whatever became of the last."""
+        """Begin a new pass; of the last one, if it did not end, nothing counts."""
         self._pass += 1
         self._resumed = False
-        # Of another pass, which a task that goes on with this one must not take for its own.
-        self._data.execute("delete from about where name glob 'task.*'")
-        self._say("pass", self._pass)
-        self._say("ended", False)
+        if self._read_only:
+            self._given_up = True
+            return
+        with self._told():
+            self._data.execute("delete from now")
+            # Of another pass, which a task that goes on with this one must not take for its own.
+            self._data.execute("delete from about where name glob 'task.*'")
+            self._say("pass", self._pass)
+            self._say("ended", False)
 
     def end(self) -> None:
-        """End the pass."""
-        self._say("ended", True)
+        """End the pass: from here on what was done in it counts."""
+        with self._told():
+            self._data.execute("insert or replace into done select * from now")
+            self._data.execute("delete from now")
+            self._say("ended", True)
         self.commit()
 
     def note(self, name: str, default: Any = None) -> Any:
         """Return something that the task said of itself with :meth:`remark`, in this pass."""
-        return self._about(f"task.{name}", default)
+        if self._given_up:
+            return default
+        with self._told():
+            return self._about(f"task.{name}", default)
 
     def remark(self, name: str, value: Any) -> None:
         """Keep something that the task wants to know in its next run: what JSON can say."""
-        self._say(f"task.{name}", value)
+        with self._told():
+            self._say(f"task.{name}", value)
 
-    def get(self, path: str) -> Record | None:
-        """Return what is known of a file, of whatever pass."""
-        row = self._data.execute(
-            "select ino, size, mtime, ctime, pass, note from files where path = ?",
-            (os.fsencode(path),),
-        ).fetchone()
+    def fact(self, name: str, default: Any = None) -> Any:
+        """Return what the task kept with :meth:`keep`, in whatever pass."""
+        with self._told():
+            return self._about(f"kept.{name}", default)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep something for good, also when the pass is given up: what JSON can say."""
+        with self._told():
+            self._say(f"kept.{name}", value)
+
+    def get(self, status: Status) -> Record | None:
+        """Return what is known of a file: of this pass, else of the last one that ended.
+
+        Args:
+            status: of the file; its inode number and time of birth name it.
+
+        """
+        return self.done_now(status) or self.done_before(status)
+
+    def done_now(self, status: Status) -> Record | None:
+        """Return what this pass knows of a file."""
+        return None if self._given_up else self._find("now", status)
+
+    def done_before(self, status: Status) -> Record | None:
+        """Return what the passes that ended know of a file."""
+        return self._find("done", status)
+
+    def _find(self, table: str, status: Status) -> Record | None:
+        with self._told():
+            row = self._data.execute(
+                f"select {_COLUMNS} from {table} where ino = ? and born = ? and born_ns = ?",  # noqa: S608
+                (_signed(status.st_ino), *divmod(status.st_birthtime_ns, _NS)),
+            ).fetchone()
         return None if row is None else _record(row)
 
     def put(self, work: Work, note: Any = None) -> None:
         """Note that a file was processed in this pass."""
-        self._data.execute(
-            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?)",
-            (
-                os.fsencode(work.path),
-                work.stamp.ino, work.stamp.size, work.stamp.mtime_ns, work.stamp.ctime_ns,
-                self._pass,
-                None if note is None else json.dumps(note),
-            ),
-        )  # fmt: skip
+        stamp = work.stamp
+        with self._told():
+            self._data.execute(
+                f"insert or replace into now ({_COLUMNS}) values ({', '.join('?' * 12)})",  # noqa: S608
+                (
+                    _signed(stamp.ino), *divmod(work.born_ns, _NS), _signed(work.generation),
+                    os.fsencode(work.path), stamp.size,
+                    *divmod(stamp.mtime_ns, _NS), *divmod(stamp.ctime_ns, _NS),
+                    self._pass, None if note is None else json.dumps(note),
+                ),
+            )  # fmt: skip
 
     @property
     def due(self) -> bool:
         """Whether it is time to :meth:`commit`."""
         return time.monotonic() - self._committed >= _COMMIT
 
-    def forget(self, path: str) -> None:
+    def forget(self, record: Record, born_ns: int) -> None:
         """Forget a file."""
-        self._data.execute("delete from files where path = ?", (os.fsencode(path),))
+        with self._told():
+            for table in ("done", "now"):
+                self._data.execute(
+                    f"delete from {table} where ino = ? and born = ? and born_ns = ?",  # noqa: S608
+                    (_signed(record.stamp.ino), *divmod(born_ns, _NS)),
+                )
 
-    def files(self) -> Iterator[tuple[str, Record]]:
-        """Yield all files, of whatever pass."""
-        for path, *row in self._data.execute(
-            "select path, ino, size, mtime, ctime, pass, note from files order by path"
-        ):
-            yield os.fsdecode(path), _record(row)
+    def files(self) -> Iterator[Record]:
+        """Yield all files, of whatever pass: a file once, as :meth:`get` tells it."""
+        for _, record in self.inodes():
+            yield record
+
+    def inodes(self) -> Iterator[tuple[tuple[int, int], Record]]:
+        """Yield all files by inode number and time of birth, in that order, with their records.
+
+        The order is that of signed numbers, as of :meth:`Inventory.inodes`. Records may be
+        forgotten meanwhile.
+        """
+        last = (-(1 << 63), -(1 << 63), -1)
+        while True:
+            with self._told():
+                rows = self._data.execute(
+                    f"select {_COLUMNS} from now where (ino, born, born_ns) > (?, ?, ?) "  # noqa: S608
+                    f"union all select {_COLUMNS} from done "
+                    "where (ino, born, born_ns) > (?, ?, ?) and not exists (select 1 from now "
+                    "where now.ino = done.ino and now.born = done.born "
+                    "and now.born_ns = done.born_ns) "
+                    "order by ino, born, born_ns limit 1000",
+                    (*last, *last),
+                ).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                yield (row[0], row[1] * _NS + row[2]), _record(row)
+            last = rows[-1][:3]
 
     def commit(self) -> None:
         """Make what was done last, also when the machine fails."""
-        self._data.execute("commit")
-        self._data.execute("begin immediate")
+        if self._read_only:
+            return
+        with self._told():
+            self._data.execute("commit")
+            self._data.execute("begin immediate")
         self._committed = time.monotonic()
 
     def _open(self, kind: str, root: str) -> None:
@@ -176,7 +319,10 @@ class Ledger:
             self._say("kind", kind)
             self._say("root", root)
         elif version != _VERSION:
-            raise LedgerError(f"{self.file} is no ledger of duet; name another with --state")
+            raise LedgerError(
+                f"{self.file} is no ledger of this version of duet (its format is {version}, and "
+                f"should be {_VERSION}); name another with --state"
+            )
         for name, now in (("kind", kind), ("root", root)):
             before = self._about(name, None)
             if before != now:
@@ -184,6 +330,7 @@ class Ledger:
                     f"{self.file} is the ledger of {name} {before}, not {now}; "
                     "name another with --state"
                 )
+        self._given_up = False
         self._pass: int = self._about("pass", 0)
         self._resumed = self._pass > 0 and not self._about("ended", True)
         if not self._resumed:
@@ -197,9 +344,51 @@ class Ledger:
     def _say(self, name: str, value: Any) -> None:
         self._data.execute("insert or replace into about values (?, ?)", (name, json.dumps(value)))
 
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say in words what SQLite finds wrong, and what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+
+    def _error(self, error: sqlite3.Error) -> Exception:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return LedgerError(f"{self.file}: another task is using it; wait for its end")
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT):
+            return _DamagedError(
+                f"{self.file} is no ledger of duet, or is damaged ({error}): name another with "
+                "--state, or --anew moves it aside and begins with an empty one"
+            )
+        words = {
+            sqlite3.SQLITE_FULL: "there is no room on its disk; make some, and run it again",
+            sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; name another with --state",
+            sqlite3.SQLITE_READONLY: "it may not be written; name another with --state",
+            sqlite3.SQLITE_PERM: "it may not be opened; name another with --state",
+        }.get(code, f"{error}; name another with --state")
+        return LedgerError(f"{self.file}: {words}")
+
+
+class _DamagedError(LedgerError):
+    """It is no database, or one that SQLite cannot read."""
+
+
+def _signed(number: int) -> int:
+    """Return an inode number as SQLite keeps numbers: 64 bits with a sign."""
+    return number - (1 << 64) if number >> 63 else number
+
 
 def _record(row: Any) -> Record:
-    ino, size, mtime, ctime, passed, note = row
+    (
+        ino, _, _, generation, path, size,
+        mtime, mtime_ns, ctime, ctime_ns, passed, note,
+    ) = row  # fmt: skip
+    stamp = Stamp(ino % (1 << 64), size, mtime * _NS + mtime_ns, ctime * _NS + ctime_ns)
     return Record(
-        Stamp(ino, size, mtime, ctime), passed, None if note is None else json.loads(note)
+        os.fsdecode(path),
+        stamp,
+        generation % (1 << 64),
+        passed,
+        None if note is None else json.loads(note),
     )

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
 """In which order work is done: what is most in memory first, the rest as it lies on the device."""
 
+import bisect
 import heapq
-import itertools
+import os
+from array import array
 from collections.abc import Iterable
 
-from pyduet.maintenance.frame.work import Work
+from pyduet.maintenance.frame.inventory import room_said, temporary
+from pyduet.maintenance.frame.work import Stamp, Work
 
 #: Steps in which residency counts: a page more or less does not move a file.
 _STEPS = 16
+_NS = 10**9
 
 
 class Order:
@@ -17,27 +21,73 @@ class Order:
     Without residency the order is that of the device: tasks that begin
     together walk together, and the disk seeks least.
 
+    Some 30 bytes of memory are kept for a file; all else of it is in a temporary
+    database.
+
     Thread-safety: none; one thread tells and asks.
     """
 
     def __init__(self, works: Iterable[Work]) -> None:
-        """Take the work."""
-        self._works = sorted(works, key=_place)
-        self._number = {work.identity: number for number, work in enumerate(self._works)}
-        self._cached = [0] * len(self._works)
-        self._left = bytearray(b"\1" * len(self._works))
+        """Take the work; of a file that comes twice, once.
+
+        Raises:
+            OSError: there is no room for the list.
+
+        """
+        with room_said():
+            self._data = temporary()
+            self._data.execute(
+                "create table given (ino blob, generation blob, device blob, path blob, "
+                "size integer, data integer, physical integer, birth integer, birth_ns integer, "
+                "mtime integer, mtime_ns integer, ctime integer, ctime_ns integer, "
+                "primary key (ino, generation)) without rowid"
+            )
+            self._data.executemany(
+                "insert or ignore into given values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                map(_row, works),
+            )
+            self._data.execute("create table work as select * from given where 0")
+            self._data.execute(
+                "insert into work select * from given order by physical is null, physical, ino"
+            )
+            self._data.execute("drop table given")
+            # Numbers of work are from 0 on; those of rows from 1 on.
+            self._pages = array("Q")
+            self._numbers = array("Q")
+            self._inos = array("Q")
+            self._generations = array("Q")
+            self.bytes = 0
+            for size, data in self._data.execute("select size, data from work order by rowid"):
+                self._pages.append(-(-data // _PAGE))
+                self.bytes += size
+            for ino, generation, row in self._data.execute(
+                "select ino, generation, rowid from work order by ino, generation"
+            ):
+                self._inos.append(int.from_bytes(ino))
+                self._generations.append(int.from_bytes(generation))
+                self._numbers.append(row - 1)
+        self.files = len(self._pages)
+        self._left = bytearray(b"\1") * self.files
+        #: Of the files of which any is cached.
+        self._cached: dict[int, int] = {}
         self._heap: list[tuple[int, int]] = []
         self._cursor = 0
-        self.files = len(self._works)
-        self.bytes = sum(work.size for work in self._works)
+
+    def close(self) -> None:
+        """Forget it."""
+        self._data.close()
 
     def told(self, identity: tuple[int, int], pages: int) -> None:
         """Take in that pages of a file came, or, below 0, went."""
-        number = self._number.get(identity)
+        number = self._number(identity)
         if number is None:
             return
         before = self._step(number)
-        self._cached[number] = max(0, self._cached[number] + pages)
+        cached = max(0, self._cached.get(number, 0) + pages)
+        if cached:
+            self._cached[number] = cached
+        else:
+            self._cached.pop(number, None)
         after = self._step(number)
         if after != before and after and self._left[number]:
             heapq.heappush(self._heap, (-after, number))
@@ -48,34 +98,82 @@ class Order:
         while heap:
             step, number = heap[0]
             if self._left[number] and self._step(number) == -step:
-                return self._works[number], self._share(number)
+                return self._work(number), self._share(number)
             heapq.heappop(heap)
-        while self._cursor < len(self._works) and not self._left[self._cursor]:
-            self._cursor += 1
-        if self._cursor == len(self._works):
+        self._cursor = self._next_left(self._cursor)
+        if self._cursor < 0:
+            self._cursor = len(self._left)
             return None
-        return self._works[self._cursor], self._share(self._cursor)
+        return self._work(self._cursor), self._share(self._cursor)
 
     def ahead(self, count: int) -> list[Work]:
         """Return what comes next on the device, cached or not, as many as are asked for."""
-        left = (number for number in range(self._cursor, len(self._works)) if self._left[number])
-        return [self._works[number] for number in itertools.islice(left, count)]
+        found: list[Work] = []
+        number = self._next_left(self._cursor)
+        while number >= 0 and len(found) < count:
+            found.append(self._work(number))
+            number = self._next_left(number + 1)
+        return found
 
     def remove(self, work: Work) -> None:
-        """Take a piece of work out: it is done, or cannot be."""
-        number = self._number[work.identity]
+        """Take a piece of work out: it is done, or cannot be.
+
+        Raises:
+            KeyError: it is not in the order.
+
+        """
+        number = self._number(work.identity)
+        if number is None:
+            raise KeyError(work.path)
         if self._left[number]:
             self._left[number] = 0
             self.files -= 1
             self.bytes -= work.size
 
+    def _next_left(self, number: int) -> int:
+        return self._left.find(b"\1", number)
+
+    def _number(self, identity: tuple[int, int]) -> int | None:
+        ino, generation = identity
+        at = bisect.bisect_left(self._inos, ino)
+        while at < len(self._inos) and self._inos[at] == ino:
+            if self._generations[at] == generation:
+                return self._numbers[at]
+            at += 1
+        return None
+
+    def _work(self, number: int) -> Work:
+        row = self._data.execute("select * from work where rowid = ?", (number + 1,)).fetchone()
+        (
+            ino, generation, device, path, size, data, physical,
+            birth, birth_ns, mtime, mtime_ns, ctime, ctime_ns,
+        ) = row  # fmt: skip
+        return Work(
+            os.fsdecode(path),
+            Stamp(int.from_bytes(ino), size, mtime * _NS + mtime_ns, ctime * _NS + ctime_ns),
+            int.from_bytes(device),
+            birth * _NS + birth_ns,
+            int.from_bytes(generation),
+            physical,
+            data,
+        )
+
     def _share(self, number: int) -> float:
-        pages = self._works[number].pages
-        return min(1.0, self._cached[number] / pages) if pages else 0.0
+        pages = self._pages[number]
+        return min(1.0, self._cached.get(number, 0) / pages) if pages else 0.0
 
     def _step(self, number: int) -> int:
         return -int(-self._share(number) * _STEPS // 1)
 
 
-def _place(work: Work) -> tuple[bool, int, int]:
-    return work.physical is None, work.physical or 0, work.stamp.ino
+_PAGE = os.sysconf("SC_PAGESIZE")
+
+
+def _row(work: Work) -> tuple[object, ...]:
+    stamp = work.stamp
+    return (
+        # As bytes: the largest of them is no number of SQLite's, and their order is the same.
+        stamp.ino.to_bytes(8), work.generation.to_bytes(8), work.device.to_bytes(8),
+        os.fsencode(work.path), stamp.size, work.data, work.physical, *divmod(work.born_ns, _NS),
+        *divmod(stamp.mtime_ns, _NS), *divmod(stamp.ctime_ns, _NS),
+    )  # fmt: skip

@@ -1,14 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""How a task keeps out of the way: idle priorities, a limit of bytes a second, waiting its turn."""
+"""How a task keeps out of the way: a limit of bytes a second, and waiting while others read."""
 
-import ctypes
-import os
 import time
 from collections.abc import Callable
-
-# linux/ioprio.h; the system call has no wrapper in the C library.
-_SYS_IOPRIO_SET = 251  # x86_64, the only processor of the driver
-_IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE, _IOPRIO_CLASS_SHIFT = 1, 3, 13
 
 _PRESSURE = "/proc/pressure/io"
 #: How many seconds a look takes whether others wait for the disk, and from which share of it on, in
@@ -22,24 +16,6 @@ _TURN = 0.1
 #: Bytes that others read, from which on the next look comes early, and seconds between two
 #: questions whether they did.
 _STIR, _ASK = 1 << 20, 0.1
-
-
-def be_idle() -> str | None:
-    """Give this process the idle classes of I/O and processor.
-
-    Returns:
-        Why that was not possible, or None.
-
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    value = _IOPRIO_CLASS_IDLE << _IOPRIO_CLASS_SHIFT
-    if libc.syscall(_SYS_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, value):
-        return f"no idle class of I/O: {os.strerror(ctypes.get_errno())}"
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except OSError as error:
-        return f"no idle class of the processor: {error.strerror}"
-    return None
 
 
 class Throttle:
@@ -152,6 +128,8 @@ def _stalled() -> float | None:
             some = file.readline().split()
     except OSError:
         return None
+    if not some:
+        return None  # a stand-in for the file, as in some containers
     return int(some[-1].partition("=")[2]) / 1e6
 
 

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 from pyduet.device import Device
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.frame.inventory import Found
+from pyduet.maintenance.files.tree import Tree
+from pyduet.maintenance.frame.inventory import Found, Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
-from pyduet.maintenance.frame.work import Work
+from pyduet.maintenance.frame.work import Work, stamp_of
 
 
 class Maintenance:
@@ -32,7 +33,8 @@ class Maintenance:
     #: How many files are processed at a time: one by :meth:`process`, more by
     #: :meth:`process_many`.
     batch: ClassVar[int] = 1
-    #: Files that the task itself writes, absolute: no work, wherever they are.
+    #: Paths of files that the task itself writes: no work, wherever they are, and whatever other
+    #: names they have.
     outputs: Sequence[str] = ()
 
     def watching(self, device: Device, root: str) -> contextlib.AbstractContextManager[object]:
@@ -43,13 +45,13 @@ class Maintenance:
         del device, root
         return contextlib.nullcontext()
 
-    def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
+    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Prepare; when the pass was begun by an earlier run, ``ledger.resumed`` says so.
 
         Args:
-            root: the directory.
+            tree: the directory, by which all files are reached.
             ledger: what was done before.
-            found: all that is there, a directory before what is in it.
+            found: all that is there; not to be kept, there is another one later.
 
         """
 
@@ -90,10 +92,10 @@ class Maintenance:
     def secure(self) -> None:
         """Have on the disk what the ledger is about to say was done."""
 
-    def vanished(self, path: str, before: Record) -> None:
+    def vanished(self, before: Record) -> None:
         """Take in that a file of the ledger is there no more."""
 
-    def finish(self, found: Sequence[Found]) -> None:
+    def finish(self, found: Inventory) -> None:
         """End the pass; all files are processed, or named.
 
         Args:
@@ -104,9 +106,15 @@ class Maintenance:
 
         """
 
-    def worth(self, work: Work, before: Record | None) -> bool:
-        """Return whether a file is to be processed at all."""
-        return self.always or before is None or before.stamp != work.stamp
+    def worth(self, found: Found, before: Record | None) -> bool:
+        """Return whether a file is to be processed at all; nothing is opened to find that out.
+
+        Args:
+            found: the file, as it was found.
+            before: what the ledger has of it, of this pass or the last one that ended.
+
+        """
+        return self.always or before is None or before.stamp != stamp_of(found.status)
 
     def report(self) -> Mapping[str, int]:
         """Return what the task itself has counted, by names, for people to read."""

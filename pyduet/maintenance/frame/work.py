@@ -4,8 +4,14 @@
 import enum
 import errno
 import mmap
+import stat
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+from pyduet.maintenance.files.statx import Identity, Status
+
+#: Bytes that a file may have without a block of its own, in its inode or a tree of the file system.
+_SMALL = 64 << 10
 
 
 class Stamp(NamedTuple):
@@ -17,6 +23,11 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
 
+def stamp_of(status: Status) -> Stamp:
+    """Return the stamp of a file's status."""
+    return Stamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """A regular file that is to be processed.
@@ -24,16 +35,38 @@ class Work:
     Attributes:
         path: relative to the task's directory.
         stamp: of the file when it was found.
+        device: of its file system, as ``st_dev``.
+        born_ns: when its inode was made; 0 where that is not told.
         generation: of its inode: with the inode number what Duet calls it by.
         physical: byte on the device where its first extent begins; None when
             it has none, or it is not known yet.
+        data: bytes that it takes on the device, at most: its size without its
+            holes.
 
     """
 
     path: str
     stamp: Stamp
+    device: int
+    born_ns: int
     generation: int
     physical: int | None
+    data: int
+
+    @classmethod
+    def of(cls, path: str, status: Status, generation: int, physical: int | None) -> Self:
+        """Return the work that a file is, by its status."""
+        # A small file may lie in its inode, and take no block.
+        taken = max(status.st_blocks * 512, _SMALL)
+        return cls(
+            path,
+            stamp_of(status),
+            status.st_dev,
+            status.st_birthtime_ns,
+            generation,
+            physical,
+            min(status.st_size, taken),
+        )
 
     @property
     def size(self) -> int:
@@ -42,12 +75,17 @@ class Work:
 
     @property
     def pages(self) -> int:
-        """Pages of the page cache that all of it takes."""
-        return -(-self.stamp.size // mmap.PAGESIZE)
+        """Pages of the page cache that its data take."""
+        return -(-self.data // mmap.PAGESIZE)
+
+    @property
+    def inode(self) -> Identity:
+        """What tells it from other files, for :class:`Tree`."""
+        return Identity(self.device, self.stamp.ino, self.born_ns, stat.S_IFREG)
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Inode number and generation."""
+        """Inode number and generation: what Duet calls it by."""
         return self.stamp.ino, self.generation
 
 

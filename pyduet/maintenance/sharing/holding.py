@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from pyduet.maintenance.files.page_cache import Footprint
+from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.sharing.neighbours import Neighbours
 
 #: Files asked about at a time.
@@ -33,17 +34,17 @@ class Held:
     Thread-safety: none.
     """
 
-    def __init__(self, root: str, neighbours: Neighbours, window: int, patience: float) -> None:
+    def __init__(self, tree: Tree, neighbours: Neighbours, window: int, patience: float) -> None:
         """Begin with nothing.
 
         Args:
-            root: the task's directory.
+            tree: the task's directory.
             neighbours: to ask.
             window: bytes to be held at most; 0 for a share of the memory.
             patience: seconds to wait for the neighbours while they use nothing.
 
         """
-        self._root = root
+        self._tree = tree
         self._neighbours = neighbours
         self._window = window
         self._patience = patience
@@ -84,7 +85,7 @@ class Held:
             return
         kept: deque[Footprint] = deque()
         for one in self._held:
-            if one.left(self._root).bytes * 2 >= one.bytes:
+            if one.left(self._tree).bytes * 2 >= one.bytes:
                 kept.append(one)
             else:
                 self._let_go(one)
@@ -128,7 +129,7 @@ class Held:
 
     def _let_go(self, one: Footprint) -> None:
         self.bytes -= one.bytes
-        one.drop(self._root)
+        one.drop(self._tree)
 
 
 def available() -> int:

@@ -45,9 +45,13 @@ class Neighbours:
         """Return the numbers of the neighbours' tasks."""
         if time.monotonic() - self._asked >= _FRESH:
             self._asked = time.monotonic()
+            try:
+                tasks = self._device.tasks()
+            except DuetError:
+                tasks = []  # it was switched off meanwhile, and so ended them all
             self._ids = [
                 task.id
-                for task in self._device.tasks()
+                for task in tasks
                 if task.name.startswith(PREFIX)
                 and task.id != self._own.id
                 and not task.gone

@@ -4,15 +4,16 @@
 import os
 import stat
 import tarfile
-from collections.abc import Sequence
 from typing import Any
 
 from pyduet.maintenance.files.output import Output
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.frame.inventory import Found
+from pyduet.maintenance.files.statx import Status
+from pyduet.maintenance.files.tree import Found, Tree
+from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import Work
+from pyduet.maintenance.frame.work import stamp_of
 
 
 class Backup(Maintenance):
@@ -41,11 +42,13 @@ class Backup(Maintenance):
         self.outputs = (os.path.abspath(archive),)
         self._incremental = incremental
 
-    def worth(self, work: Work, before: Record | None) -> bool:
+    def worth(self, found: Found, before: Record | None) -> bool:
         """Return whether a file has to be in this archive."""
-        return not self._incremental or before is None or before.stamp != work.stamp
+        if not self._incremental or before is None or before.path != found.path:
+            return True
+        return before.stamp != stamp_of(found.status)
 
-    def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
+    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Open the archive; a new one begins with directories, links and the like.
 
         Raises:
@@ -53,7 +56,7 @@ class Backup(Maintenance):
                 ledger knows of it.
 
         """
-        self._root = root
+        self._root = tree.path
         self._ledger = ledger
         written = ledger.note("written")
         self._out = Output(self.outputs[0], written)
@@ -85,7 +88,7 @@ class Backup(Maintenance):
         self._out.sync()
         self._ledger.remark("written", self._out.offset)
 
-    def finish(self, found: Sequence[Found]) -> None:
+    def finish(self, found: Inventory) -> None:
         """Write the other names of files, the directories once more, and the end.
 
         What is extracted into a directory changes its time, and tar puts it
@@ -100,9 +103,8 @@ class Backup(Maintenance):
                 member.type, member.size = tarfile.LNKTYPE, 0
                 member.linkname = _name(first[status.st_ino])
                 self._write_header(member)
-        for one in reversed(found):
-            if stat.S_ISDIR(one.status.st_mode):
-                self._write_other(one, {})
+        for one in found.directories(deepest_first=True):
+            self._write_other(one, {})
         self._out.write(bytes(2 * tarfile.BLOCKSIZE))
         self._out.pad(tarfile.RECORDSIZE)
         self._out.close()
@@ -122,7 +124,7 @@ class Backup(Maintenance):
             }
         self._write_header(member)
 
-    def _member(self, path: str, status: os.stat_result, fd: int | None = None) -> tarfile.TarInfo:
+    def _member(self, path: str, status: Status, fd: int | None = None) -> tarfile.TarInfo:
         """Return the archive's header of something, as it is now."""
         full = os.path.join(self._root, path)
         member = self._tar.gettarinfo(full, _name(path))
@@ -146,7 +148,7 @@ def _name(path: str) -> str:
     return f"./{path}" if path else "."
 
 
-def _names(found: Sequence[Found]) -> dict[str, list[bytes]]:
+def _names(found: Inventory) -> dict[str, list[bytes]]:
     """Return of each directory the names in it, as a ``GNU.dumpdir`` has them."""
     names: dict[str, list[bytes]] = {}
     for path, status in found:

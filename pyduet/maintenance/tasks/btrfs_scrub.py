@@ -13,7 +13,8 @@ from pyduet.files import cached_ranges
 from pyduet.maintenance.btrfs.trees import PARITY, Btrfs, Extent, Place, Profile
 from pyduet.maintenance.btrfs.verified import Verified, bits, runs
 from pyduet.maintenance.files.reading import PIECE, Reading
-from pyduet.maintenance.frame.inventory import Found
+from pyduet.maintenance.files.tree import Tree
+from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.frame.work import BadFileError, Trouble, UnstableError
@@ -65,7 +66,7 @@ class BtrfsScrub(Maintenance):
         self._verified = Verified(device, root, "duet-btrfs-scrub")
         return self._verified
 
-    def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
+    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Ask the file system what it is made of.
 
         Raises:
@@ -73,6 +74,7 @@ class BtrfsScrub(Maintenance):
 
         """
         del found
+        root = tree.path
         self._ledger = ledger
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -133,7 +135,7 @@ class BtrfsScrub(Maintenance):
             self._verified.done(work)
         self._ledger.remark("counts", self._counts)
 
-    def finish(self, found: Sequence[Found]) -> None:
+    def finish(self, found: Inventory) -> None:
         """Have the kernel scrub the metadata, and the file system's own trees.
 
         Raises:

@@ -15,7 +15,8 @@ import ioctl_opt
 from pyduet.maintenance.files.extents import Extent, Flag, extents
 from pyduet.maintenance.files.mounts import mount_of
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.frame.inventory import Found
+from pyduet.maintenance.files.tree import Tree
+from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.frame.work import UnstableError
@@ -54,7 +55,7 @@ class Defrag(Maintenance):
     kind = "defrag"
     after_others = True
 
-    def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
+    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Find out what the file system is.
 
         Raises:
@@ -62,7 +63,7 @@ class Defrag(Maintenance):
 
         """
         del found
-        self._root = root
+        self._root = root = tree.path
         self._ledger = ledger
         mount = mount_of(root)
         kind = mount.kind if mount else "an unknown file system"

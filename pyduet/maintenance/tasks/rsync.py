@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyduet.maintenance.frame.inventory import Found
+from pyduet.maintenance.files.tree import Tree
+from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.frame.work import BadFileError, Problem, TargetError, Trouble, Work
@@ -41,10 +42,10 @@ class Rsync(Maintenance):
         self._options = list(options)
         self._runs = 0
 
-    def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
+    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Take the directory."""
         del ledger, found
-        self._source = f"{root.rstrip('/')}/"
+        self._source = f"{tree.path.rstrip('/')}/"
         self.problems: list[Problem] = []
 
     def process_many(self, works: Sequence[Work]) -> Mapping[str, Any]:
@@ -58,7 +59,7 @@ class Rsync(Maintenance):
                 _drop(os.path.join(self._target, work.path))
         return {}
 
-    def finish(self, found: Sequence[Found]) -> None:
+    def finish(self, found: Inventory) -> None:
         """Settle the rest."""
         del found
         said = self._rsync(self._options, b"")

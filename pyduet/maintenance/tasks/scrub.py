@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Scrub: finds files whose content has changed though nobody wrote them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import xxhash
 
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.frame.inventory import Found
+from pyduet.maintenance.files.tree import Tree
+from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.frame.work import BadFileError, Trouble
@@ -26,9 +27,9 @@ class Scrub(Maintenance):
 
     kind = "scrub"
 
-    def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
+    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Count anew."""
-        del root, found
+        del tree, found
         counts: list[int] = ledger.note("counts", [0, 0])
         #: Files compared with an older checksum, and those that got their first, or a new one.
         self.verified, self.recorded = counts

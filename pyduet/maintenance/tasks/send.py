@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple, cast
 
 import ioctl_opt
@@ -23,10 +23,12 @@ from pyduet.maintenance.files.extents import extents, shared
 from pyduet.maintenance.files.output import Output
 from pyduet.maintenance.files.page_cache import drop, missing
 from pyduet.maintenance.files.reading import PIECE, Reading
-from pyduet.maintenance.frame.inventory import Found, open_quietly, stamp_of
+from pyduet.maintenance.files.statx import status_of
+from pyduet.maintenance.files.tree import Found, Tree
+from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import TargetError, Work
+from pyduet.maintenance.frame.work import TargetError, stamp_of
 
 #: FS_IOC_GETFLAGS and FS_NOCOW_FL of linux/fs.h; a long by its number, in truth an int.
 _GETFLAGS: int = ioctl_opt.IOR(ord("f"), 1, ctypes.c_long)
@@ -75,12 +77,12 @@ class Send(Maintenance):
         #: What is still to be written, by inode number.
         self._wanted: dict[int, _Wanted] = {}
 
-    def worth(self, work: Work, before: Record | None) -> bool:
+    def worth(self, found: Found, before: Record | None) -> bool:
         """Return whether data of a file are wanted that were not written yet."""
         del before
-        return not self._begun or work.stamp.ino in self._wanted
+        return not self._begun or found.status.st_ino in self._wanted
 
-    def begin(self, root: str, ledger: Ledger, found: Sequence[Found]) -> None:
+    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Find out what the stream wants, and write all of it that is no data.
 
         Raises:
@@ -90,7 +92,7 @@ class Send(Maintenance):
 
         """
         del found
-        self._check(root)
+        self._check(tree.path)
         self._ledger = ledger
         before = ledger.note("written")
         if before is not None:
@@ -107,7 +109,7 @@ class Send(Maintenance):
             self._out = Output(self.outputs[0], written)
             done = {
                 record.stamp.ino
-                for _, record in ledger.files()
+                for record in ledger.files()
                 if record.passed == ledger.number and record.note
             }
         else:
@@ -145,7 +147,7 @@ class Send(Maintenance):
         self._out.sync()
         self._ledger.remark("written", [self._out.offset, self._digest])
 
-    def finish(self, found: Sequence[Found]) -> None:
+    def finish(self, found: Inventory) -> None:
         """Write the data of files that are in the snapshot alone, and what comes after all data.
 
         Raises:
@@ -230,9 +232,11 @@ class Send(Maintenance):
     @contextlib.contextmanager
     def _opened(self, wanted: _Wanted) -> Iterator[int]:
         """Open a file of the snapshot; what is read of it does not stay in memory."""
-        fd = open_quietly(os.path.join(self._snapshot, os.fsdecode(wanted.path)))
+        fd = os.open(
+            os.path.join(self._snapshot, os.fsdecode(wanted.path)), os.O_RDONLY | os.O_CLOEXEC
+        )
         try:
-            ranges = missing(fd, -(-os.fstat(fd).st_size // os.sysconf("SC_PAGESIZE")))
+            ranges = missing(fd)
             try:
                 yield fd
             finally:
@@ -255,7 +259,7 @@ class Send(Maintenance):
             if not self._write(wanted.path, part, pieces):
                 return False
         # Its times, too: what was written may have been put back.
-        now = stamp_of(os.fstat(reading.fd))
+        now = stamp_of(status_of(reading.fd))
         return now == reading.stamp and _places(reading.fd, fd) == places
 
     def _write_snapshot(self, wanted: _Wanted, fd: int) -> None:
@@ -288,7 +292,7 @@ def _places(live: int, snapshot: int) -> list[range]:
     if flags.value & _NOCOW:
         return []
     mapping = list(extents(live, sync=True))
-    same = stamp_of(os.fstat(live)) == stamp_of(os.fstat(snapshot))
+    same = stamp_of(status_of(live)) == stamp_of(status_of(snapshot))
     return list(shared(mapping, extents(snapshot), encoded=same))
 
 
