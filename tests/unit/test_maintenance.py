@@ -341,7 +341,7 @@ def test_what_was_not_committed_is_not_remembered(tmp_path: Path) -> None:
     with Tree(str(tmp_path)) as tree:
         status = tree.root
     work = Work.of("file", status, 5, None)
-    record = Record("file", work.stamp, 5, 1, None)
+    record = Record("file", work.stamp, 5, True, 1, None)
     with Ledger(state, "scrub", "/a") as ledger:
         ledger.put(work)
         ledger.commit()

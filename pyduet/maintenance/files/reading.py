@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 
+from pyduet.maintenance.files.settled import recheck
 from pyduet.maintenance.files.statx import Status, status_of
 from pyduet.maintenance.frame.work import Stamp, UnstableError, Work, stamp_of
 
@@ -24,6 +25,8 @@ class Reading:
         status: of the descriptor, when it was opened.
         stamp: of the file when it was opened, which may be younger than that
             of ``work``.
+        settled: whether the stamp can be believed: that whoever wrote the file
+            since would have changed it. See :func:`settled.settle`.
         read: bytes that were read from the device, if the task says so: else
             what was not cached.
 
@@ -36,6 +39,9 @@ class Reading:
         fd: int,
         spend: Callable[[int], object],
         share: float = 1.0,
+        *,
+        status: Status | None = None,
+        settled: bool = True,
         behind: Callable[[int, int], object] = lambda _begin, _end: None,
     ) -> None:
         """Take an open file; the frame calls this.
@@ -46,14 +52,17 @@ class Reading:
             spend: is told how many bytes are about to be read from the device,
                 and may wait.
             share: of the file's data that is not cached.
+            status: of the descriptor; None asks for it.
+            settled: whether that can be believed.
             behind: is told now and then which bytes of a large file were read,
                 from where and up to where.
 
         """
         self.work = work
         self.fd = fd
-        self.status: Status = status_of(fd)
+        self.status: Status = status_of(fd) if status is None else status
         self.stamp: Stamp = stamp_of(self.status)
+        self.settled = settled
         self.read: int | None = None
         self._spend = spend
         self._share = share
@@ -134,8 +143,9 @@ class Reading:
             UnstableError: it has changed meanwhile.
 
         """
-        if self._is_short or stamp_of(status_of(self.fd)) != self.stamp:
+        if self._is_short:
             raise UnstableError
+        self.settled &= recheck(self.fd, self.status)
 
     def _spend_share(self, number: int) -> None:
         self._spend(int(number * self._share))

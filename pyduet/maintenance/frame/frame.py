@@ -14,7 +14,8 @@ from pyduet.device import DEFAULT_DEVICE, Device
 from pyduet.errors import DuetError
 from pyduet.maintenance.files.page_cache import Footprint, missing
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.files.statx import Identity, status_of
+from pyduet.maintenance.files.settled import settle
+from pyduet.maintenance.files.statx import Identity
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Found, Inventory, work_of
 from pyduet.maintenance.frame.ledger import Ledger
@@ -58,13 +59,23 @@ _FULL = 15 / 16
 _UNLOOKED = 16 << 20
 
 
+#: Files that are put off together.
+_YOUNG = 10_000
 #: Why a file may be looked at again in the next round.
 _PASSING = (Trouble.VANISHED, Trouble.UNSTABLE)
-_RESTLESS = f"it was changed or replaced again after each of {_ROUNDS + 1} rounds"
+_RESTLESS = f"it was replaced again after each of {_ROUNDS + 1} rounds, and could not be processed"
 #: What is left out and told one by one, at most; all of it is counted.
 _TOLD = 1000
 #: Files that neighbours are told of together.
 _MARKS = 1000
+
+
+class _YoungError(Exception):
+    """A file changed a moment ago: its times cannot be believed yet."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
 
 
 class Use(enum.StrEnum):
@@ -171,6 +182,9 @@ class Frame:
         self._throttle = Throttle(options.rate, self._sleep)
         self._courtesy = Courtesy(self._sleep)
         self._unlooked = 0
+        # What changed a moment ago is done when its times can be believed.
+        self._young: list[Work] = []
+        self._old_at = 0.0
         self._watch: Watch | None = None
         self._held: Held | None = None
         self._turn: LastTurn | None = None
@@ -245,9 +259,11 @@ class Frame:
         else:
             with found:
                 last = self._inventory()
-                # What has come since is younger than the run.
                 for one in self._changed(last):
-                    if found.has(one.path, one.status):
+                    # What has come since is younger than the run, and of what was done and has
+                    # changed again it has an earlier state.
+                    is_late = self._ledger.done_now(one.status) is None
+                    if is_late and found.has(one.path, one.status):
                         self._name(Problem(one.path, Trouble.UNSTABLE, _RESTLESS))
             found = last
         self._vanished(found)
@@ -360,7 +376,10 @@ class Frame:
             self._look(order)
             works = self._next(order)
             if works is None:
-                return
+                if not self._young:
+                    return
+                self._do_young()
+                continue
             if not works:
                 self._wait(time.monotonic() - begin)
                 continue
@@ -369,11 +388,15 @@ class Frame:
                 self._do_many(works)
             else:
                 self._do(works[0])
-            if self._ledger.due:
-                self._secure()
-            self.progress.files_done += len(works)
-            self.progress.bytes_done += sum(work.data for work in works)
-            self._tell(self.progress)
+            if len(self._young) >= _YOUNG:
+                self._do_young()
+
+    def _do_young(self) -> None:
+        """Process what was too young, when all of it has become old enough."""
+        young, self._young = self._young, []
+        self._sleep(max(0.0, self._old_at - time.monotonic()))
+        for work in young:
+            self._do(work, put_off=False)
 
     def _next(self, order: Order) -> list[Work] | None:
         """Take what is to be done now out of the order.
@@ -430,14 +453,30 @@ class Frame:
             self._ledger.put(one.work, notes.get(one.work.path))
             self._saved(one.work, one.bytes)
             self._brought_in(one)
-        self._done(works)
+        self._did(works)
 
-    def _do(self, work: Work) -> None:
-        """Process a file, until it stands still for it."""
+    def _do(self, work: Work, *, put_off: bool = True) -> None:
+        """Process a file, until it stands still for it.
+
+        Args:
+            work: the file.
+            put_off: whether to do it later when it is too young; else it is waited
+                for, once in each attempt, and then done as it is.
+
+        """
         for _ in range(_TRIES):
             try:
-                note, work = self._attempt(work)
+                try:
+                    note, settled, work = self._attempt(work, is_patient=True)
+                except _YoungError as error:
+                    if put_off:
+                        self._young.append(work)
+                        self._old_at = max(self._old_at, time.monotonic() + error.seconds)
+                        return
+                    self._sleep(error.seconds)
+                    note, settled, work = self._attempt(work, is_patient=False)
             except UnstableError:
+                put_off = False
                 continue
             except ReplacedError:
                 pass  # by another file, which the next look finds
@@ -448,22 +487,36 @@ class Frame:
             except OSError as error:
                 self._name(problem_of(work.path, error))
             else:
-                self._ledger.put(work, note)
-                self._bad.pop(work.path, None)
+                self._ledger.put(work, note, settled=settled)
+                self._forgive(work.path)
             break
         else:
             self._name(
                 Problem(work.path, Trouble.UNSTABLE, f"it changed in each of {_TRIES} attempts")
             )
-        self._done([work])
+        self._did([work])
+
+    def _did(self, works: Sequence[Work]) -> None:
+        """Count and secure what was done, and tell of it."""
+        self._done(works)
+        if self._ledger.due:
+            self._secure()
+        self.progress.files_done += len(works)
+        self.progress.bytes_done += sum(work.data for work in works)
+        self._tell(self.progress)
 
     def _done(self, works: Sequence[Work]) -> None:
         if self._watch is not None:
             self._watch.done(works)
 
-    def _attempt(self, work: Work) -> tuple[object, Work]:
+    def _attempt(self, work: Work, *, is_patient: bool) -> tuple[object, bool, Work]:
+        """Process a file; returns the task's note, whether its stamp holds, and what it was."""
         with self._tree.opened(work.path, work.inode) as fd:
-            status = status_of(fd)
+            status, wait, error = settle(fd)
+            if wait and is_patient:
+                raise _YoungError(wait)
+            if error is not None:
+                self._name(problem_of(work.path, error))
             work = Work.of(work.path, status, work.generation, work.physical)
             before = self._ledger.get(status)
             if before is not None and before.generation != work.generation:
@@ -471,9 +524,18 @@ class Frame:
             footprint = Footprint(work, missing(fd))
             share = min(1.0, footprint.bytes / work.data) if work.data else 0.0
             behind = functools.partial(self._behind, fd, footprint)
-            reading = Reading(work, fd, self._spend, share, behind)
+            reading = Reading(
+                work,
+                fd,
+                self._spend,
+                share,
+                status=status,
+                settled=not wait and error is None,
+                behind=behind,
+            )
             try:
-                return self._task.process(reading, before), work
+                note = self._task.process(reading, before)
+                return note, reading.settled, work
             finally:
                 self._saved(work, footprint.bytes if reading.read is None else reading.read)
                 self._brought_in(footprint)
@@ -502,7 +564,7 @@ class Frame:
             if bad is not None and bad.trouble not in _PASSING:
                 continue
             now = self._ledger.done_now(one.status)
-            if now is not None and now.stamp == stamp_of(one.status):
+            if now is not None and now.holds(stamp_of(one.status)):
                 continue
             if self._task.worth(one, now or self._ledger.done_before(one.status)):
                 yield one
@@ -548,6 +610,12 @@ class Frame:
     def _name(self, problem: Problem) -> None:
         self._bad.setdefault(problem.path, problem)
         self.progress.named = len(self._bad) + len(self._unseen)
+
+    def _forgive(self, path: str) -> None:
+        """Take back what was said of a file that was processed after all."""
+        bad = self._bad.get(path)
+        if bad is not None and bad.trouble in _PASSING:
+            del self._bad[path]
 
     def _unsee(self, problem: Problem) -> None:
         self._unseen.setdefault(problem.path, problem)

@@ -18,13 +18,14 @@ _VERSION = 2
 # time is seconds and nanoseconds, since nanoseconds alone end in 2262; a number above 2^63 is kept
 # as SQLite has numbers, below 0.
 _COLUMNS = (
-    "ino, born, born_ns, generation, path, size, mtime, mtime_ns, ctime, ctime_ns, pass, note"
+    "ino, born, born_ns, generation, path, size, mtime, mtime_ns, ctime, ctime_ns, settled, pass, "
+    "note"
 )
 _TABLE = """
     ino integer not null, born integer not null, born_ns integer not null,
     generation integer not null, path blob not null, size integer not null,
     mtime integer not null, mtime_ns integer not null,
-    ctime integer not null, ctime_ns integer not null,
+    ctime integer not null, ctime_ns integer not null, settled integer not null,
     pass integer not null, note text, primary key (ino, born, born_ns)
 """
 _SCHEMA = f"""
@@ -44,6 +45,7 @@ class Record(NamedTuple):
         path: where it was then.
         stamp: what tells whether its content is still the same.
         generation: of its inode; 0 where the file system tells none.
+        settled: whether the stamp could be believed: see :func:`settled.settle`.
         passed: the pass in which that was.
         note: what the task noted of it: what JSON can say.
 
@@ -52,8 +54,13 @@ class Record(NamedTuple):
     path: str
     stamp: Stamp
     generation: int
+    settled: bool
     passed: int
     note: Any
+
+    def holds(self, stamp: Stamp) -> bool:
+        """Return whether a file that has a stamp now has not been written since."""
+        return self.settled and self.stamp == stamp
 
 
 class LedgerError(ValueError):
@@ -243,17 +250,24 @@ class Ledger:
             ).fetchone()
         return None if row is None else _record(row)
 
-    def put(self, work: Work, note: Any = None) -> None:
-        """Note that a file was processed in this pass."""
+    def put(self, work: Work, note: Any = None, *, settled: bool = True) -> None:
+        """Note that a file was processed in this pass.
+
+        Args:
+            work: the file.
+            note: what the task noted of it.
+            settled: whether its stamp can be believed.
+
+        """
         stamp = work.stamp
         with self._told():
             self._data.execute(
-                f"insert or replace into now ({_COLUMNS}) values ({', '.join('?' * 12)})",  # noqa: S608
+                f"insert or replace into now ({_COLUMNS}) values ({', '.join('?' * 13)})",  # noqa: S608
                 (
                     _signed(stamp.ino), *divmod(work.born_ns, _NS), _signed(work.generation),
                     os.fsencode(work.path), stamp.size,
                     *divmod(stamp.mtime_ns, _NS), *divmod(stamp.ctime_ns, _NS),
-                    self._pass, None if note is None else json.dumps(note),
+                    settled, self._pass, None if note is None else json.dumps(note),
                 ),
             )  # fmt: skip
 
@@ -382,13 +396,10 @@ def _signed(number: int) -> int:
 def _record(row: Any) -> Record:
     (
         ino, _, _, generation, path, size,
-        mtime, mtime_ns, ctime, ctime_ns, passed, note,
+        mtime, mtime_ns, ctime, ctime_ns, settled, passed, note,
     ) = row  # fmt: skip
     stamp = Stamp(ino % (1 << 64), size, mtime * _NS + mtime_ns, ctime * _NS + ctime_ns)
     return Record(
-        os.fsdecode(path),
-        stamp,
-        generation % (1 << 64),
-        passed,
+        os.fsdecode(path), stamp, generation % (1 << 64), bool(settled), passed,
         None if note is None else json.loads(note),
-    )
+    )  # fmt: skip

@@ -114,7 +114,7 @@ class Maintenance:
             before: what the ledger has of it, of this pass or the last one that ended.
 
         """
-        return self.always or before is None or before.stamp != stamp_of(found.status)
+        return self.always or before is None or not before.holds(stamp_of(found.status))
 
     def report(self) -> Mapping[str, int]:
         """Return what the task itself has counted, by names, for people to read."""

@@ -46,7 +46,7 @@ class Backup(Maintenance):
         """Return whether a file has to be in this archive."""
         if not self._incremental or before is None or before.path != found.path:
             return True
-        return before.stamp != stamp_of(found.status)
+        return not before.holds(stamp_of(found.status))
 
     def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Open the archive; a new one begins with directories, links and the like.
