@@ -7,13 +7,17 @@ root to begin with runs them on whatever the temporary directory is on.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import places
 import pytest
 from places import Mounted
+from trees import empty_path
+
+#: Examples of each property, on each kind of file system: a few, and 2,000 together.
+_SHORT, _LONG = 10, 700
 
 _ROOT = pytest.StashKey[Path]()
 _PLACES = pytest.StashKey[dict[str, Path]]()
@@ -31,6 +35,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "user: only of who is not root")
     config.addinivalue_line("markers", "fs(*names): only on these kinds of file systems")
     config.stash[_PLACES] = {}
+    for name, examples in (("short", _SHORT), ("long", _LONG)):
+        hypothesis.settings.register_profile(
+            name,
+            max_examples=examples,
+            # What `make test` tries is the same each time; what is found by chance is printed,
+            # and kept as a case.
+            derandomize=name == "short",
+            database=None,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+    hypothesis.settings.load_profile("long" if config.getoption("--long") else "short")
     if os.geteuid():
         return
     config.stash[_ROOT] = root = places.private()
@@ -70,8 +87,8 @@ def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mounted]
         path = config.stash[_PLACES].get(kind, tmp_path) / "place"
         path.mkdir()
         yield Mounted(kind, path)
-        _make_removable(path)
-        shutil.rmtree(path)
+        empty_path(path)
+        path.rmdir()
         return
     mounted = places.new(config.stash[_ROOT], kind, "place")
     yield mounted
@@ -102,11 +119,3 @@ def tree(mounted: Mounted) -> Path:
     tree = mounted.path / "tree"
     tree.mkdir()
     return tree
-
-
-def _make_removable(path: Path) -> None:
-    """Give a user the right to remove what a test has left closed."""
-    path.chmod(0o700)
-    for entry in os.scandir(path):
-        if entry.is_dir(follow_symlinks=False):
-            _make_removable(Path(entry.path))

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Restores by each program that can, and what each is known to lose."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from command import Ran, run_duet
+from compare import Difference
+
+#: From this length on, with the name of the directory, GNU tar takes no path.
+_PATH_MAX = 4096
+
+
+def gnu_tar(archives: Sequence[Path], target: Path) -> Ran:
+    """Extract a chain of archives with GNU tar, and return how that went."""
+    for number, archive in enumerate(archives):
+        incremental = ["--incremental"] if number else []
+        ran = _run(
+            "tar", "--extract", "--file", archive, "--directory", target, "--xattrs",
+            "--xattrs-include=*", "--acls", "--numeric-owner", "--same-permissions", *incremental,
+        )  # fmt: skip
+        if ran.status:
+            break
+    return ran
+
+
+def bsdtar(archives: Sequence[Path], target: Path) -> Ran:
+    """Extract one full archive with bsdtar, which knows no others."""
+    (archive,) = archives
+    return _run(
+        "bsdtar", "--extract", "--file", archive, "--directory", target, "--xattrs", "--acls",
+        "--fflags", "--numeric-owner", "--preserve-permissions",
+    )  # fmt: skip
+
+
+def duet(archives: Sequence[Path], target: Path) -> Ran:
+    """Restore a chain of archives with our own."""
+    return run_duet("run", "restore", *archives, target)
+
+
+def lost_by_gnu_tar(one: Difference) -> bool:
+    """Return whether GNU tar is known not to restore something."""
+    return one.field == "flags" or len(one.path) > _PATH_MAX - 256
+
+
+def lost_by_bsdtar(one: Difference) -> bool:
+    """Return whether bsdtar is known not to restore something."""
+    if one.field == "mtime_ns" and one.before < 0:
+        return bool(one.before % 10**9)
+    # It takes GNU tar's %3D for part of the name.
+    escaped = one.field.startswith("attribute ") and any(c in one.field for c in "=%")
+    return escaped or len(one.path) > _PATH_MAX - 256
+
+
+def is_socket(one: Difference) -> bool:
+    """Return whether a difference is that of a socket: no archive has any."""
+    return one.field == "missing" and str(one.before).startswith("s")
+
+
+def _run(*args: str | Path) -> Ran:
+    done = subprocess.run(
+        args, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""Archives of all that there can be, whatever happens meanwhile, restored by who can."""
+
+import os
+import signal
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cases
+import restore
+import strategies
+from changes import Change, apply, going_on
+from command import Killed, Ran, run_forked
+from compare import Difference, Facts, differences, look
+from hypothesis import example, given, note
+from hypothesis import strategies as st
+from places import Mounted
+from trees import Node, build, empty_path
+
+IS_ROOT = os.geteuid() == 0
+#: Exit codes: all was done; something is named.
+DONE, NAMED = 0, 12
+
+
+def mounted_in(facts: dict[bytes, Facts]) -> list[bytes]:
+    """Return where something is mounted."""
+    return [path for path, one in facts.items() if one.mounted]
+
+
+def new_directory(path: Path) -> Path:
+    """Return an empty directory of that name."""
+    path.mkdir(exist_ok=True)
+    empty_path(path)
+    return path
+
+
+def assert_same(
+    before: dict[bytes, Facts],
+    target: Path,
+    ran: Ran,
+    lost: Callable[[Difference], bool] = lambda _: False,
+    but: Sequence[bytes] = (),
+) -> None:
+    """Assert that a restore has all, but for what a program is known to lose."""
+    after = look(target)
+    found = differences(before, after, [*mounted_in(before), *but])
+    wrong = [one for one in found if not lost(one) and not restore.is_socket(one)]
+    assert not wrong, "\n".join([*map(str, wrong), f"status {ran.status}", ran.words[-2000:]])
+
+
+@given(nodes=strategies.trees(is_root=IS_ROOT, mounts=IS_ROOT))
+@example(nodes=cases.ALL)
+def test_tar_and_what_it_is_known_to_lose(
+    mounted: Mounted, tmp_path: Path, nodes: tuple[Node, ...]
+) -> None:
+    """The machine itself: GNU tar's own archives come back but for what is said here."""
+    tree, target = (new_directory(mounted.path / name) for name in ("tree", "target"))
+    build(tree, nodes)
+    before = look(tree)
+    archive = tmp_path / "tar"
+    restore._run(
+        "tar", "--create", "--format=posix", "--xattrs", "--xattrs-include=*", "--acls", "--sparse",
+        "--one-file-system", "--numeric-owner", "--file", archive, "--directory", tree, ".",
+    )  # fmt: skip
+
+    def lost(one: Difference) -> bool:
+        # It writes further names of FIFOs and devices as FIFOs and devices of their own.
+        special = one.field == "names" and not stat.S_ISREG(before[one.path].kind)
+        return special or restore.lost_by_gnu_tar(one)
+
+    assert_same(before, target, restore.gnu_tar([archive], target), lost)
+    empty_path(tree)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens before and while an archive of a chain is written.
+
+    Attributes:
+        changes: made before.
+        meanwhile: made over and over while it is written, in a part of the tree.
+        killed: when the run is ended from outside; it is gone on with then.
+        elsewhere: whether the archive has another name when it is gone on with.
+
+    """
+
+    changes: Sequence[Change] = ()
+    meanwhile: Sequence[Change] = ()
+    killed: Killed | None = None
+    elsewhere: bool = False
+
+
+STEPS = st.builds(
+    Step,
+    changes=strategies.changes(is_root=IS_ROOT),
+    meanwhile=st.one_of(st.just([]), strategies.changes(is_root=IS_ROOT)),
+    killed=st.one_of(
+        st.none(),
+        st.builds(
+            Killed,
+            call=st.one_of(st.integers(1, 100_000), st.integers(1, 10_000)),
+            signal=st.sampled_from([signal.SIGKILL, signal.SIGTERM]),
+        ),
+    ),
+    elsewhere=st.booleans(),
+)
+
+
+def archive_of(tree: Path, out: Path, number: int, step: Step) -> Path:
+    """Write an archive, incremental unless it is the first; return which it has become."""
+    archive, state = out / f"{number}.tar", out / "state"
+    kind = ["--incremental"] if number else []
+    rest = ["--state", state, *kind]
+    if step.killed:
+        # A night's archive of last week has the name.
+        archive.write_bytes(b"of last week")
+        ran = run_forked("run", "backup", tree, archive, *rest, killed=step.killed)
+        note(f"{number}, to be killed: {ran.status} {ran.words[-500:]}")
+        if ran.status in (DONE, NAMED):
+            return archive
+        assert ran.status in (-step.killed.signal, 128 + step.killed.signal, 130), ran.words
+        assert archive.read_bytes() == b"of last week"
+        if step.elsewhere:
+            (out / "disk").mkdir(exist_ok=True)
+            archive = out / "disk" / f"{number}.tar"
+    ran = run_forked("run", "backup", tree, archive, *rest)
+    note(f"{number}: {ran.status} {ran.words[-500:]}")
+    if step.elsewhere and ran.status not in (DONE, NAMED):
+        ran = run_forked("run", "backup", tree, archive, *rest, "--anew")
+        note(f"{number}, anew: {ran.status} {ran.words[-500:]}")
+    assert ran.status in ((DONE, NAMED) if step.meanwhile else (DONE,)), ran.words
+    return archive
+
+
+@given(
+    nodes=strategies.trees(is_root=IS_ROOT, mounts=IS_ROOT),
+    steps=st.lists(STEPS, min_size=1, max_size=3),
+    seed=st.integers(0, 1 << 30),
+)
+@example(nodes=cases.ALL, steps=[Step()], seed=0)
+def test_a_chain_of_archives(
+    mounted: Mounted, tmp_path: Path, nodes: tuple[Node, ...], steps: list[Step], seed: int
+) -> None:
+    """Full, and then incremental, with changes between and meanwhile, killed and gone on with."""
+    tree, target = (new_directory(mounted.path / name) for name in ("tree", "target"))
+    out = new_directory(tmp_path / "out")
+    build(tree, nodes)
+    (tree / "moving").mkdir(exist_ok=True)
+    build(tree / "moving", nodes[:4])
+    archives: list[Path] = []
+    for number, step in enumerate([*steps, Step()]):
+        if number:
+            for change in step.changes:
+                apply(tree, change)
+        if step.meanwhile and (tree / "moving").is_dir() and not (tree / "moving").is_symlink():
+            with going_on(tree / "moving", list(step.meanwhile), seed):
+                archives.append(archive_of(tree, out, number, step))
+        else:
+            archives.append(archive_of(tree, out, number, step))
+    before = look(tree)
+    ran = restore.gnu_tar(archives, target)
+    assert_same(before, target, ran, restore.lost_by_gnu_tar)
+    empty_path(target)
+    ran = restore.duet(archives, target)
+    assert ran.status == DONE, ran.words
+    assert_same(before, target, ran)
+    empty_path(tree)
+
+
+@given(nodes=strategies.trees(is_root=IS_ROOT, mounts=IS_ROOT))
+@example(nodes=cases.ALL)
+def test_a_full_archive_by_each_program(
+    mounted: Mounted, tmp_path: Path, nodes: tuple[Node, ...]
+) -> None:
+    tree = new_directory(mounted.path / "tree")
+    out = new_directory(tmp_path / "out")
+    build(tree, nodes)
+    before = look(tree)
+    archive = out / "tar"
+    ran = run_forked("run", "backup", tree, archive, "--state", out / "state")
+    assert ran.status == DONE, ran.words
+    for program, lost in (
+        (restore.gnu_tar, restore.lost_by_gnu_tar),
+        (restore.bsdtar, restore.lost_by_bsdtar),
+        (restore.duet, lambda _: False),
+    ):
+        target = new_directory(mounted.path / "target")
+        ran = program([archive], target)
+        note(program.__name__)
+        assert_same(before, target, ran, lost)
+    empty_path(tree)
