@@ -282,12 +282,12 @@ class Verdict:
 
 def compare(watch: Watch, files: list[Found]) -> Verdict:
     """Compare what the state-based task was told with mincore, file by file."""
-    task, tally = watch.state.id, watch.tally
+    tally = watch.tally
     pages = agreed = 0
     differences = []
     untold = {file: file for file in tally.cached_files()}
     for found in files:
-        file = FileId(found.ino, found.generation, task)
+        file = FileId(found.ino, found.generation)
         untold.pop(file, None)
         told, true = tally.cached(file), pyduet.cached_pages(found.path)
         pages += len(true)

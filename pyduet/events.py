@@ -61,14 +61,17 @@ class State(enum.IntFlag):
 
 
 class FileId(NamedTuple):
-    """A file as its task knows it (``struct duet_uuid``); hashable."""
+    """A file, whichever task told of it; hashable.
+
+    What names a file within its file system, and on btrfs within its subvolume:
+    files of two tasks are the same file when their ids are equal and the tasks
+    watch the same file system. :func:`identity_of` asks it of a path.
+    """
 
     #: Inode number, ``st_ino``.
     ino: int
     #: Inode generation: tells a reused inode number from the old one.
     generation: int
-    #: Id of the task that was told of the file.
-    task: int
 
     def __str__(self) -> str:
         """Return the file in the words of messages."""
@@ -122,17 +125,17 @@ def decode(data: bytes | memoryview) -> Iterator[Item]:
     """
     if len(data) % abi.ITEM.size:
         raise ValueError(f"{len(data)} bytes are no whole number of items")
-    file = FileId(-1, -1, -1)
+    file = FileId(-1, -1)
     first = end = state = -1
-    for ino, generation, task, index, news, nr in abi.ITEM.iter_unpack(data):
-        same_file = (ino, generation, task) == file
+    for ino, generation, _, index, news, nr in abi.ITEM.iter_unpack(data):
+        same_file = (ino, generation) == file
         if same_file and index == end and news == state and state != ITEM_OVERFLOW:
             end += nr or 1
             continue
         if state >= 0:
             yield _new(Item, (file, first, end - first, _STATES[state]))
         if not same_file:
-            file = FileId(ino, generation, task)
+            file = FileId(ino, generation)
         if news not in _STATES:
             raise ValueError(f"unknown state {news:#x} of page {index} of inode {ino}")
         first, state = index, news

@@ -12,6 +12,7 @@ import stat
 import ioctl_opt
 
 from pyduet.errors import Operation, error_for
+from pyduet.events import FileId
 
 #: FS_IOC_GETVERSION of linux/fs.h. Its number says long, and file systems write an int.
 _GETVERSION: int = ioctl_opt.IOR(ord("v"), 1, ctypes.c_long)
@@ -29,8 +30,8 @@ def generation_of(fd: int) -> int:
     return generation.value & 0xFFFFFFFF
 
 
-def identity_of(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return the inode number and the inode generation of a regular file.
+def identity_of(path: str | os.PathLike[str]) -> FileId:
+    """Return what names a regular file to Duet: its inode number and generation.
 
     Opens the file, reads nothing of it, and follows symbolic links. The
     generation tells a reused inode number from the old one.
@@ -52,7 +53,7 @@ def identity_of(path: str | os.PathLike[str]) -> tuple[int, int]:
             raise ValueError(f"{subject} is not a regular file; Duet tells of no others")
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
-            return os.fstat(fd).st_ino, generation_of(fd)
+            return FileId(os.fstat(fd).st_ino, generation_of(fd))
         finally:
             os.close(fd)
     except OSError as error:

@@ -116,7 +116,7 @@ class Recorder:
     def items(self, batch: Batch) -> None:
         """Write what a read returned, before it the paths of files that are new."""
         now = self._now()
-        files = {FileId(*row[:3]) for row in batch.rows() if row[0]}
+        files = {FileId(*row[:2]) for row in batch.rows() if row[0]}
         new = sorted(files - self._known)
         if new:
             paths = self._stream.paths_of(new)
@@ -263,9 +263,9 @@ class Recording:
         if "items" in line:
             self.batches.append((when, Batch(b"".join(map(_packed, line["items"])))))
         elif "paths" in line:
-            for ino, generation, task, path in line["paths"]:
+            for ino, generation, path in line["paths"]:
                 if path is not None:
-                    self.paths[FileId(ino, generation, task)] = from_jsonable(str, path)
+                    self.paths[FileId(ino, generation)] = from_jsonable(str, path)
         elif "sample" in line:
             self.samples.append((when, from_jsonable(Sample, line["sample"])))
 

@@ -88,13 +88,13 @@ def _files(task: Task) -> Iterator[tuple[FileId, list[PageRange]]]:
     """Yield each file with its ranges: a snapshot tells of one file after the other."""
     # Half of what calling the classes costs, and there may be millions.
     new, dirty = tuple.__new__, abi.Page.DIRTY.value
-    last: tuple[int, int, int] | None = None
+    last: tuple[int, int] | None = None
     ranges: list[PageRange] = []
     for batch in task.batches():
-        for ino, generation, tid, index, state, pages in batch.rows():
+        for ino, generation, _, index, state, pages in batch.rows():
             if state == abi.ITEM_OVERFLOW:
                 raise error_for(errno.EOVERFLOW, Operation.SNAPSHOT, task.path)
-            file = (ino, generation, tid)
+            file = (ino, generation)
             if file != last:
                 if last:
                     yield new(FileId, last), ranges

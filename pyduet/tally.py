@@ -85,12 +85,12 @@ class Tally:
         """
         files, total = self.files, self.total
         rows = news.rows() if isinstance(news, Batch) else map(_row, news)
-        for ino, generation, task, index, state, pages in rows:
+        for ino, generation, _, index, state, pages in rows:
             self.items += 1
             if state == abi.ITEM_OVERFLOW:
                 self.overflows += 1
                 continue
-            file = FileId(ino, generation, task)
+            file = FileId(ino, generation)
             known = files.get(file)
             if known is None:
                 known = files[file] = FileCount()
@@ -165,8 +165,8 @@ class Tally:
 
 
 def _row(item: Item) -> tuple[int, int, int, int, int, int]:
-    """Return an item as a row of a batch."""
-    return *item.file, item.index, item.state.value, item.pages
+    """Return an item as a row of a batch; of which task is of no interest here."""
+    return *item.file, 0, item.index, item.state.value, item.pages
 
 
 def _known(pages_of: _Pages | None, file: FileId) -> AbstractSet[int]:

@@ -96,7 +96,7 @@ def _chunks(files: Iterable[FileId]) -> Iterator[list[FileId]]:
 def _refs(files: list[FileId]) -> "ctypes.Array[ctypes.c_char]":
     """Return the files as the driver wants them, without an object for each."""
     pack = abi.FILE_REF.pack
-    packed = b"".join([pack(ino, generation, 0) for ino, generation, _ in files])
+    packed = b"".join([pack(ino, generation, 0) for ino, generation in files])
     return ctypes.create_string_buffer(packed, len(packed))
 
 

@@ -48,7 +48,6 @@ class TaskCalls(ABC):
         Raises:
             DuetError: of the first file that could not be marked; those after
                 it may be marked.
-            ValueError: a file of another task.
 
         """
         self._marks(abi.Bmap.SET, files)
@@ -73,7 +72,7 @@ class TaskCalls(ABC):
         descriptor, tid = self._over()
         subject = f"the done marks of {self._words()}"
         for ref in dump_structures(descriptor, abi.IOC_DUMP_MARKS, abi.FileRef, subject, tid=tid):
-            yield FileId(ref.ino, ref.gen, self.id)
+            yield FileId(ref.ino, ref.gen)
 
     def pending(self) -> Iterator[Item]:
         """Yield what a read would return now, in another order, and leave it pending.
@@ -114,12 +113,11 @@ class TaskCalls(ABC):
 
         Raises:
             OffError, TaskGoneError: the task ended.
-            ValueError: a file of another task.
 
         """
         descriptor, tid = self._over()
         found = {}
-        for file, answer in bulk.paths(descriptor, self._own(files), tid=tid):
+        for file, answer in bulk.paths(descriptor, files, tid=tid):
             if isinstance(answer, str):
                 found[file] = answer
             elif -answer not in (errno.ENOENT, errno.EACCES):
@@ -127,30 +125,22 @@ class TaskCalls(ABC):
         return found
 
     def _path(self, file: FileId) -> str:
-        request = abi.GpathArgs(size=ctypes.sizeof(abi.GpathArgs), uuid=_uuid(file))
+        request = abi.GpathArgs(size=ctypes.sizeof(abi.GpathArgs), uuid=self._uuid(file))
         self._over()[0].ioctl(abi.IOC_GPATH, request, Operation.PATH, str(file))
         return os.fsdecode(request.path)
-
-    def _own(self, files: Iterable[FileId]) -> Iterator[FileId]:
-        """Yield the files, which have to be of this task: the batch calls cannot tell."""
-        for file in files:
-            if file.task != self.id:
-                raise ValueError(f"{file} is of task {file.task}, and this is task {self.id}")
-            yield file
 
     def _marks(self, flag: abi.Bmap, files: Iterable[FileId]) -> list[int]:
         descriptor, tid = self._over()
         results = []
-        for file, result in bulk.marks(descriptor, flag, self._own(files), tid=tid):
+        for file, result in bulk.marks(descriptor, flag, files, tid=tid):
             if result < 0:
                 raise error_for(-result, Operation.BMAP, str(file))
             results.append(result)
         return results
 
     def _bmap(self, flag: abi.Bmap, file: FileId) -> int:
-        request = abi.BmapArgs(size=ctypes.sizeof(abi.BmapArgs), flags=flag, uuid=_uuid(file))
+        request = abi.BmapArgs(size=ctypes.sizeof(abi.BmapArgs), flags=flag, uuid=self._uuid(file))
         return self._over()[0].ioctl(abi.IOC_BMAP, request, Operation.BMAP, str(file))
 
-
-def _uuid(file: FileId) -> abi.Uuid:
-    return abi.Uuid(ino=file.ino, gen=file.generation, tid=file.task)
+    def _uuid(self, file: FileId) -> abi.Uuid:
+        return abi.Uuid(ino=file.ino, gen=file.generation, tid=self.id)

@@ -254,7 +254,7 @@ class Ledger:
                 for item in watch.read():
                     more = True
                     for page in range(item.index, item.end):
-                        at = (item.file[:2], page)
+                        at = (item.file, page)
                         pages[at] = pages.get(at, State(0)) | item.state
         wrong = []
         for (mask, _), pages in zip(self.watches, told, strict=True):

@@ -22,15 +22,15 @@ def test_done_file_is_silent_and_its_neighbours_are_not(
     paths = [fill(place / f"tree/f{i}", 1) for i in range(20)]
     drop_caches()
     one = watch(place / "tree", mask)
-    done = one.file_id(paths[7])
+    done = identity(paths[7])
     assert not one.task.is_done(done)
     one.task.mark_done(done)
-    assert [one.task.is_done(one.file_id(path)) for path in paths] == [
+    assert [one.task.is_done(identity(path)) for path in paths] == [
         path == paths[7] for path in paths
     ]
     for path in paths:
         path.read_bytes()
-    told = {item.file[:2] for item in one.read()}
+    told = {item.file for item in one.read()}
     assert told == {identity(path) for path in paths if path != paths[7]}
 
 
@@ -39,7 +39,7 @@ def test_done_drops_what_is_pending(watch: Register, place: Path) -> None:
     path = fill(place / "tree/file", 3)
     one = watch(place / "tree")
     assert one.task.wait(0)
-    one.task.mark_done(one.file_id(path))
+    one.task.mark_done(identity(path))
     assert not one.task.wait(0)
     assert one.read() == []
 
@@ -49,7 +49,7 @@ def test_done_outlives_the_inode(watch: Register, place: Path) -> None:
     path = fill(place / "tree/file", 3)
     one = watch(place / "tree")
     one.read()
-    file = one.file_id(path)
+    file = identity(path)
     one.task.mark_done(file)
     drop_caches()
     path.read_bytes()
@@ -62,7 +62,7 @@ def test_unmark_starts_anew(watch: Register, place: Path) -> None:
     path = fill(place / "tree/file", 3)
     one = watch(place / "tree")
     one.read()
-    file = one.file_id(path)
+    file = identity(path)
     one.task.mark_done(file)
     fill(path, 2)
     assert one.read() == []
@@ -78,9 +78,9 @@ def test_generation_must_match(watch: Register, place: Path) -> None:
     path = fill(place / "tree/file", 1)
     drop_caches()
     one = watch(place / "tree")
-    ino, generation, task = one.file_id(path)
-    one.task.mark_done(FileId(ino, generation ^ 1, task))
-    assert not one.task.is_done(FileId(ino, generation, task))
+    ino, generation = identity(path)
+    one.task.mark_done(FileId(ino, generation ^ 1))
+    assert not one.task.is_done(FileId(ino, generation))
     path.read_bytes()
     assert one.news(path) == {0: State.ADDED}
 
@@ -90,7 +90,7 @@ def test_marks_are_each_tasks_own(watch: Register, place: Path) -> None:
     path = fill(place / "tree/file", 1)
     drop_caches()
     first, second = watch(place / "tree"), watch(place / "tree")
-    first.task.mark_done(first.file_id(path))
+    first.task.mark_done(identity(path))
     path.read_bytes()
     assert first.read() == []
     assert second.news(path) == {0: State.ADDED}
@@ -101,11 +101,11 @@ def test_of_no_interest_counts_as_done(watch: Register, place: Path) -> None:
     outside = fill(place / "out/file", 1)
     inside = fill(place / "tree/file", 1)
     one = watch(place / "tree")
-    assert one.task.is_done(one.file_id(outside))
-    assert not one.task.is_done(one.file_id(inside))
+    assert one.task.is_done(identity(outside))
+    assert not one.task.is_done(identity(inside))
     drop_caches()
-    assert not one.task.is_done(FileId(*identity(inside), one.task.id))
-    file = one.file_id(inside)
+    assert not one.task.is_done(identity(inside))
+    file = identity(inside)
     inside.unlink()
     drop_caches()
     assert one.task.is_done(file)
@@ -115,7 +115,7 @@ def test_many_marks_and_the_end(device: Device, place: Path) -> None:
     """Whatever shape the tree of marks has, a task that ends frees it without a fault."""
     for count in (1, 15, 16, 200, 240, 3000, 20_000):
         task = device.register(place / "tree", STATES)
-        files = [FileId(100 + number, 1, task.id) for number in range(count)]
+        files = [FileId(100 + number, 1) for number in range(count)]
         task.mark_many(files)
         assert task.is_done(files[-1])
         task.close()

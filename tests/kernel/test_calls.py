@@ -29,7 +29,7 @@ def requests(device: Device, place: Path) -> Iterator[Requests]:
     """Return valid arguments around a task on `tree`, which has a file of 3 pages."""
     path = fill(place / "tree/file", 3)
     with device.register(place / "tree", Mask.EXISTS) as task:
-        yield Requests(device, task, FileId(*identity(path), task.id))
+        yield Requests(device, task, identity(path))
 
 
 def padded(request: ctypes.Structure, size: int) -> bytearray:
@@ -175,8 +175,8 @@ def test_what_can_be_asked_when_off(device: Device, place: Path) -> None:
         task.rescan,
         lambda: list(task.pending()),
         lambda: list(task.marked()),
-        lambda: task.are_done([FileId(2, 0, task.id)]),
-        lambda: task.paths_of([FileId(2, 0, task.id)]),
+        lambda: task.are_done([FileId(2, 0)]),
+        lambda: task.paths_of([FileId(2, 0)]),
     ):
         with pytest.raises(OffError):
             call()
@@ -312,7 +312,7 @@ def test_register_relative_to_a_directory(device: Device, place: Path) -> None:
             watch = Watch(device.register(relative, STATES, dirfd=dirfd))
             assert watch.news(path) == told, relative
             assert [task.path for task in device.tasks()] == [str(place / "tree")]
-            assert watch.task.path_of(watch.file_id(path), max_age=0) == str(path)
+            assert watch.task.path_of(identity(path), max_age=0) == str(path)
             watch.task.close()
         for relative, dirfd, wrong in (
             ("nothing", fd, errno.ENOENT),
@@ -347,7 +347,7 @@ def test_register_a_single_file(device: Device, place: Path, by: str) -> None:
     else:
         watch = Watch(device.register({"path": path, "link": place / "link"}[by], STATES))
     assert watch.news(path) == dict.fromkeys(range(3), State.ADDED)
-    file = watch.file_id(path)
+    file = identity(path)
     fill(other, 2)
     fill(place / "tree/new", 2)
     assert watch.read() == []
@@ -355,7 +355,7 @@ def test_register_a_single_file(device: Device, place: Path, by: str) -> None:
         writer.write(b"x" * PAGE)
     assert watch.news(path) == {3: State.ADDED | State.DIRTY}
     assert watch.task.path_of(file, max_age=0) == str(path)
-    assert watch.task.paths_of([file, watch.file_id(other)]) == {file: str(path)}
+    assert watch.task.paths_of([file, identity(other)]) == {file: str(path)}
     assert [task.path for task in device.tasks()] == [str(path)]
     watch.task.mark_done(file)
     path.write_bytes(b"")
@@ -420,7 +420,7 @@ def test_runs_of_pages(device: Device, place: Path) -> None:
     os.sync()
     pages = sorted(cached_pages(path))
     assert len(pages) >= 299
-    requests = Requests(device, device.register(place / "out", STATES), FileId(1, 0, 1))
+    requests = Requests(device, device.register(place / "out", STATES), FileId(1, 0))
     requests.path = ctypes.create_string_buffer(os.fsencode(place / "tree"))
     told: dict[int, list[tuple[int, int]]] = {}
     for flags in (0, abi.Register.RANGES):
@@ -470,9 +470,9 @@ def test_marks_in_a_batch(device: Device, place: Path) -> None:
     files = []
     with device.register(place / "tree", STATES) as task:
         for i in range(40):
-            files.append(FileId(*identity(fill(place / f"tree/{i}", 1, sync=False)), task.id))
+            files.append(identity(fill(place / f"tree/{i}", 1, sync=False)))
         # Files that there are not can be marked all the same: marks outlive inodes.
-        strangers = [FileId(2**40 + i, 5, task.id) for i in range(3000)]
+        strangers = [FileId(2**40 + i, 5) for i in range(3000)]
         assert task.are_done(files) == [False] * 40
         task.mark_many(files[::2] + strangers)
         assert [task.is_done(file) for file in files] == [i % 2 == 0 for i in range(40)]
@@ -532,9 +532,9 @@ def test_paths_in_a_batch(device: Device, place: Path) -> None:
     gone = fill(place / "tree/gone", 1)
     outside = fill(place / "out/file", 1)
     with device.register(place / "tree", STATES) as task:
-        named = {FileId(*identity(path), task.id): str(path) for path in paths}
-        lost = [FileId(*identity(path), task.id) for path in (gone, outside)]
-        lost.append(FileId(lost[0].ino, lost[0].generation ^ 1, task.id))
+        named = {identity(path): str(path) for path in paths}
+        lost = [identity(path) for path in (gone, outside)]
+        lost.append(FileId(lost[0].ino, lost[0].generation ^ 1))
         gone.unlink()
         assert task.paths_of([*lost, *named]) == named
         (place / "tree/sub").rename(place / "tree/other")
@@ -597,7 +597,7 @@ def test_calls_from_many_threads(device: Device, place: Path) -> None:
     """Pitfall: one path buffer shared by concurrent callers."""
     paths = [fill(place / f"tree/{'x' * (1 + i * 3)}", 1, sync=False) for i in range(40)]
     with device.register(place / "tree", STATES) as task:
-        named = {FileId(*identity(path), task.id): str(path) for path in paths}
+        named = {identity(path): str(path) for path in paths}
         wrong: list[object] = []
 
         def ask(files: list[FileId]) -> None:

@@ -20,7 +20,7 @@ from actions import evict, read_page, sync_file, write_at
 from asleep import call_of, wait_until_asleep
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
 from test_life import READ
-from truth import PAGE, TRACEFS, Watch, drop_caches, fill
+from truth import PAGE, TRACEFS, Watch, drop_caches, fill, identity
 
 from pyduet import Device, Mask, State
 
@@ -103,7 +103,7 @@ def test_nobody_is_woken_for_nothing(watch: Register, place: Path) -> None:
     drop_caches()
     # Has every hook attached, and what the reader does not ask for told to somebody.
     greedy, one = watch(place / "tree", EVENTS), watch(place / "tree", Mask.ADDED)
-    one.task.mark_done(one.file_id(done))
+    one.task.mark_done(identity(done))
     read_page(own, 7)
     assert one.news(own) == {7: State.ADDED}
     fd = one.task.fileno()

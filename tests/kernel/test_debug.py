@@ -21,7 +21,7 @@ from pseudoterminal import terminal
 from test_life import file_system
 from truth import fill, identity
 
-from pyduet import Device, FileId, Mask
+from pyduet import Device, Mask
 from pyduet._text.jsonable import to_jsonable
 from pyduet.cli import main
 from pyduet.cli.shell import shell as _shell  # noqa: F401 -- another user cannot import it
@@ -155,7 +155,7 @@ def test_every_command(device: Device, place: Path) -> None:
             shell.ask("set", 1, *numbers[2].split(":")),
         ):
             assert all(row["marked"] for row in answer)
-        assert {file[:2] for file in device.task(1).marked()} == marks
+        assert set(device.task(1).marked()) == marks
         assert [(row["path"], row["ino"]) for row in sorted(
             shell.ask("bitmap", 1), key=lambda row: str(row["path"])
         )] == [(str(path), path.stat().st_ino) for path in paths[:3]]  # fmt: skip
@@ -168,7 +168,7 @@ def test_every_command(device: Device, place: Path) -> None:
         assert marks_of(shell.ask("reset", 1, numbers[0], numbers[1])) == {
             identity(paths[0]), identity(paths[1])
         }  # fmt: skip
-        assert {file[:2] for file in device.task(1).marked()} == {identity(paths[2])}
+        assert set(device.task(1).marked()) == {identity(paths[2])}
         for arguments in ((numbers[3],), numbers[3].split(":"), (f'"{paths[3]}"',)):
             assert shell.ask("getpath", 1, *arguments) == {
                 "ino": identity(paths[3])[0],
@@ -277,7 +277,7 @@ def test_another_processes_task(device: Device, place: Path) -> None:
         assert f"task {task.id} (ours) is of process {os.getpid()} ({name}); " in words
         assert len(told_of(task)) == 5
         shell.ask("set", task.id, path)
-        assert list(task.marked()) == [FileId(*identity(path), task.id)]
+        assert list(task.marked()) == [identity(path)]
         assert task.read() == []
         assert marks_of(shell.ask("bitmap", task.id)) == {identity(path)}
         assert shell.ask("check", task.id, path)[0]["marked"]
@@ -440,7 +440,7 @@ def test_on_a_terminal(device: Device, place: Path, tmp_path: Path) -> None:
             there.type(f"set \t{place}/tree/o\t\n")
             assert f"set {task.id} {place}/tree/one\\ file" in there.until("marked done")
             there.until(prompt)
-            assert list(task.marked()) == [FileId(*identity(path), task.id)]
+            assert list(task.marked()) == [identity(path)]
             there.type("read \t\n")
             assert f"read {task.id}" in there.until("only who holds its descriptor can read it")
             there.until(prompt)

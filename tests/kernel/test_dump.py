@@ -48,7 +48,7 @@ def page_set(items: list[Item]) -> dict[tuple[int, int, int], int]:
     pages: dict[tuple[int, int, int], int] = {}
     for item in items:
         for page in range(item.index, item.end):
-            key = (*item.file[:2], page)
+            key = (*item.file, page)
             assert key not in pages
             pages[key] = item.state
     return pages
@@ -64,7 +64,7 @@ def test_tasks(device: Device, place: Path) -> None:
     first = Watch(device.register(place / "tree", EVENTS, name="first", ranges=True))
     second = Watch(device.register(paths[0], STATES, name="sécond", limit=99_999, no_scan=True))
     first.read()
-    first.task.mark_done(first.file_id(paths[1]))
+    first.task.mark_done(identity(paths[1]))
     one, two = device.tasks()
     for task, watch in ((one, first), (two, second)):
         assert (task.id, task.fd) == (watch.task.id, watch.task.fileno())
@@ -130,7 +130,7 @@ def filled(device: Device, place: Path) -> Iterator[Watch]:
     for i in range(20):
         fill(place / f"tree/{i}", 1 + i * 20, sync=False)
     watch = Watch(device.register(place / "tree", STATES))
-    watch.task.mark_many(FileId(2**40 + i, 3, watch.task.id) for i in range(200))
+    watch.task.mark_many(FileId(2**40 + i, 3) for i in range(200))
     yield watch
     watch.task.close()
 
@@ -390,13 +390,13 @@ def test_marks(device: Device, place: Path, count: int) -> None:
     """The dump says which files are marked done: with an inode or without."""
     watch = Watch(device.register(place / "tree", STATES))
     paths = [fill(place / f"tree/{i}", 1) for i in range(10)]
-    files = {watch.file_id(path) for path in paths[:5]}
-    files |= {FileId(2**40 + i, i % 3, watch.task.id) for i in range(300)}
+    files = {identity(path) for path in paths[:5]}
+    files |= {FileId(2**40 + i, i % 3) for i in range(300)}
     watch.task.mark_many(files)
     raw = entries(watch.task, abi.IOC_DUMP_MARKS, count=count)
     refs = [abi.FileRef.from_buffer_copy(data) for data in raw]
     assert {ref.result for ref in refs} == {1}
-    assert sorted((ref.ino, ref.gen) for ref in refs) == sorted(file[:2] for file in files)
+    assert sorted((ref.ino, ref.gen) for ref in refs) == sorted(file for file in files)
     assert set(watch.task.marked()) == files
     for path in paths:
         path.unlink()
@@ -412,8 +412,8 @@ def test_marks(device: Device, place: Path, count: int) -> None:
 def test_marks_are_shown_to_their_own_task(device: Device, place: Path) -> None:
     """Each task's marks by its own descriptor; root may ask for another by number."""
     one, two = (device.register(place / "tree", STATES) for _ in range(2))
-    one.mark_many([FileId(7, 7, one.id)])
-    assert [list(task.marked()) for task in (one, two)] == [[FileId(7, 7, one.id)], []]
+    one.mark_many([FileId(7, 7)])
+    assert [list(task.marked()) for task in (one, two)] == [[FileId(7, 7)], []]
     for task, count in ((one, 1), (two, 0)):
         found = in_child(lambda task=task: len(entries(device, abi.IOC_DUMP_MARKS, tid=task.id)))
         assert found == count
@@ -449,7 +449,7 @@ def test_looking_in_while_everything_moves(device: Device, place: Path) -> None:
             with device.register(place / "tree", EVENTS) as other:
                 for i in range(4):
                     path = fill(place / f"tree/{i}", 1 + 40 * ((turn + i) % 3), sync=False)
-                    other.mark_done(FileId(*identity(path), other.id))
+                    other.mark_done(identity(path))
                     if turn % 3 == 0:
                         path.unlink()
                 watch.read()

@@ -73,7 +73,7 @@ def test_a_descriptor_that_is_inherited(device: Device, place: Path) -> None:
     """After fork both have the task, and what one reads the other is not told again."""
     path = fill(place / "tree/file", 2)
     watch = Watch(device.register(place / "tree", STATES))
-    task, file = watch.task, watch.file_id(path)
+    task, file = watch.task, identity(path)
     assert in_child(lambda: sum(item.pages for item in task.read())) == 2
     assert task.read() == []
     assert in_child(lambda: task.path_of(file, max_age=0)) == str(path)
@@ -188,7 +188,7 @@ def test_a_watched_directory_that_is_removed(device: Device, place: Path, mask: 
     path = fill(place / "tree/dir/sub/file", 2)
     watch = Watch(device.register(place / "tree/dir", mask))
     assert len(watch.news(path)) == 2
-    file = watch.file_id(path)
+    file = identity(path)
     path.unlink()
     (place / "tree/dir/sub").rmdir()
     assert watch.task.wait(120)
@@ -274,7 +274,7 @@ def test_nothing_is_left_after_many_registrations(device: Device, place: Path) -
             device.register(place / "tree", STATES, ranges=bool(turn % 2)),
             device.register(path, EVENTS, no_scan=bool(turn % 3)),
         ]
-        tasks[0].mark_many(FileId(2**40 + i, 1, tasks[0].id) for i in range(10))
+        tasks[0].mark_many(FileId(2**40 + i, 1) for i in range(10))
         if turn % 4:
             tasks[1].read()
         if turn % 5 == 0:
@@ -309,7 +309,7 @@ def test_a_task_that_was_ended(device: Device, place: Path) -> None:
     with device.register(place / "tree", Mask.ADDED) as again:
         assert again.id == ended.id
         path.read_bytes()
-        file = FileId(*identity(path), again.id)
+        file = identity(path)
         # The old descriptor does not act on the new task of its number.
         assert errno_of(lambda: ended.mark_done(file)) == errno.ESHUTDOWN
         assert errno_of(ended.read) == errno.ESHUTDOWN
@@ -317,7 +317,7 @@ def test_a_task_that_was_ended(device: Device, place: Path) -> None:
         ended.close()
         for task in (again, other):
             [item] = task.read()
-            assert (item.file[:2], item.index, item.pages) == (identity(path), 0, 3)
+            assert (item.file, item.index, item.pages) == (identity(path), 0, 3)
     other.close()
     assert device.tasks() == []
 
@@ -462,7 +462,7 @@ def test_marks_that_are_dumped_while_the_task_ends(device: Device, place: Path) 
     """
     for _ in range(10):
         task = device.register(place / "tree", STATES)
-        task.mark_many(FileId(2**40 + i, 1, task.id) for i in range(3000))
+        task.mark_many(FileId(2**40 + i, 1) for i in range(3000))
         counts: list[int] = []
         with ThreadPoolExecutor(2) as pool:
             told = [pool.submit(_dump_marks, task, counts) for _ in range(2)]

@@ -229,7 +229,7 @@ def test_hot_page_starves_nobody(watch: Register, place: Path) -> None:
     for path in [hot, *others]:
         read_page(path, 0)
     for _ in range(5):
-        seen |= {item.file[:2] for item in one.task.read(1)}
+        seen |= {item.file for item in one.task.read(1)}
         evict(hot)
         read_page(hot, 0)
     assert seen == {identity(path) for path in [hot, *others]}
@@ -245,7 +245,7 @@ def test_one_files_items_come_together_in_page_order(watch: Register, place: Pat
         for path in paths:
             read_page(path, page)
     items = [item for _ in range(8) for item in one.task.read(1)]
-    assert [(item.file[:2], item.index) for item in items] == [
+    assert [(item.file, item.index) for item in items] == [
         (identity(path), page) for path in paths for page in (2, 3, 70, 190)
     ]
     assert one.read() == []

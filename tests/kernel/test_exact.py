@@ -305,7 +305,7 @@ def test_registration_races_with_writes(watch: Register, place: Path, journal: J
     for path in paths:
         truth = truth_of(path)
         for mask, one in watches:
-            file = one.file_id(path)
+            file = identity(path)
             if mask == EVENTS:
                 assert one.tally.cached(file) == truth.cached
             assert one.tally.dirty(file) == truth.dirty
@@ -348,7 +348,7 @@ def test_reclaim(watch: Register, place: Path) -> None:
             group.rmdir()
         subprocess.run(["umount", cgroups], check=True)
     one.read()
-    assert 0 < len(one.tally.cached(one.file_id(path))) < 2 * limit // PAGE
+    assert 0 < len(one.tally.cached(identity(path))) < 2 * limit // PAGE
     os.sync()
     assert one.disagreements(place / "tree") == []
 

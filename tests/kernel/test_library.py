@@ -99,7 +99,7 @@ def test_threads_share_a_task(device: Device, place: Path) -> None:
     """Marks, paths and dumps from several threads, while one reads: each gets its own answers."""
     paths = [fill(place / f"tree/{number}", 1) for number in range(24)]
     one = Watch(device.register(place / "tree", STATES))
-    files = {one.file_id(path): str(path) for path in paths}
+    files = {identity(path): str(path) for path in paths}
     wrong: list[object] = []
 
     def ask(part: int) -> None:

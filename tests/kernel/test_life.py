@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from asleep import call_of
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
-from truth import Watch, drop_caches, fill
+from truth import Watch, drop_caches, fill, identity
 
 from pyduet import Device, DuetError, Mask, OffError, State, TaskGoneError, TooManyTasksError
 from pyduet._driver import abi
@@ -279,7 +279,7 @@ def test_unmount_is_not_blocked_and_is_told(device: Device, place: Path) -> None
     with file_system(place, "one") as mounted:
         path = fill(mounted / "tree/file", 3)
         watch = Watch(device.register(mounted / "tree", STATES))
-        file = watch.file_id(path)
+        file = identity(path)
         assert len(watch.news(path)) == 3
         subprocess.run(["umount", mounted], check=True)
         assert watch.task.wait(120)
@@ -304,8 +304,8 @@ def test_same_inode_numbers_on_two_file_systems(device: Device, place: Path) -> 
         written = State.ADDED | State.DIRTY | State.FLUSHED
         for watch, path, pages in zip(watches, paths, (2, 5), strict=True):
             assert watch.news(path) == dict.fromkeys(range(pages), written)
-            assert watch.task.path_of(watch.file_id(path), max_age=0) == str(path)
-        watches[0].task.mark_done(watches[0].file_id(paths[0]))
+            assert watch.task.path_of(identity(path), max_age=0) == str(path)
+        watches[0].task.mark_done(identity(paths[0]))
         for path in paths:
             path.write_bytes(b"x")
         assert watches[0].read() == []

@@ -63,7 +63,7 @@ def pages_of(items: list[Item], file: tuple[int, int], state: State) -> set[int]
     return {
         page
         for item in items
-        if item.file[:2] == file and state in item.state
+        if item.file == file and state in item.state
         for page in range(item.index, item.end)
     }
 
@@ -145,12 +145,12 @@ def test_an_event_based_task_over_its_limit(device: Device, place: Path) -> None
     whole = {
         file for file, pages in files.items() if pages_of(items, file, WRITTEN) == set(range(pages))
     }
-    named = [item.file[:2] for item in lost if item.file.ino]
+    named = [item.file for item in lost if item.file.ino]
     assert len(named) == len(set(named)), "one overflow for each file"
     assert identity(place / "tree/1") in named
     assert whole.isdisjoint(named)
     silent = set(files) - whole - set(named)
-    assert {item.file[:2] for item in items if item.pages}.isdisjoint(silent)
+    assert {item.file for item in items if item.pages}.isdisjoint(silent)
     assert len(lost) > len(named) or not silent
     assert whole != set()
     assert drops.task_limit > before.task_limit
@@ -183,13 +183,13 @@ def test_an_overflow_comes_before_what_follows_it(device: Device, place: Path) -
     pages = 0
     while pages < 15 * info.node_pages:
         told = watch.task.read(info.node_pages)
-        assert {item.file[:2] for item in told} == {identity(first)}
+        assert {item.file for item in told} == {identity(first)}
         pages += sum(item.pages for item in told)
     later = 5 * info.node_pages
     with second.open("r+b") as file:
         file.seek(later * PAGE)
         file.write(b"x")
-    items = [item for item in watch.read() if item.file[:2] == identity(second)]
+    items = [item for item in watch.read() if item.file == identity(second)]
     [overflow] = [i for i, item in enumerate(items) if item.state == State.OVERFLOW]
     news = [i for i, item in enumerate(items) if item.index <= later < item.end]
     assert news != []
@@ -235,10 +235,10 @@ def assert_truth(watch: Watch, tree: Path, mask: Mask) -> None:
         ]
 
     def cached(path: Path) -> AbstractSet[int]:
-        return watch.tally.cached(watch.file_id(path))
+        return watch.tally.cached(identity(path))
 
     def dirty(path: Path) -> AbstractSet[int]:
-        return watch.tally.dirty(watch.file_id(path))
+        return watch.tally.dirty(identity(path))
 
     # Write-back goes on meanwhile: a difference counts if no news explains it.
     while wrong() and watch.read():
@@ -279,9 +279,8 @@ def test_an_event_based_task_over_the_limit_of_all(device: Device, place: Path) 
         assert device.info().bytes <= limit
     unknown = [item for item in overflows(items) if not item.file.ino]
     assert len(unknown) >= 1
-    assert {item.file.task for item in unknown} == {watch.task.id}
     files = {identity(place / f"tree/{i}") for i in range(100)}
-    told = {item.file[:2] for item in items if item.pages}
+    told = {item.file for item in items if item.pages}
     assert told
     assert told < files
     drops = device.info().drops
@@ -298,7 +297,7 @@ def assert_all_is_told_by_a_rescan(watch: Watch, files: set[tuple[int, int]], tr
     watch.task.rescan()
     items = watch.read()
     assert overflows(items) == []
-    assert {item.file[:2] for item in items} == files
+    assert {item.file for item in items} == files
     for path in tree.iterdir():
         file = identity(path)
         truth = truth_of(path)
@@ -367,28 +366,28 @@ def test_marks_count_as_well(device: Device, place: Path) -> None:
     """Done marks are memory of the module: within both limits, refused beyond them."""
     with device.register(place / "tree", STATES) as task:
         before = device.info().bytes
-        task.mark_many(FileId(2**40 + i * 4096, 1, task.id) for i in range(2000))
+        task.mark_many(FileId(2**40 + i * 4096, 1) for i in range(2000))
         used = device.info().bytes - before
         assert used >= 2000 * 16
         with tight(device, 1):
             limit = device.info().limit
             wrong = errno_of(
-                lambda: task.mark_many(FileId(2**41 + i * 4096, 1, task.id) for i in range(20000))
+                lambda: task.mark_many(FileId(2**41 + i * 4096, 1) for i in range(20000))
             )
             assert wrong == errno.ENOSPC
             assert device.info().bytes <= limit
         task.unmark_many(list(task.marked()))
         assert device.info().bytes <= before
     with device.register(place / "tree", STATES, limit=6400) as task:
-        wrong = errno_of(lambda: task.mark_many(FileId(2**40 + i, 1, task.id) for i in range(1000)))
+        wrong = errno_of(lambda: task.mark_many(FileId(2**40 + i, 1) for i in range(1000)))
         assert wrong == errno.ENOSPC
         marked = list(task.marked())
         assert 10 <= len(marked) < 1000
         # To mark again what is marked takes nothing; and there is room for what is given back.
         task.mark_many(marked)
         task.unmark_many(marked[:5])
-        task.mark_many(FileId(2**41 + i, 1, task.id) for i in range(5))
-        assert errno_of(lambda: task.mark_done(FileId(2**42, 1, task.id))) == errno.ENOSPC
+        task.mark_many(FileId(2**41 + i, 1) for i in range(5))
+        assert errno_of(lambda: task.mark_done(FileId(2**42, 1))) == errno.ENOSPC
 
 
 # Rescan
@@ -436,11 +435,11 @@ def test_a_rescan_tells_an_event_based_task_what_is_there(
             told = {
                 page: item.state
                 for item in items
-                if item.file[:2] == identity(path)
+                if item.file == identity(path)
                 for page in range(item.index, item.end)
             }
             assert told == (dict.fromkeys(range(pages), state) if state else {})
-        assert not any(item.file[:2] == identity(outside) for item in items)
+        assert not any(item.file == identity(outside) for item in items)
     watch.task.close()
 
 
@@ -459,7 +458,7 @@ def test_a_rescan_leaves_done_files_alone(device: Device, place: Path, mask: Mas
     """A done file is silent, whatever is asked."""
     done, other = fill(place / "tree/done", 2), fill(place / "tree/other", 2)
     watch = Watch(device.register(place / "tree", mask))
-    watch.task.mark_done(watch.file_id(done))
+    watch.task.mark_done(identity(done))
     for turn in range(2):
         told = watch.news(other)
         if mask == EVENTS or not turn:

@@ -29,7 +29,7 @@ from conftest import eventually, file_system_type, mount_of
 from ordinary import ANNA, as_user, device_for_group, register_as
 from truth import drop_caches
 
-from pyduet import Device, FileId, Mask, cached_pages, identity_of
+from pyduet import Device, Mask, cached_pages, identity_of
 from pyduet.files import cached_ranges
 from pyduet.maintenance import (
     Frame,
@@ -246,7 +246,7 @@ def test_who_comes_while_another_goes_is_asked(
         assert all(neighbours.wanted(works))
         with device.register(tree, Mask.EXISTS, name="duet-run/second") as second:
             first.close()
-            second.mark_many([FileId(*works[7].identity, second.id)])
+            second.mark_many([works[7].identity])
             assert neighbours.wanted(works) == [number != 7 for number in range(len(works))]
         assert not any(neighbours.wanted(works))
 
@@ -523,7 +523,7 @@ def test_defrag_comes_last(device: Device, place: Path) -> None:
             )
         )
         assert eventually(lambda: len(device.tasks()) == 2, LONG)
-        reader.mark_done(FileId(*identity_of(paths[1]), reader.id))
+        reader.mark_done(identity_of(paths[1]))
         assert eventually(lambda: pieces(paths[1]) < before[1] / 2, LONG)
         assert pieces(paths[0]) == before[0]
     assert task.wait(LONG) == 0

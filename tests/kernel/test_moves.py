@@ -74,7 +74,7 @@ def test_rename_tells_what_is_dirty(watch: Register, place: Path) -> None:
     inside = place / "tree/file"
     path.rename(inside)
     assert one.disagreements(place / "tree") == []
-    assert 1 in one.tally.dirty(one.file_id(inside))
+    assert 1 in one.tally.dirty(identity(inside))
     inside.rename(path)
     one.read()
     assert one.tally.cached_files() == []
@@ -191,7 +191,7 @@ def test_file_without_a_name_gets_one(watch: Register, place: Path) -> None:
         os.close(fd)
     os.sync()
     assert one.disagreements(place / "tree") == []
-    assert one.tally.cached(one.file_id(place / "tree/given")) == {0, 1, 2}
+    assert one.tally.cached(identity(place / "tree/given")) == {0, 1, 2}
 
 
 # ---- what was evicted and comes back ----
@@ -208,7 +208,7 @@ def test_reborn_through_another_name(watch: Register, place: Path) -> None:
     read_page(place / "out/name", 2)
     read_page(inside, 3)
     assert one.disagreements(place / "tree") == []
-    assert one.tally.cached(one.file_id(inside)) == {2, 3}
+    assert one.tally.cached(identity(inside)) == {2, 3}
     removed = pages(4, ADDED | REMOVED)
     assert events.news(inside) == removed
 
@@ -222,7 +222,7 @@ def test_reborn_after_it_was_outside(watch: Register, place: Path) -> None:
     read_page(outside, 1)
     outside.rename(inside)
     assert one.disagreements(place / "tree") == []
-    assert one.tally.cached(one.file_id(inside)) == {1}
+    assert one.tally.cached(identity(inside)) == {1}
 
 
 def test_name_that_nobody_has_seen(watch: Register, place: Path) -> None:
@@ -231,7 +231,7 @@ def test_name_that_nobody_has_seen(watch: Register, place: Path) -> None:
     drop_caches(2)
     one = watch(place / "tree")
     assert one.disagreements(place / "tree") == []
-    assert len(one.tally.cached(one.file_id(path))) == 3
+    assert len(one.tally.cached(identity(path))) == 3
 
 
 @BOTH
@@ -330,7 +330,7 @@ def test_watched_directory_is_renamed(watch: Register, place: Path, mask: Mask) 
     assert one.news(place / "out/moved/new") != {}
     fill(place / "out/beside", 1)
     assert one.read() == []
-    assert one.task.path_of(one.file_id(moved), max_age=0) == str(moved)
+    assert one.task.path_of(identity(moved), max_age=0) == str(moved)
 
 
 @BOTH
@@ -370,7 +370,7 @@ def test_hard_links(watch: Register, place: Path, mask: Mask) -> None:
     assert one.read() == []
     read_page(path, 3)  # by the name outside
     assert one.news(path) == {3: ADDED}
-    assert one.task.path_of(one.file_id(path), max_age=0) == str(place / "tree/second")
+    assert one.task.path_of(identity(path), max_age=0) == str(place / "tree/second")
     (place / "tree/second").unlink()
     assert one.news(path) == {0: REMOVED, 1: REMOVED, 3: REMOVED}
     read_page(path, 2)

@@ -14,12 +14,7 @@ from ordinary import ANNA, BERT, as_user, device_for_group, in_child, register_a
 from raw import errno_of
 from truth import Watch, drop_caches, fill, identity
 
-from pyduet import Device, FileId, Item, PathNotFoundError, Task, TaskHandle, identity_of
-
-
-def file_of(task: Task, path: Path) -> FileId:
-    """Return a file as a task knows it."""
-    return FileId(*identity(path), task.id)
+from pyduet import Device, FileId, Item, PathNotFoundError, TaskHandle, identity_of
 
 
 @pytest.mark.parametrize("where", [lambda call: call(), in_child], ids=["own", "other's"])
@@ -29,9 +24,9 @@ def test_it_says_and_does_the_same(device: Device, place: Path, where: object) -
     paths = [fill(place / f"tree/{i}", 1 + 40 * i, sync=False) for i in range(6)]
     outside = fill(place / "out/file", 1)
     one, two = (device.register(place / "tree", STATES) for _ in range(2))
-    files = [file_of(one, path) for path in paths]
-    many = [FileId(2**40 + i, i % 3, one.id) for i in range(2000)]
-    away = FileId(*identity(outside), one.id)
+    files = [identity(path) for path in paths]
+    many = [FileId(2**40 + i, i % 3) for i in range(2000)]
+    away = identity(outside)
 
     def ask() -> tuple[object, ...]:
         with Device() as own:
@@ -89,7 +84,7 @@ def test_a_number_that_is_nobodys(device: Device, place: Path) -> None:
     with device.register(place / "tree", STATES) as own:
         assert own.id == 1
         assert list(task.marked()) == []
-    file = FileId(1, 1, 1)
+    file = FileId(1, 1)
     for use in (
         lambda: list(task.marked()),
         lambda: list(task.pending()),
@@ -106,7 +101,7 @@ def test_a_number_that_is_nobodys(device: Device, place: Path) -> None:
 def test_others_tasks_take_cap_sys_admin(device: Device, place: Path) -> None:
     """One's own process's do not, except for what is pending; nothing comes of trying."""
     path = fill(place / "tree/file", 1)
-    file = FileId(*identity(path), 1)
+    file = identity(path)
     calls = {
         "marked": lambda task: list(task.marked()),
         "pending": lambda task: list(task.pending()),
@@ -145,7 +140,7 @@ def test_what_a_file_is_called(device: Device, place: Path) -> None:
     paths = [fill(place / f"tree/{i}", 2) for i in range(3)]
     (place / "link").symlink_to(paths[0])
     with device.register(place / "tree", STATES) as task:
-        told = {item.file[:2] for item in task.read()}
+        told = {item.file for item in task.read()}
         assert {identity_of(path) for path in paths} == told
         assert identity_of(place / "link") == identity_of(paths[0]) == identity(paths[0])
         # A number that comes again is another file's.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from actions import read_page
-from truth import Watch, drop_caches, fill
+from truth import Watch, drop_caches, fill, identity
 
 from pyduet import FileId, State
 
@@ -18,15 +18,15 @@ def test_marks_of_large_numbers(watch: Register, place: Path) -> None:
     """Pitfall: generation << 32 | inode number collides for 64-bit inode numbers."""
     path = fill(place / "tree/file", 1)
     one = watch(place / "tree")
-    ino, generation, task = one.file_id(path)
+    ino, generation = identity(path)
     for number, other in (
         (ino | 1 << 32, generation),
         (ino | 1 << 63, generation),
         (ino | generation << 32, 0),
         (ino, generation + 1 & 0xFFFFFFFF),
     ):
-        one.task.mark_done(FileId(number, other, task))
-        assert not one.task.is_done(FileId(ino, generation, task))
+        one.task.mark_done(FileId(number, other))
+        assert not one.task.is_done(FileId(ino, generation))
     assert one.news(path) == {0: State.ADDED}
 
 
@@ -62,8 +62,8 @@ def test_files_with_large_numbers(watch: Register, vast: Path) -> None:
     for i, path in enumerate(paths):
         read_page(path, i % 4)
         assert one.news(path) == {i % 4: State.ADDED}
-        assert one.task.path_of(one.file_id(path), max_age=0) == str(path)
-        one.task.mark_done(one.file_id(path))
-        assert [one.task.is_done(one.file_id(each)) for each in paths] == [
+        assert one.task.path_of(identity(path), max_age=0) == str(path)
+        one.task.mark_done(identity(path))
+        assert [one.task.is_done(identity(each)) for each in paths] == [
             j <= i for j in range(len(paths))
         ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from actions import evict, read_page, write_at
 from conftest import eventually
-from truth import Watch, drop_caches, fill
+from truth import Watch, drop_caches, fill, identity
 
 from pyduet import FileId, PathNotFoundError
 from pyduet.errors import DuetError
@@ -26,7 +26,7 @@ def test_path_follows_renames(watch: Register, place: Path) -> None:
     (place / "tree/a").mkdir()
     path = fill(place / "tree/a/file", 1)
     one = watch(place / "tree")
-    file = one.file_id(path)
+    file = identity(path)
     assert one.task.path_of(file, max_age=0) == str(path)
     (place / "tree/a").rename(place / "tree/b")
     assert one.task.path_of(file, max_age=0) == str(place / "tree/b/file")
@@ -41,7 +41,7 @@ def test_path_without_dentry_or_inode(watch: Register, place: Path, what: int) -
     path = fill(place / "tree/a/b/file", 1)
     one = watch(place / "tree")
     one.read()
-    file = one.file_id(path)
+    file = identity(path)
     drop_caches(what)
     assert one.task.path_of(file, max_age=0) == str(path)
     one.read()
@@ -56,7 +56,7 @@ def test_path_of_a_done_file_follows_renames(watch: Register, place: Path) -> No
     path = fill(place / "tree/a/file", 1)
     one = watch(place / "tree")
     one.read()
-    file = one.file_id(path)
+    file = identity(path)
     one.task.mark_done(file)
     # To b while the inode is in memory, to c when nothing of it is.
     for name in "bc":
@@ -73,23 +73,23 @@ def test_no_path_outside_the_tree(watch: Register, place: Path) -> None:
     outside, path = fill(place / "out/file", 1), fill(place / "tree/file", 1)
     one = watch(place / "tree")
     for target in (outside, path):
-        file = one.file_id(target)
+        file = identity(target)
         if target == path:
             path.unlink()
         with pytest.raises(DuetError) as error:
             one.task.path_of(file, max_age=0)
         assert error.value.errno == 2
     with pytest.raises(DuetError):
-        one.task.path_of(FileId(2**40, 1, one.task.id), max_age=0)
+        one.task.path_of(FileId(2**40, 1), max_age=0)
 
 
 def test_reused_inode_number_is_not_the_old_file(watch: Register, place: Path) -> None:
     """The generation tells the new file from the old."""
     path = fill(place / "tree/file", 1)
     one = watch(place / "tree")
-    ino, generation, task = one.file_id(path)
+    ino, generation = identity(path)
     with pytest.raises(DuetError) as error:
-        one.task.path_of(FileId(ino, generation ^ 1, task), max_age=0)
+        one.task.path_of(FileId(ino, generation ^ 1), max_age=0)
     assert error.value.errno == 2
 
 
@@ -100,7 +100,7 @@ def test_path_through_a_bind_mount(watch: Register, place: Path) -> None:
     subprocess.run(["mount", "--bind", place / "tree", place / "out"], check=True)
     try:
         one = watch(place / "out/a")
-        assert one.task.path_of(one.file_id(path), max_age=0) == str(place / "out/a/file")
+        assert one.task.path_of(identity(path), max_age=0) == str(place / "out/a/file")
         one.task.close()
     finally:
         subprocess.run(["umount", place / "out"], check=True)
@@ -115,7 +115,7 @@ def test_long_and_strange_names(watch: Register, place: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(deep) + b"/\xff\n\x01" + b"x" * 100))
     path = fill(odd, 1)
     one = watch(place / "tree")
-    assert one.task.path_of(one.file_id(path), max_age=0) == str(path)
+    assert one.task.path_of(identity(path), max_age=0) == str(path)
 
 
 def test_callers_do_not_share_a_buffer(watch: Register, place: Path) -> None:
@@ -124,7 +124,7 @@ def test_callers_do_not_share_a_buffer(watch: Register, place: Path) -> None:
     files = {}
     for i in range(4):
         path = fill(place / f"tree/{str(i) * 60}", 1)
-        files[one.file_id(path)] = str(path)
+        files[identity(path)] = str(path)
     wrong: list[str] = []
 
     def ask(file: FileId, path: str) -> None:
@@ -168,7 +168,7 @@ def test_names_come_and_go_while_they_are_read(watch: Register, place: Path) -> 
     for here, _ in files:
         fill(here, 2)
     one = watch(place / "tree")
-    named = {one.file_id(here): (here, there) for here, there in files}
+    named = {identity(here): (here, there) for here, there in files}
     children = []
     for turn in range(2):
         if not (pid := os.fork()):
@@ -195,7 +195,7 @@ def test_names_come_and_go_while_they_are_read(watch: Register, place: Path) -> 
     assert one.disagreements(place / "tree") == []
     for where in "ab":
         for path in (place / "tree" / where).iterdir():
-            told = one.task.path_of(one.file_id(path), max_age=0)
+            told = one.task.path_of(identity(path), max_age=0)
             assert os.path.samefile(told, path)
 
 
@@ -203,7 +203,7 @@ def test_cost_does_not_grow_with_cached_inodes(watch: Register, place: Path) -> 
     """Pitfall: get_path scanned every inode of the superblock."""
     path = fill(place / "tree/file", 1)
     one = watch(place / "tree")
-    file = one.file_id(path)
+    file = identity(path)
 
     def cost() -> float:
         start = time.perf_counter()

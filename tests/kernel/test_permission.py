@@ -86,7 +86,7 @@ def make(tree: Path) -> dict[str, Path]:
 def told_of(watch: Watch, paths: dict[str, Path]) -> set[str]:
     """Read, and return of which files something came; of others nothing may come."""
     names = {identity(path): name for name, path in paths.items()}
-    return {names[item.file[:2]] for item in watch.read()}
+    return {names[item.file] for item in watch.read()}
 
 
 def allowed() -> set[str]:
@@ -398,7 +398,7 @@ def test_what_is_pending_is_not_to_be_seen_before_it_is_checked(
     names = {identity(path): name for name, path in paths.items()}
     assert as_anna(lambda: errno_of(lambda: list(task.pending()))) == errno.EPERM
     assert without_admin(lambda: errno_of(lambda: list(task.pending()))) == errno.EPERM
-    assert {names[item.file[:2]] for item in task.pending()} >= allowed()
+    assert {names[item.file] for item in task.pending()} >= allowed()
     assert told_of(Watch(task), paths) == allowed()
     task.close()
 
@@ -407,7 +407,7 @@ def test_of_which_files_a_path_is_told(device: Device, place: Path) -> None:
     """EACCES for what the task may not know of, one by one and in a batch."""
     paths = make(place / "tree")
     task = register_as(ANNA, place / "tree", STATES)
-    files = {name: FileId(*identity(path), task.id) for name, path in paths.items()}
+    files = {name: identity(path) for name, path in paths.items()}
 
     def ask() -> tuple[dict[str, int], dict[FileId, str], list[int]]:
         single = {
@@ -437,7 +437,7 @@ def test_no_path_of_a_file_that_is_outside(device: Device, place: Path) -> None:
     path = fill(place / "out/file", 1)
     os.chown(path, ANNA, ANNA)
     task = register_as(ANNA, place / "tree", STATES)
-    file = FileId(*identity(path), task.id)
+    file = identity(path)
     assert as_anna(lambda: errno_of(lambda: task.path_of(file, max_age=0))) == errno.ENOENT
     assert as_anna(lambda: task.paths_of([file])) == {}
     task.close()
@@ -460,7 +460,7 @@ def test_a_file_that_is_given_away(device: Device, place: Path) -> None:
     drop_caches()
     path.read_bytes()
     assert watch.read() == []
-    file_id = FileId(*identity(path), watch.task.id)
+    file_id = identity(path)
     assert as_anna(lambda: errno_of(lambda: watch.task.path_of(file_id, max_age=0))) == errno.EACCES
     watch.task.close()
 
@@ -483,7 +483,7 @@ def test_a_file_that_becomes_ones_own(device: Device, place: Path, how: str, mas
     news = watch.news(path)
     assert State.ADDED | State.DIRTY in news[3]
     if mask == STATES:
-        assert watch.tally.cached(watch.file_id(path)) == {0, 1, 2, 3}
+        assert watch.tally.cached(identity(path)) == {0, 1, 2, 3}
     watch.task.close()
 
 
@@ -492,14 +492,14 @@ def test_the_registering_credentials_count(device: Device, place: Path) -> None:
     paths = make(place / "tree")
     names = {identity(path): name for name, path in paths.items()}
     with device.register(place / "tree", STATES) as task:
-        read = as_anna(lambda: [item.file[:2] for item in task.read()])
+        read = as_anna(lambda: [item.file for item in task.read()])
         assert isinstance(read, list)
         assert {names[file] for file in read} == set(KINDS)
 
     def told() -> set[str]:
         task = Device().register(place / "tree", STATES)
         become(ANNA)
-        return {names[item.file[:2]] for item in task.read()}
+        return {names[item.file] for item in task.read()}
 
     assert in_child(told) == set(KINDS)
     watch = Watch(register_as(ANNA, place / "tree", STATES))
@@ -542,7 +542,7 @@ def test_whose_tasks_can_be_acted_on(device: Device, place: Path, name: str) -> 
     """
     path = fill(place / "tree/file", 1)
     os.chown(path, ANNA, ANNA)
-    file = FileId(*identity(path), 0)
+    file = identity(path)
 
     def own_task() -> tuple[int, int, int]:
         with Device() as own, own.register(place / "tree", STATES) as task:
@@ -572,7 +572,7 @@ def test_whose_tasks_can_be_acted_on(device: Device, place: Path, name: str) -> 
 def test_a_foreign_call_changes_nothing(device: Device, place: Path) -> None:
     """A refused SET marks no file, and a refused RESCAN brings no item."""
     path = fill(place / "tree/file", 1)
-    file = FileId(*identity(path), 0)
+    file = identity(path)
     with device.register(place / "tree", EVENTS) as task:
         task.read()
         for name in TASK_CALLS:

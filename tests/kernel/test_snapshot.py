@@ -61,10 +61,10 @@ def test_it_is_what_is_cached(device: Device, place: Path, *, ranges: bool) -> N
         (tree / "gone").unlink()
         watch = snapshot(device, tree, ranges=ranges)
         assert watch.disagreements(tree) == []
-        file = watch.file_id(Path(f"/proc/self/fd/{unlinked.fileno()}"))
+        file = identity(Path(f"/proc/self/fd/{unlinked.fileno()}"))
         assert watch.tally.dirty(file) == set(range(5))
-    assert watch.tally.cached(watch.file_id(tree / "parts")) >= set(range(0, 70, 2))
-    assert not watch.tally.cached(watch.file_id(out / "left"))
+    assert watch.tally.cached(identity(tree / "parts")) >= set(range(0, 70, 2))
+    assert not watch.tally.cached(identity(out / "left"))
     watch.task.close()
 
 
@@ -182,7 +182,7 @@ def test_done_files_are_left_out(device: Device, place: Path) -> None:
     """A file that is marked done is not told the next time, and has its path still."""
     paths = [fill(place / "tree" / name, 2) for name in "ab"]
     watch = snapshot(device, place / "tree")
-    done = watch.file_id(paths[0])
+    done = identity(paths[0])
     watch.task.mark_done(done)
     assert watch.task.is_done(done)
     assert watch.task.path_of(done, max_age=0) == str(paths[0])
@@ -212,10 +212,10 @@ def test_beside_others(device: Device, place: Path) -> None:
     other = Watch(device.register(place / "tree", STATES))
     other.read()
     watch = snapshot(device, place / "tree")
-    assert watch.tally.cached(watch.file_id(path)) == {0, 1, 2}
+    assert watch.tally.cached(identity(path)) == {0, 1, 2}
     assert other.read() == []
     read_page(fill(place / "tree/new", 1), 0)
-    assert {item.file[:2] for item in other.read()} == {identity(place / "tree/new")}
+    assert {item.file for item in other.read()} == {identity(place / "tree/new")}
     assert watch.read() == []
     for one in (watch, other):
         one.task.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
 from raw import errno_of
-from truth import Watch, drop_caches, fill
+from truth import Watch, drop_caches, fill, identity
 
 from pyduet import Device, FileId, Mask
 
@@ -256,7 +256,7 @@ def test_a_directory_for_each_task(device: Device, place: Path) -> None:
     directory = f"task{watch.task.id}"
     assert int(show(f"{directory}/pending_bytes")) > 0
     watch.read()
-    watch.task.mark_done(watch.file_id(paths[0]))
+    watch.task.mark_done(identity(paths[0]))
     [task] = device.tasks()
     told = {name: show(f"{directory}/{name}") for name in TASK}
     assert told == {
@@ -347,9 +347,9 @@ def test_marks_and_deliveries_are_counted(device: Device, place: Path) -> None:
     """`done` and `delivered` follow what the task does."""
     with device.register(place / "tree", STATES) as task:
         directory = f"task{task.id}"
-        task.mark_many(FileId(2**40 + i, 1, task.id) for i in range(50))
+        task.mark_many(FileId(2**40 + i, 1) for i in range(50))
         assert show(f"{directory}/done") == "50"
-        task.unmark_many(FileId(2**40 + i, 1, task.id) for i in range(20))
+        task.unmark_many(FileId(2**40 + i, 1) for i in range(20))
         assert show(f"{directory}/done") == "30"
         fill(place / "tree/file", 7, sync=False)
         assert show(f"{directory}/delivered") == "0"

@@ -81,7 +81,7 @@ def test_the_published_summaries(
     """Pitfall: debug output only to the kernel log. PRINT_BMAP and PRINT_ITEM are traced."""
     fill(place / "tree/file", 1)
     with device.register(place / "tree", STATES, name="printed") as task:
-        task.mark_many([FileId(2**40, 1, task.id)])
+        task.mark_many([FileId(2**40, 1)])
         trace.take()
         for flag in (abi.Status.PRINT_BMAP, abi.Status.PRINT_ITEM):
             request = abi.StatusArgs(size=12, flags=flag, id=task.id)

@@ -179,7 +179,7 @@ async def test_from_a_file_to_its_bucket_and_its_mark(device: Device, place: Pat
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         file.read(4096)
         ino, generation = identity(path)
-        wanted = FileId(ino, generation, task.id)
+        wanted = FileId(ino, generation)
         async with live() as (app, pilot):
             await press(pilot, "3", "f")
             app.screen.query_one(Input).value = str(path)

@@ -78,7 +78,7 @@ def test_task_is_told_and_blocks_nothing(watch: Register, disk: Disk, mask: Mask
     deep = disk.tree / "a/b"
     deep.mkdir(parents=True)
     one, below = watch(disk.tree, mask), watch(deep, mask)
-    file = one.file_id(path)
+    file = identity(path)
     assert one.news(path) == dict.fromkeys(range(3), State.ADDED)
     disk.unmount()
     assert one.task.wait(120)
@@ -106,7 +106,7 @@ def test_mounted_again(watch: Register, disk: Disk) -> None:
     """The old task stays gone, a new one begins with nothing cached and no marks."""
     path = fill(disk.tree / "file", 8)
     old = watch(disk.tree)
-    old.task.mark_done(old.file_id(path))
+    old.task.mark_done(identity(path))
     disk.unmount()
     assert eventually(disk.is_free)
     disk.mount()
@@ -128,12 +128,12 @@ def test_lazy_unmount(watch: Register, disk: Disk) -> None:
     drop_caches()
     one = watch(disk.tree)
     one.read()
-    file = one.file_id(path)
+    file = identity(path)
     fd = os.open(path, os.O_RDWR)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
     disk.unmount("--lazy")
     os.pread(fd, 1, 2 * 4096)
-    assert one.news(file[:2]) == {2: State.ADDED}
+    assert one.news(file) == {2: State.ADDED}
     os.close(fd)
     assert one.task.wait(120)
     assert last_words(one) == {(file, 2): State.REMOVED}
@@ -173,4 +173,4 @@ def test_read_only_and_back(watch: Register, disk: Disk) -> None:
     assert one.disagreements(disk.tree) == []
     sync_file(path)
     assert one.disagreements(disk.tree) == []
-    assert one.tally.cached(one.file_id(path)) == {1, 2, 3}
+    assert one.tally.cached(identity(path)) == {1, 2, 3}

@@ -32,7 +32,7 @@ from actions import (
 )
 from conftest import EVENTS, STATES
 from journal import Journal, Ledger
-from truth import PAGE, Watch, drop_caches, fill
+from truth import PAGE, Watch, drop_caches, fill, identity
 
 from pyduet import Mask
 
@@ -206,10 +206,10 @@ def test_states(watch: Register, place: Path, step: Step) -> None:
         exists, modified = alone
         for name in ("a", "b"):
             if (path := place / "tree" / name).exists():
-                cached = one.tally.cached(one.file_id(path))
-                dirty = one.tally.dirty(one.file_id(path))
-                assert exists.tally.cached(exists.file_id(path)) == cached
-                assert modified.tally.dirty(modified.file_id(path)) == dirty
+                cached = one.tally.cached(identity(path))
+                dirty = one.tally.dirty(identity(path))
+                assert exists.tally.cached(identity(path)) == cached
+                assert modified.tally.dirty(identity(path)) == dirty
         for where in ("tree", "out"):
             refill(place / where)
 

@@ -62,11 +62,11 @@ def fill(path: Path, pages: int, *, sync: bool = True) -> Path:
     return path
 
 
-def identity(path: Path) -> tuple[int, int]:
+def identity(path: Path) -> FileId:
     """Return inode number and generation of a file, as the file system says."""
     with path.open("rb") as file:
         reply = fcntl.ioctl(file, FS_IOC_GETVERSION, bytes(8))
-        return os.fstat(file.fileno()).st_ino, struct.unpack("<I", reply[:4])[0]
+        return FileId(os.fstat(file.fileno()).st_ino, struct.unpack("<I", reply[:4])[0])
 
 
 class Frame(NamedTuple):
@@ -250,7 +250,8 @@ class Watch:
         """Return what is pending and remember it."""
         items: list[Item] = []
         try:
-            while batch := self.task.read():
+            while batch := self.task.read_batch():
+                assert {row[2] for row in batch.rows()} == {self.task.id}
                 items += batch
         except TaskGoneError:
             if not items:
@@ -258,28 +259,24 @@ class Watch:
         self.tally.apply(items)
         return items
 
-    def all_news(self) -> dict[tuple[tuple[int, int], int], State]:
+    def all_news(self) -> dict[tuple[FileId, int], State]:
         """Read, and return what came: (inode number, generation), page -> state."""
         return {
-            (item.file[:2], page): item.state
+            (item.file, page): item.state
             for item in self.read()
             for page in range(item.index, item.end)
         }
 
-    def news(self, path: Path | tuple[int, int]) -> dict[int, State]:
+    def news(self, path: Path | FileId) -> dict[int, State]:
         """Read, and return what came of one file: page -> state. Nothing else may come."""
         wanted = identity(path) if isinstance(path, Path) else path
         pages: dict[int, State] = {}
         for item in self.read():
-            assert item.file[:2] == wanted, f"{item} is of another file than {wanted}"
+            assert item.file == wanted, f"{item} is of another file than {wanted}"
             for page in range(item.index, item.end):
                 assert page not in pages, f"page {page} came twice in one read"
                 pages[page] = item.state
         return pages
-
-    def file_id(self, path: Path) -> FileId:
-        """Return a file as this task knows it."""
-        return FileId(*identity(path), self.task.id)
 
     def _unlinked(self, tree: Path) -> dict[FileId, Path]:
         """Return the files without a name that this process holds open."""
@@ -289,7 +286,7 @@ class Watch:
             if path.exists() and path.is_file():
                 status = path.stat()
                 if status.st_dev == tree.stat().st_dev and not status.st_nlink:
-                    found[self.file_id(path)] = path
+                    found[identity(path)] = path
         return found
 
     def disagreements(self, tree: Path) -> list[str]:
@@ -326,7 +323,7 @@ class Watch:
             for name in names:
                 path = Path(where, name)
                 if path.is_file() and not path.is_symlink() and path.stat().st_dev == device:
-                    files[self.file_id(path)] = path
+                    files[identity(path)] = path
         unlinked = self._unlinked(tree)
         self.read()  # opening a file may tell the driver a name that it did not know
         files |= {file: path for file, path in unlinked.items() if self.tally.cached(file)}

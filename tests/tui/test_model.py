@@ -216,7 +216,7 @@ def test_shares_of_a_node_are_put_together() -> None:
         nodes_of([one, dataclasses.replace(one, task=2), dataclasses.replace(one, index=0)])
     )
     assert [[share.task for share in node.shares] for node in nodes] == [[1, 2], [1]]
-    assert nodes[0].file == FileId(2, 3, 1)
+    assert nodes[0].file == FileId(2, 3)
 
 
 # Recordings and the driver
@@ -239,7 +239,7 @@ def test_what_a_recording_says_is_pending() -> None:
 
 def test_news_are_ranges_of_pages() -> None:
     news = {State.ADDED: 0b0111 | 1 << 63, State.DIRTY: 0b1100}
-    file = FileId(1, 2, 3)
+    file = FileId(1, 2)
     assert [(item.index, item.pages, item.state) for item in items_of(file, 640, news)] == [
         (640, 2, State.ADDED),
         (642, 1, State.ADDED | State.DIRTY),
@@ -250,13 +250,13 @@ def test_news_are_ranges_of_pages() -> None:
 
 def test_a_recording_is_not_acted_on(replay: Replay, view: View) -> None:
     [task, *_] = view.tasks
-    file = FileId(1, 2, 3)
+    file = FileId(1, 2)
     for call in (
         lambda: replay.start(1),
         replay.stop,
         lambda: replay.set_limits(limit=1),
-        lambda: replay.is_done(file),
-        lambda: replay.mark(file, done=True),
+        lambda: replay.is_done(1, file),
+        lambda: replay.mark(1, file, done=True),
         lambda: replay.rescan(1),
         lambda: replay.end(task),
         lambda: list(replay.marked(1)),
@@ -286,9 +286,9 @@ def test_without_the_module() -> None:
 
 
 def test_uuids() -> None:
-    assert parse_uuid(" 12:34 ", 5) == FileId(12, 34, 5)
+    assert parse_uuid(" 12:34 ") == FileId(12, 34)
     for text in ("12", "12:", ":12", "a:1", "1:a", f"{1 << 64}:1", f"1:{1 << 32}", "/1:2", "-1:2"):
-        assert parse_uuid(text, 5) is None
+        assert parse_uuid(text) is None
 
 
 # Drawing

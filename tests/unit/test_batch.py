@@ -26,9 +26,9 @@ BATCH = Batch(packed(*ROWS))
 
 def test_objects_are_merged() -> None:
     assert list(BATCH) == [
-        Item(FileId(7, 0xFFFFFFFF, 3), 0, 2, State.ADDED),
-        Item(FileId((1 << 64) - 1, 1, 255), (1 << 64) - 9, 8, State.DIRTY | State.REMOVED),
-        Item(FileId(9, 1, 255), 0, 0, State.OVERFLOW),
+        Item(FileId(7, 0xFFFFFFFF), 0, 2, State.ADDED),
+        Item(FileId((1 << 64) - 1, 1), (1 << 64) - 9, 8, State.DIRTY | State.REMOVED),
+        Item(FileId(9, 1), 0, 0, State.OVERFLOW),
     ]
 
 

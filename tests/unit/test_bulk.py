@@ -10,7 +10,7 @@ from pyduet import DuetError, FileId
 from pyduet._driver import abi, bulk
 from pyduet._driver.descriptor import Descriptor
 
-FILES = [FileId(ino, 7, 3) for ino in range(1, 2501)]
+FILES = [FileId(ino, 7) for ino in range(1, 2501)]
 
 
 def at(address: int, kind: type[ctypes.Structure], count: int) -> "ctypes.Array[ctypes.Structure]":

@@ -10,13 +10,13 @@ from pyduet import FileId, Item, State
 from pyduet._driver import abi
 from pyduet.events import decode
 
-ONE = FileId(11, 1, 1)
-OTHERS = [FileId(12, 1, 1), FileId(11, 2, 1), FileId(11, 1, 2)]
+ONE = FileId(11, 1)
+OTHERS = [FileId(12, 1), FileId(11, 2)]
 Raw = tuple[FileId, int, State]
 
 
 def encoded(raw: list[Raw], nr: int = 0) -> bytes:
-    return b"".join(abi.ITEM.pack(*file, index, state, nr) for file, index, state in raw)
+    return b"".join(abi.ITEM.pack(*file, 1, index, state, nr) for file, index, state in raw)
 
 
 def expanded(items: list[Item]) -> list[Raw]:
@@ -54,12 +54,12 @@ def test_what_does_not_follow_is_another_item(second: Raw) -> None:
 
 
 def test_page_0_of_inode_0_is_an_item() -> None:
-    file = FileId(0, 0, 0)
+    file = FileId(0, 0)
     assert list(decode(encoded([(file, 0, State(0))]))) == [Item(file, 0, 1, State(0))]
 
 
 def test_the_largest_numbers() -> None:
-    file = FileId(2**64 - 1, 2**32 - 1, 255)
+    file = FileId(2**64 - 1, 2**32 - 1)
     raw = [(file, 2**64 - 1, State.FLUSHED)]
     assert list(decode(encoded(raw))) == [Item(file, 2**64 - 1, 1, State.FLUSHED)]
 
@@ -109,7 +109,7 @@ def test_runs_that_follow_each_other_are_one_item() -> None:
 
 
 def test_an_overflow_is_of_no_page_and_stays_where_it_was() -> None:
-    unknown = FileId(0, 0, 1)
+    unknown = FileId(0, 0)
     raw = [
         (ONE, 0, State.ADDED),
         (ONE, 0, State.OVERFLOW),

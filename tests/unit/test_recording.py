@@ -152,8 +152,8 @@ def test_recording_a_recording_gives_the_same() -> None:
 def test_an_unknown_path() -> None:
     stream = ReplayedStream(RECORDING, speed=0)
     with pytest.raises(PathNotFoundError, match="no path of inode 1 "):
-        stream.path_of(FileId(1, 2, 3))
-    assert stream.paths_of([FileId(1, 2, 3)]) == {}
+        stream.path_of(FileId(1, 2))
+    assert stream.paths_of([FileId(1, 2)]) == {}
 
 
 def test_lines_of_a_later_library_are_left_out() -> None:

@@ -9,7 +9,7 @@ from pyduet import Batch, FileCount, FileId, Item, Mask, State, Tally
 from pyduet._driver import abi
 
 STATES = Mask.EXISTS | Mask.MODIFIED
-ONE, OTHER = FileId(11, 1, 1), FileId(11, 2, 1)
+ONE, OTHER = FileId(11, 1), FileId(11, 2)
 
 
 def test_it_follows_a_file_through_its_life() -> None:
@@ -88,7 +88,7 @@ def test_the_tracker_takes_an_overflow_for_no_news() -> None:
 
 
 def batch(*rows: tuple[FileId, int, int, State]) -> Batch:
-    return Batch(b"".join(abi.ITEM.pack(*file, at, state, nr) for file, at, nr, state in rows))
+    return Batch(b"".join(abi.ITEM.pack(*file, 1, at, state, nr) for file, at, nr, state in rows))
 
 
 NEWS = batch(

@@ -53,8 +53,8 @@ class Backend(ABC):
         """Yield the nodes of the buckets from ``first`` on and before ``end``, 0 for all."""
 
     @abstractmethod
-    def paths(self, files: Iterable[FileId]) -> dict[FileId, str]:
-        """Return the paths of files; those that cannot be told are left out."""
+    def paths(self, files: Iterable[tuple[int, FileId]]) -> dict[FileId, str]:
+        """Return the paths of files, each asked of a task; what cannot be told is left out."""
 
     @abstractmethod
     def cached(self, task: TaskInfo, number: int) -> list[CachedFile]:
@@ -69,8 +69,8 @@ class Backend(ABC):
         """Yield the files that a task has marked done."""
 
     @abstractmethod
-    def file_of(self, text: str, task_id: int) -> FileId:
-        """Return the file that a path, or ``INO:GENERATION``, means to a task."""
+    def file_of(self, text: str) -> FileId:
+        """Return the file that a path, or ``INO:GENERATION``, means."""
 
     @abstractmethod
     def watch(self, path: str, mask: Mask) -> AbstractContextManager[Stream]:
@@ -97,12 +97,12 @@ class Backend(ABC):
         """Set limits; see ``Device.set_limits``."""
 
     @abstractmethod
-    def is_done(self, file: FileId) -> bool:
-        """Return whether a file is done, or of no interest to its task."""
+    def is_done(self, task_id: int, file: FileId) -> bool:
+        """Return whether a file is done, or of no interest to a task."""
 
     @abstractmethod
-    def mark(self, file: FileId, *, done: bool) -> None:
-        """Set the done mark of a file, or take it away."""
+    def mark(self, task_id: int, file: FileId, *, done: bool) -> None:
+        """Set a task's done mark of a file, or take it away."""
 
     @abstractmethod
     def rescan(self, task_id: int) -> None:
@@ -113,10 +113,10 @@ class Backend(ABC):
         """End a task; its process goes on, and is told."""
 
 
-def parse_uuid(text: str, task_id: int) -> FileId | None:
+def parse_uuid(text: str) -> FileId | None:
     """Return the file that ``INO:GENERATION`` means, None if the text is no such thing."""
     ino, colon, generation = text.strip().partition(":")
     if not (colon and ino.isdecimal() and generation.isdecimal()):
         return None
-    file = FileId(int(ino), int(generation), task_id)
+    file = FileId(int(ino), int(generation))
     return file if file.ino < 1 << 64 and file.generation < 1 << 32 else None

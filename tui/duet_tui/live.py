@@ -96,12 +96,11 @@ class Live(Backend):
         with Device(self._device) as device:
             yield from device.nodes(first, end)
 
-    def paths(self, files: Iterable[FileId]) -> dict[FileId, str]:
+    def paths(self, files: Iterable[tuple[int, FileId]]) -> dict[FileId, str]:
         """Return the paths of files, each asked of its task."""
         by_task: dict[int, list[FileId]] = {}
-        for file in files:
-            by_task.setdefault(file.task, []).append(file)
-        by_task.pop(0, None)
+        for task_id, file in files:
+            by_task.setdefault(task_id, []).append(file)
         found: dict[FileId, str] = {}
         with Device(self._device) as device:
             for task_id, some in by_task.items():
@@ -114,10 +113,7 @@ class Live(Backend):
         found = residency(task.path, device=self._device)
         most = heapq.nlargest(number, found, key=lambda one: one.cached)
         return [
-            CachedFile(
-                one.file._replace(task=task.id), one.path, one.cached, one.dirty, _pages(one.path)
-            )
-            for one in most
+            CachedFile(one.file, one.path, one.cached, one.dirty, _pages(one.path)) for one in most
         ]
 
     def pending(self, task_id: int) -> Iterator[Item]:
@@ -130,9 +126,9 @@ class Live(Backend):
         with Device(self._device) as device:
             yield from device.task(task_id).marked()
 
-    def file_of(self, text: str, task_id: int) -> FileId:
+    def file_of(self, text: str) -> FileId:
         """Return the file that a path or a uuid means."""
-        return parse_uuid(text, task_id) or FileId(*identity_of(text.strip()), task_id)
+        return parse_uuid(text) or identity_of(text.strip())
 
     @contextlib.contextmanager
     def watch(self, path: str, mask: Mask) -> Iterator[Stream]:
@@ -163,15 +159,15 @@ class Live(Backend):
         with Device(self._device) as device:
             device.set_limits(limit=limit, task_limit=task_limit, max_tasks=max_tasks)
 
-    def is_done(self, file: FileId) -> bool:
-        """Return whether a file is done, or of no interest to its task."""
+    def is_done(self, task_id: int, file: FileId) -> bool:
+        """Return whether a file is done, or of no interest to a task."""
         with Device(self._device) as device:
-            return device.task(file.task).is_done(file)
+            return device.task(task_id).is_done(file)
 
-    def mark(self, file: FileId, *, done: bool) -> None:
-        """Set the done mark of a file, or take it away."""
+    def mark(self, task_id: int, file: FileId, *, done: bool) -> None:
+        """Set a task's done mark of a file, or take it away."""
         with Device(self._device) as device:
-            task = device.task(file.task)
+            task = device.task(task_id)
             (task.mark_done if done else task.unmark)(file)
 
     def rescan(self, task_id: int) -> None:

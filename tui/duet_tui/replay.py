@@ -84,21 +84,21 @@ class Replay(Backend):
         """Yield the nodes that were recorded."""
         return self._device.nodes(first, end)
 
-    def paths(self, files: Iterable[FileId]) -> dict[FileId, str]:
-        """Return the paths that the recorded task was told, whichever task the files are of."""
-        known = {file[:2]: path for file, path in self.recording.paths.items()}
-        return {file: known[file[:2]] for file in files if file[:2] in known}
+    def paths(self, files: Iterable[tuple[int, FileId]]) -> dict[FileId, str]:
+        """Return the paths that the recorded task was told, whichever task is asked."""
+        known = self.recording.paths
+        return {file: known[file] for _, file in files if file in known}
 
     def cached(self, task: TaskInfo, number: int) -> list[CachedFile]:
         """Return the most cached files, as far as nodes were recorded."""
         sums: dict[FileId, tuple[int, int]] = {}
         for node in self._device.nodes():
             if node.task == task.id:
-                file = FileId(node.ino, node.generation, task.id)
+                file = FileId(node.ino, node.generation)
                 cached, dirty = sums.get(file, (0, 0))
                 sums[file] = cached + node.cached.bit_count(), dirty + node.dirty.bit_count()
         most = sorted(sums.items(), key=lambda one: one[1], reverse=True)[:number]
-        paths = self.paths(file for file, _ in most)
+        paths = self.paths((task.id, file) for file, _ in most)
         return [
             CachedFile(file, paths.get(file), *counts, None) for file, counts in most if counts[0]
         ]
@@ -108,20 +108,20 @@ class Replay(Backend):
         task = next((one for one in self._device.tasks() if one.id == task_id), None)
         for node in self._device.nodes():
             if task and node.task == task_id and node.queued:
-                file = FileId(node.ino, node.generation, task_id)
+                file = FileId(node.ino, node.generation)
                 yield from items_of(file, node.index, _news(node, task.mask))
 
     def marked(self, task_id: int) -> Iterator[FileId]:
         """Refuse: a recording does not hold the marks."""
         raise ValueError(f"a recording does not hold which files task {task_id} has marked")
 
-    def file_of(self, text: str, task_id: int) -> FileId:
+    def file_of(self, text: str) -> FileId:
         """Return the file that a path, as it was told, or a uuid means."""
-        if file := parse_uuid(text, task_id):
+        if file := parse_uuid(text):
             return file
         for known, path in self.recording.paths.items():
             if path == text.strip():
-                return known._replace(task=task_id)
+                return known
         raise ValueError(f"the recording does not know {text}")
 
     def watch(self, path: str, mask: Mask) -> contextlib.AbstractContextManager[Stream]:
@@ -147,13 +147,13 @@ class Replay(Backend):
         """Refuse."""
         _refuse(limit, task_limit, max_tasks)
 
-    def is_done(self, file: FileId) -> bool:
+    def is_done(self, task_id: int, file: FileId) -> bool:
         """Refuse."""
-        _refuse(file)
+        _refuse(task_id, file)
 
-    def mark(self, file: FileId, *, done: bool) -> None:
+    def mark(self, task_id: int, file: FileId, *, done: bool) -> None:
         """Refuse."""
-        _refuse(file, done)
+        _refuse(task_id, file, done)
 
     def rescan(self, task_id: int) -> None:
         """Refuse."""

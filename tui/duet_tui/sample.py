@@ -60,8 +60,8 @@ class Node:
 
     @property
     def file(self) -> FileId:
-        """The file, as the first task knows it that is told of it."""
-        return FileId(self.first.ino, self.first.generation, self.first.task)
+        """The file."""
+        return FileId(self.first.ino, self.first.generation)
 
 
 def nodes_of(shares: Iterable[NodeInfo]) -> Iterator[Node]:

@@ -63,7 +63,7 @@ class CachedFile:
     """A file, and how much of it is cached.
 
     Attributes:
-        file: inode number, generation, and the task that was asked.
+        file: inode number and generation.
         path: None where there is none to tell.
         cached: pages.
         dirty: pages.

@@ -113,8 +113,8 @@ def _file(info: TaskInfo, word: str) -> FileId:
         ino, generation = map(int, numbers.groups())
         if ino > _MAX_INO or generation > _MAX_GENERATION:
             raise UsageError(f"{word} is no file: INO has 64 bits and GEN has 32")
-        return FileId(ino, generation, info.id)
-    file = FileId(*identity_of(word), info.id)
+        return FileId(ino, generation)
+    file = identity_of(word)
     # Numbers mean other files there. On btrfs each subvolume has its own, and a st_dev of its own.
     try:
         same = os.stat(info.path).st_dev == os.stat(word).st_dev

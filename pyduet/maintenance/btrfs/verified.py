@@ -8,7 +8,7 @@ from typing import Self
 from pyduet._driver import abi
 from pyduet.device import Device
 from pyduet.errors import OffError, TaskGoneError
-from pyduet.events import FileId, Mask
+from pyduet.events import Mask
 from pyduet.maintenance.frame.work import Work
 from pyduet.task import Task
 
@@ -90,7 +90,7 @@ class Verified:
         self._files.pop(work.identity, None)
         if self._task is not None:
             try:
-                self._task.mark_done(FileId(*work.identity, self._task.id))
+                self._task.mark_done(work.identity)
             except (OffError, TaskGoneError):
                 self._lose()
 

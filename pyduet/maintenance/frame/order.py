@@ -7,6 +7,7 @@ import os
 from array import array
 from collections.abc import Iterable
 
+from pyduet.events import FileId
 from pyduet.maintenance.frame.inventory import room_said, temporary
 from pyduet.maintenance.frame.work import Stamp, Work
 
@@ -77,7 +78,7 @@ class Order:
         """Forget it."""
         self._data.close()
 
-    def told(self, identity: tuple[int, int], pages: int) -> None:
+    def told(self, identity: FileId, pages: int) -> None:
         """Take in that pages of a file came, or, below 0, went."""
         number = self._number(identity)
         if number is None:

@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from pyduet.events import FileId
 from pyduet.maintenance.files.statx import Identity, Status
 
 #: Bytes that a file may have without a block of its own, in its inode or a tree of the file system.
@@ -84,9 +85,9 @@ class Work:
         return Identity(self.device, self.stamp.ino, self.born_ns, stat.S_IFREG)
 
     @property
-    def identity(self) -> tuple[int, int]:
-        """Inode number and generation: what Duet calls it by."""
-        return self.stamp.ino, self.generation
+    def identity(self) -> FileId:
+        """What Duet calls it."""
+        return FileId(self.stamp.ino, self.generation)
 
 
 class Trouble(enum.StrEnum):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from pyduet.device import Device
 from pyduet.errors import DuetError, TaskGoneError
-from pyduet.events import FileId
 from pyduet.maintenance.frame.work import Work
 from pyduet.task import Task
 
@@ -70,8 +69,8 @@ class Neighbours:
     def _ask(self, works: Sequence[Work]) -> tuple[list[bool], bool]:
         """Return the same, and whether a neighbour is gone: others may have come since then."""
         found, is_old = [False] * len(works), False
+        files = [work.identity for work in works]
         for number in self.ids():
-            files = [FileId(*work.identity, number) for work in works]
             try:
                 done = self._device.task(number).are_done(files)
             except TaskGoneError:

@@ -61,18 +61,17 @@ class Watch:
                         # What it knows of the rest stays true; this brings what it missed.
                         task.rescan()
                     elif state & _ADDED:
-                        order.told((ino, generation), pages or 1)
+                        order.told(FileId(ino, generation), pages or 1)
                     elif state & _REMOVED:
-                        order.told((ino, generation), -(pages or 1))
+                        order.told(FileId(ino, generation), -(pages or 1))
         except (OffError, TaskGoneError) as error:
             self._lose(error)
 
     def done(self, works: Sequence[Work]) -> None:
         """Be told no more of files, and let the neighbours know."""
         if self._task is not None:
-            number = self._task.id
             try:
-                self._task.mark_many(FileId(*work.identity, number) for work in works)
+                self._task.mark_many(work.identity for work in works)
             except (OffError, TaskGoneError) as error:
                 self._lose(error)
             except DuetError:

@@ -81,7 +81,7 @@ class BucketsScreen(DuetScreen):
         self.MODE = mode  # type: ignore[misc]
         self._what = what
         self.nodes: list[Node] = []
-        self._paths: dict[tuple[int, int], str] = {}
+        self._paths: dict[FileId, str] = {}
         self._stopped = threading.Event()
 
     def body(self) -> Iterable[Widget]:
@@ -151,7 +151,7 @@ class BucketsScreen(DuetScreen):
     def _hand_over(
         self,
         nodes: list[Node],
-        paths: dict[tuple[int, int], str],
+        paths: dict[FileId, str],
         said: str,
         stopped: threading.Event,
     ) -> None:
@@ -184,31 +184,31 @@ class BucketsScreen(DuetScreen):
                 if done < buckets
                 else "all of the table was looked through"
             )
-            name = {**self._paths, **paths}.get(file[:2], str(file))
+            name = {**self._paths, **paths}.get(file, str(file))
             said = f"{name}: {plural(count, 'node')}; {part}"
             self._hand_over(new, paths, said, stopped)
 
         search(
             self.duet.backend,
-            lambda node: (node.ino, node.generation) == file[:2],
+            lambda node: (node.ino, node.generation) == file,
             progress,
             stopped.is_set,
         )
 
-    def _asked(self, nodes: list[Node]) -> dict[tuple[int, int], str]:
+    def _asked(self, nodes: list[Node]) -> dict[FileId, str]:
         """Return the paths of the files of nodes, each asked of the tasks that are told of it."""
-        files = {
-            FileId(share.ino, share.generation, share.task)
+        new = {
+            (share.task, node.file)
             for node in nodes
             for share in node.shares
+            if share.task and node.file not in self._paths
         }
-        new = [file for file in files if file.task and file[:2] not in self._paths]
-        return {file[:2]: path for file, path in self.duet.backend.paths(new).items()}
+        return self.duet.backend.paths(new)
 
     async def _add(
         self,
         nodes: list[Node],
-        paths: dict[tuple[int, int], str],
+        paths: dict[FileId, str],
         said: str,
         stopped: threading.Event,
     ) -> None:
@@ -238,7 +238,7 @@ class BucketsScreen(DuetScreen):
         )
 
     def _path(self, node: Node) -> str:
-        return self._paths.get(node.file[:2], f"({node.file})")
+        return self._paths.get(node.file, f"({node.file})")
 
     def _selected(self) -> Node | None:
         key = self.query_one(Grid).cursor_key
@@ -320,9 +320,7 @@ class BucketsScreen(DuetScreen):
 
     def export(self) -> tuple[Any, list[str]]:
         """Return what is on the screen."""
-        data = [
-            {"path": self._paths.get(node.file[:2]), "shares": node.shares} for node in self.nodes
-        ]
+        data = [{"path": self._paths.get(node.file), "shares": node.shares} for node in self.nodes]
         lines = ["  ".join(cell.plain for cell in self._row(node)) for node in self.nodes]
         return data, lines
 

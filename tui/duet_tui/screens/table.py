@@ -201,7 +201,7 @@ class TableScreen(DuetScreen):
                 def show(file: FileId) -> None:
                     self.app.push_screen(BucketsScreen(OfFile(file), self.MODE))
 
-                self.duet.quietly(lambda: self.duet.backend.file_of(answer, 0), show)
+                self.duet.quietly(lambda: self.duet.backend.file_of(answer), show)
 
         self.app.push_screen(
             Ask("Find the buckets of a file", "Its path, or INODE:GENERATION:"), found

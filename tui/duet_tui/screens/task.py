@@ -189,7 +189,8 @@ class TaskScreen(DuetScreen):
         rest = iter(things)
         some = list(itertools.islice(rest, _ROWS))
         more = next(rest, None) is not None
-        return some, self.duet.backend.paths(dict.fromkeys(map(file_of, some))), more
+        files = dict.fromkeys((self.task_info.id, file_of(one)) for one in some)
+        return some, self.duet.backend.paths(files), more
 
     def _clock(self) -> str:
         return time.strftime("%H:%M:%S", time.localtime(self.duet.backend.now()))
@@ -269,11 +270,11 @@ class TaskScreen(DuetScreen):
         backend, task_id = self.duet.backend, self.task_info.id
 
         def do() -> str:
-            file = backend.file_of(text, task_id)
+            file = backend.file_of(text)
             if what != "check":
-                backend.mark(file, done=what == "set")
+                backend.mark(task_id, file, done=what == "set")
                 return f"{file}: {'marked done' if what == 'set' else 'not marked any more'}"
-            done = backend.is_done(file)
+            done = backend.is_done(task_id, file)
             marked = done and any(one == file for one in backend.marked(task_id))
             verdict = (
                 "done"
