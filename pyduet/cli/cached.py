@@ -3,24 +3,21 @@
 
 import argparse
 import mmap
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pyduet._text.names import printable
 from pyduet._text.numbers import plural, size
 from pyduet.cli import arguments
-from pyduet.cli.text import print_grid, print_json
+from pyduet.cli.text import print_grid, print_json, say
 from pyduet.snapshot import PageRange, Residency, residency
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "cached",
-        help="what is cached now of the files below a directory, or of a file",
-        description="Tell what is cached now of the files below a directory, or of a file, those "
-        "with most pages first. Files with nothing in the cache are not listed.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Tell what is cached now of the files below a directory, or of a file, those "
+        "with most pages first. Files with nothing in the cache are not listed."
     )
     parser.add_argument("path", metavar="PATH", help="the directory or file")
     parser.add_argument("--ranges", action="store_true", help="tell which pages; * are dirty")
@@ -47,13 +44,15 @@ def _run(options: argparse.Namespace) -> None:
         ("pages", "size", "dirty", "file"),
         [_row(one, ranges=options.ranges) for one in shown],
         ">>><",
+        spare=("dirty", "size"),
+        whole=options.ranges,
     )
     pages = sum(one.cached for one in files)
     dirty = sum(one.dirty for one in files)
-    print(
+    say(
+        options,
         f"{plural(pages, 'page')} ({size(pages * mmap.PAGESIZE)}) of {plural(len(files), 'file')} "
         f"cached, {dirty:,} dirty",
-        file=sys.stderr,
     )
 
 

@@ -4,14 +4,10 @@
 import argparse
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "completion",
-        help="the completion script of a shell",
-        description="Print the script that has a shell complete the arguments of duet.",
-        epilog='bash, zsh: eval "$(duet completion bash)"; fish: duet completion fish | source',
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = "Print the script that has a shell complete the arguments of duet."
+    parser.epilog = 'bash, zsh: eval "$(duet completion bash)"; fish: duet completion fish | source'
     parser.add_argument("shell", choices=["bash", "zsh", "fish"])
     parser.set_defaults(run=_run)
 

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from pyduet.cli.shell.shell import Shell
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command's parser."""
-    parser = commands.add_parser(
-        "debug",
-        help="a shell that looks into Duet and its tasks",
-        description="Look into Duet and its tasks: a shell with history and completion on a "
-        "terminal, line by line from a script. help lists its commands.",
-        epilog="A script stops at the first error, with the exit code that it has elsewhere. "
-        "Tasks that are registered here end with the shell.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Look into Duet and its tasks: a shell with history and completion on a "
+        "terminal, line by line from a script. help lists its commands."
+    )
+    parser.epilog = (
+        "A script stops at the first error, with the exit code that it has elsewhere. "
+        "Tasks that are registered here end with the shell."
     )
     lines = parser.add_mutually_exclusive_group()
     lines.add_argument("file", nargs="?", metavar="FILE", help="a script; default: standard input")
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int | None:
     """Talk on a terminal, or execute a script."""
     from pyduet.cli.shell.shell import Shell
 
-    with Shell(options.device, as_json=options.json) as shell:
+    with Shell(options.device, as_json=options.json, quiet=options.quiet) as shell:
         if options.lines:
             places = (f"-c {number}" for number in range(1, len(options.lines) + 1))
             return _script(shell, zip(places, options.lines, strict=True), options.keep_going)
@@ -72,8 +72,6 @@ def _script(shell: "Shell", lines: Iterable[tuple[str, str]], keep_going: bool) 
             shell.execute(line)
         except Leave:
             break
-        except BrokenPipeError:
-            raise
         except (OSError, ValueError) as error:
             print(f"duet: {place}: {error}", file=sys.stderr)
             first = first or (Exit.USAGE if isinstance(error, UsageError) else exit_of(error))

@@ -18,15 +18,13 @@ _COLOURS = {
 }
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "doctor",
-        help="check whether Duet can work here, and say what mends it",
-        description="Check the kernel, the module, the device, who may open it, the hooks, what "
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Check the kernel, the module, the device, who may open it, the hooks, what "
         "was dropped, and how it is configured. Nothing is changed. Each thing that is not in "
         "order is followed by the command that mends it; most take root. Exits with 1 when "
-        "something is bad.",
+        "something is bad."
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

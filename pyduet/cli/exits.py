@@ -7,6 +7,10 @@ import signal
 from pyduet import errors
 
 
+class Terminated(KeyboardInterrupt):
+    """Somebody ended the process with SIGTERM, which is cleaned up after as after Ctrl-C."""
+
+
 class Exit(enum.IntEnum):
     """The exit codes, all of them."""
 
@@ -25,6 +29,7 @@ class Exit(enum.IntEnum):
     NAMED = 12
     INTERRUPTED = 128 + signal.SIGINT
     BROKEN_PIPE = 128 + signal.SIGPIPE
+    TERMINATED = 128 + signal.SIGTERM
 
     @property
     def meaning(self) -> str:
@@ -48,6 +53,7 @@ _MEANING = {
     Exit.NAMED: "done, but for files that are named",
     Exit.INTERRUPTED: "ended by Ctrl-C",
     Exit.BROKEN_PIPE: "the reader of the output went away",
+    Exit.TERMINATED: "ended by SIGTERM",
 }
 
 _EXIT_OF: list[tuple[type[BaseException], Exit]] = [

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "metrics",
-        help="counters in Prometheus' text format",
-        description="Print what Duet counts in Prometheus' text format. Where the module is not "
-        "loaded that says duet_loaded 0. Counters are told to root alone.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Print what Duet counts in Prometheus' text format. Where the module is not "
+        "loaded that says duet_loaded 0. Counters are told to root alone."
     )
     parser.add_argument(
         "--output",

@@ -1,48 +1,49 @@
 # SPDX-License-Identifier: MIT
 """How far a maintenance task is: a bar in a terminal, else a line now and then, or JSON."""
 
+import argparse
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
+from pyduet._text.names import printable
 from pyduet._text.numbers import size
 from pyduet.cli.text import print_json
+
+if TYPE_CHECKING:
+    from pyduet.maintenance import Progress
+    from pyduet.maintenance.f2fs.cleaner import Cleaning
+
+_Progress: TypeAlias = "Progress | Cleaning"
+_Tell: TypeAlias = Callable[[_Progress], object]
 
 #: Seconds between two objects, and between two lines of words.
 _OBJECTS, _LINES = 1.0, 10.0
 
 
-class Progress(Protocol):
-    """What there is to show of how far a task is; in JSON all that it has is printed."""
-
-    step: str
-
-    @property
-    def bytes(self) -> int:
-        """Of the work that was found."""
-
-    @property
-    def bytes_done(self) -> int:
-        """Of it that was processed."""
-
-    @property
-    def bytes_cached(self) -> int:
-        """That were in memory before: reads saved."""
-
-
 @contextlib.contextmanager
-def shown(kind: str, *, json: bool) -> Iterator[Callable[[Progress], None]]:
+def shown(options: argparse.Namespace, kind: str, root: str) -> Iterator[_Tell]:
     """Show the progress that the function is told which this gives.
 
     Args:
+        options: with --json objects on stdout, in place of words on stderr;
+            with --quiet no words.
         kind: of the task.
-        json: print objects on stdout, in place of words on stderr.
+        root: what it works on.
 
     """
-    if json or not sys.stderr.isatty():
-        yield _Lines(kind, json=json)
+    if options.json:
+        yield _now_and_then(_OBJECTS, print_json)
+        return
+    if options.quiet:
+        yield lambda _: None
+        return
+    if not sys.stderr.isatty():
+        print(f"{kind}: begun on {printable(root)}", file=sys.stderr)
+        yield _now_and_then(_LINES, functools.partial(_line, kind))
         return
     from rich.console import Console
     from rich.progress import (
@@ -76,7 +77,7 @@ def shown(kind: str, *, json: bool) -> Iterator[Callable[[Progress], None]]:
     ) as bars:
         bar = bars.add_task(kind, total=None, saved="")
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: _Progress) -> None:
             bars.update(
                 bar,
                 description=f"{kind}: {progress.step}",
@@ -88,25 +89,23 @@ def shown(kind: str, *, json: bool) -> Iterator[Callable[[Progress], None]]:
         yield tell
 
 
-class _Lines:
-    """Says how far a task is, when there is something to say and not too often."""
+def _now_and_then(seconds: float, tell: _Tell) -> _Tell:
+    """Return the function of that kind that tells at once, and then no more often than that."""
+    due = 0.0
 
-    def __init__(self, kind: str, *, json: bool) -> None:
-        self._kind = kind
-        self._json = json
-        self._last = time.monotonic() - (_OBJECTS if json else 0)
+    def told(progress: _Progress) -> None:
+        nonlocal due
+        if (now := time.monotonic()) >= due:
+            due = now + seconds
+            tell(progress)
 
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self._last < (_OBJECTS if self._json else _LINES):
-            return
-        self._last = now
-        if self._json:
-            print_json(progress)
-            return
-        share = f"{progress.bytes_done / progress.bytes:.0%}, " if progress.bytes else ""
-        print(
-            f"{self._kind}: {progress.step}: {share}{size(progress.bytes_done)} of "
-            f"{size(progress.bytes)}, {size(progress.bytes_cached)} from memory",
-            file=sys.stderr,
-        )
+    return told
+
+
+def _line(kind: str, progress: _Progress) -> None:
+    share = f"{progress.bytes_done / progress.bytes:.0%}, " if progress.bytes else ""
+    print(
+        f"{kind}: {progress.step}: {share}{size(progress.bytes_done)} of "
+        f"{size(progress.bytes)}, {size(progress.bytes_cached)} from memory",
+        file=sys.stderr,
+    )

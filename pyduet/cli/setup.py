@@ -3,24 +3,21 @@
 
 import argparse
 import dataclasses
-import sys
 
 from pyduet._text.names import printable
 from pyduet._text.numbers import plural, size
 from pyduet.admin.config import DEFAULT_FILE, Config, ConfigError, Refusal, apply, read
 from pyduet.cli.exits import Exit
-from pyduet.cli.text import print_json
+from pyduet.cli.text import print_json, say, warn
 from pyduet.device import Device
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "setup",
-        help="apply the administrator's configuration (root)",
-        description="Have Duet be as the configuration says, as far as that ends no task: what is "
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Have Duet be as the configuration says, as far as that ends no task: what is "
         "left is said, with what to do. A configuration with a mistake in it changes nothing. "
-        "systemd runs this when the module is loaded.",
+        "systemd runs this when the module is loaded."
     )
     parser.add_argument(
         "--config",
@@ -36,7 +33,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         config = read(options.config or DEFAULT_FILE, needed=options.config is not None)
     except ConfigError as error:
-        print(f"duet: {printable(str(error))}", file=sys.stderr)
+        warn(printable(str(error)))
         return Exit.USAGE
     refusals: list[Refusal] = []
     words = f"fine: {_wanted(config)}"
@@ -52,9 +49,9 @@ def _run(options: argparse.Namespace) -> int:
             {"files": files, "settings": settings, "applied": not options.check, "left": refusals}
         )
     else:
-        print(f"{words}; {_source(config)}", file=sys.stderr)
+        say(options, f"{words}; {_source(config)}")
     for refusal in refusals:
-        print(f"duet: {refusal.setting} is not applied: {refusal.reason}", file=sys.stderr)
+        warn(f"{refusal.setting} is not applied: {refusal.reason}")
     return Exit.IN_USE if refusals else Exit.OK
 
 

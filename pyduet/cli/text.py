@@ -1,20 +1,39 @@
 # SPDX-License-Identifier: MIT
-"""How things are written: on one line, in units, in columns, as JSON."""
+"""How the command writes: words on stderr, columns and JSON on stdout."""
 
-import json
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
-
-from pyduet._text.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+#: Between two columns.
+_GAP = 2
+#: What the last column, of paths, has at least of a terminal, before others give way: a half. And
+#: what is left of another that is longer, when the last one has not even that.
+_LEAST = 24
+
+
+def say(options: argparse.Namespace, words: str) -> None:
+    """Say on stderr how it went, when all went well; --quiet wants none of that."""
+    if not options.quiet:
+        print(words, file=sys.stderr)
+
+
+def warn(words: str) -> None:
+    """Say on stderr, as the command's, what did not go well."""
+    print(f"duet: {words}", file=sys.stderr)
+
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON, at once."""
+    import json
+
+    from pyduet._text.jsonable import to_jsonable
+
     print(json.dumps(to_jsonable(value)), flush=True)
 
 
@@ -25,40 +44,91 @@ def console() -> "Console":
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> "Table":
-    """Return columns for a terminal; the last one gives way where it is narrow.
+def grid(
+    terminal: "Console",
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: str,
+    *,
+    spare: Iterable[str] = (),
+    whole: bool = False,
+) -> "Table":
+    """Return columns that fit a terminal.
+
+    Where it is narrow, columns are given up, and then what is too long loses its
+    beginning: what tells files apart is at the end of their paths.
 
     Args:
-        headers: one for each column.
+        terminal: whose width it is.
+        headers: one for each column; the last one is of paths.
         rows: a text for each column.
         right: a letter for each column: ``>`` is set right, ``<`` left.
+        spare: headers of columns that may be given up, in that order.
+        whole: break what is too long, and lose nothing.
 
     """
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, (header, side) in enumerate(zip(headers, right, strict=True)):
-        last = number == len(headers) - 1
+    widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
+    last = len(headers) - 1
+    shown = list(range(last))
+    least = min(widths[last], max(_LEAST, terminal.width // 2))
+
+    def room() -> int:
+        return terminal.width - sum(widths[number] + _GAP for number in shown)
+
+    for header in spare:
+        if room() >= least:
+            break
+        shown.remove(headers.index(header))
+    for number in shown:
+        if room() < least and right[number] == "<":
+            widths[number] = min(widths[number], _LEAST)
+    widths[last] = max(1, room())
+    shown.append(last)
+
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for number in shown:
         table.add_column(
-            header,
-            justify="right" if side == ">" else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if last else None,
-            min_width=None
-            if last
-            else max(len(cell) for cell in [header, *(r[number] for r in rows)]),
+            headers[number],
+            justify="right" if right[number] == ">" else "left",
+            no_wrap=not whole,
+            overflow="fold" if whole else "crop",
+            min_width=None if number == last else widths[number],
+            ratio=1 if number == last else None,
         )
     for row in rows:
-        table.add_row(*map(Text, row))
+        cells = (row[number] if whole else _end_of(row[number], widths[number]) for number in shown)
+        table.add_row(*map(Text, cells))
     return table
 
 
-def print_grid(headers: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> None:
+def _end_of(text: str, width: int) -> str:
+    """Return text that takes so many columns at most: its end, after an ellipsis."""
+    from rich.cells import cell_len
+
+    if cell_len(text) <= width:
+        return text
+    begin = max(0, len(text) - width)
+    while begin < len(text) and cell_len(text[begin:]) > width - 1:
+        begin += 1
+    return f"…{text[begin:]}"
+
+
+def print_grid(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: str,
+    *,
+    spare: Iterable[str] = (),
+    whole: bool = False,
+) -> None:
     """Print columns: fitted to a terminal, whole to anything else; arguments as of :func:`grid`."""
     if sys.stdout.isatty():
-        console().print(grid(headers, rows, right))
+        terminal = console()
+        terminal.print(grid(terminal, headers, rows, right, spare=spare, whole=whole))
         return
     lines = [headers, *rows]
     widths = [max(len(line[number]) for line in lines) for number in range(len(headers))]

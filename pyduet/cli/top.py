@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 _CACHED = ("cached", "dirty", "most cached")
 _CHANGING = ("added", "removed", "dirtied", "flushed", "most changing")
 
+#: Columns that a narrow terminal does without, first to last.
+_SPARE = ("dirty",)
+_SPARE_CHANGING = ("flushed", "dirtied")
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "top",
-        help="the most cached and the most changing files below a directory",
-        description="Show which files below a directory have most pages in the cache, and of which "
-        "most has changed since the last refresh, until Ctrl-C. Into a pipe: once.",
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Show which files below a directory have most pages in the cache, and of which "
+        "most has changed since the last refresh, until Ctrl-C. Into a pipe: once."
     )
     source.add_arguments(parser)
     parser.add_argument(
@@ -121,10 +123,12 @@ def _summary(stream: Stream, tally: Tally) -> str:
 def _print(stream: Stream, tally: Tally, rows: int) -> None:
     print(_summary(stream, tally))
     print()
-    print_grid(_CACHED, [_cached(stream, *one) for one in tally.most_cached(rows)], ">><")
+    print_grid(
+        _CACHED, [_cached(stream, *one) for one in tally.most_cached(rows)], ">><", spare=_SPARE
+    )
     print()
     changing = [_changing(stream, *one) for one in tally.most_changing(rows)]
-    print_grid(_CHANGING, changing, ">>>><")
+    print_grid(_CHANGING, changing, ">>>><", spare=_SPARE_CHANGING)
 
 
 def _live(stream: Stream, options: argparse.Namespace) -> None:
@@ -141,9 +145,9 @@ def _live(stream: Stream, options: argparse.Namespace) -> None:
         return Group(
             Text(_summary(stream, tally)),
             Text(),
-            grid(_CACHED, cached, ">><"),
+            grid(terminal, _CACHED, cached, ">><", spare=_SPARE),
             Text(),
-            grid(_CHANGING, changing, ">>>><"),
+            grid(terminal, _CHANGING, changing, ">>>><", spare=_SPARE_CHANGING),
         )
 
     with Live(picture(Tally(stream.mask)), console=terminal, auto_refresh=False) as live:

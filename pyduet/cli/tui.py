@@ -6,15 +6,13 @@ import importlib.util
 import os
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command's parser."""
-    parser = commands.add_parser(
-        "tui",
-        help="the administrator's screen",
-        description="Show whether Duet is on, who uses it, what it costs and what it tells, on a "
-        "screen of its own; what may be changed can be changed there. F1 helps.",
-        epilog="It opens without the module as well, and says what is missing.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Show whether Duet is on, who uses it, what it costs and what it tells, on a "
+        "screen of its own; what may be changed can be changed there. F1 helps."
     )
+    parser.epilog = "It opens without the module as well, and says what is missing."
     parser.add_argument(
         "--replay",
         metavar="FILE",

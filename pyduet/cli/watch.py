@@ -26,13 +26,11 @@ STATES = Mask.EXISTS | Mask.MODIFIED
 _FRAME = 0.25
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "watch",
-        help="what happens to the pages below a directory, or of a file",
-        description="Tell what happens to the cached pages below a directory, or of a file. In a "
-        "terminal a live table, else a line for each item, until --count, --timeout or Ctrl-C.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Tell what happens to the cached pages below a directory, or of a file. In a "
+        "terminal a live table, else a line for each item, until --count, --timeout or Ctrl-C."
     )
     source.add_arguments(parser)
     what = parser.add_mutually_exclusive_group()
@@ -117,6 +115,8 @@ def _name(stream: Stream, file: FileId) -> str:
     return printable(path)
 
 
+#: Columns that a narrow terminal does without, first to last.
+_SPARE = ("flushed", "dirtied", "dirty", "removed", "added")
 _FILE_HEADERS = ("cached", "dirty", "added", "removed", "dirtied", "flushed", "file")
 
 
@@ -163,7 +163,9 @@ def _sums(stream: Stream, options: argparse.Namespace) -> None:
         for file, one in found:
             print_json(file_object(stream, file, one))
     else:
-        print_grid(_FILE_HEADERS, [_file_cells(stream, *one) for one in found], ">>>>>><")
+        print_grid(
+            _FILE_HEADERS, [_file_cells(stream, *one) for one in found], ">>>>>><", spare=_SPARE
+        )
     if interrupted:
         raise interrupted
 
@@ -183,9 +185,15 @@ def _live(stream: Stream, options: argparse.Namespace) -> None:
         room = max(3, terminal.height - 4)
         if options.by_file:
             rows = [_file_cells(stream, *one) for one in tally.most_changing(room)]
-            table = grid(_FILE_HEADERS, rows, ">>>>>><")
+            table = grid(terminal, _FILE_HEADERS, rows, ">>>>>><", spare=_SPARE)
         else:
-            table = grid(("time", "state", "pages", "file"), list(recent)[-room:], "<<><")
+            table = grid(
+                terminal,
+                ("time", "state", "pages", "file"),
+                list(recent)[-room:],
+                "<<><",
+                spare=("time", "pages"),
+            )
         return Group(table, Text(_summary(stream, tally, time.monotonic() - begin)))
 
     def enough() -> bool:

@@ -47,8 +47,6 @@ class _Prompt(cmd.Cmd):
             self._shell.execute(line)
         except Leave:
             return True
-        except BrokenPipeError:
-            raise
         except (OSError, ValueError) as error:
             print(f"duet: {error}", file=sys.stderr)
         return False

@@ -15,16 +15,18 @@ from pyduet.cli.text import print_json
 class Shell:
     """Executes lines; a context manager that ends the tasks that they registered."""
 
-    def __init__(self, node: str, *, as_json: bool = False) -> None:
+    def __init__(self, node: str, *, as_json: bool = False, quiet: bool = False) -> None:
         """Begin with no task; the device is opened when it is needed.
 
         Args:
             node: path of the device node.
             as_json: print each answer as one line of JSON.
+            quiet: leave out the words that are for people alone.
 
         """
         self.session = Session(node)
         self._as_json = as_json
+        self._quiet = quiet
 
     def __enter__(self) -> Self:
         """Return the shell itself."""
@@ -58,5 +60,5 @@ class Shell:
             return
         answer.show()
         sys.stdout.flush()
-        if answer.note:
+        if answer.note and not self._quiet:
             print(answer.note, file=sys.stderr)
