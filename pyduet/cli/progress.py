@@ -36,14 +36,14 @@ def shown(options: argparse.Namespace, kind: str, root: str) -> Iterator[_Tell]:
 
     """
     if options.json:
-        yield _now_and_then(_OBJECTS, print_json)
+        yield _now_and_then(0.0, _OBJECTS, print_json)
         return
     if options.quiet:
         yield lambda _: None
         return
     if not sys.stderr.isatty():
         print(f"{kind}: begun on {printable(root)}", file=sys.stderr)
-        yield _now_and_then(_LINES, functools.partial(_line, kind))
+        yield _now_and_then(time.monotonic() + _LINES, _LINES, functools.partial(_line, kind))
         return
     from rich.console import Console
     from rich.progress import (
@@ -89,9 +89,9 @@ def shown(options: argparse.Namespace, kind: str, root: str) -> Iterator[_Tell]:
         yield tell
 
 
-def _now_and_then(seconds: float, tell: _Tell) -> _Tell:
-    """Return the function of that kind that tells at once, and then no more often than that."""
-    due = 0.0
+def _now_and_then(begin: float, seconds: float, tell: _Tell) -> _Tell:
+    """Return the function of that kind that tells from a time on, and no more often than that."""
+    due = begin
 
     def told(progress: _Progress) -> None:
         nonlocal due
