@@ -200,8 +200,7 @@ class Frame:
             OSError: as of :meth:`run`.
 
         """
-        with self._watching(), self._inventory() as found:
-            order = self._order(found)
+        with self._watching(), self._inventory() as found, self._order(found) as order:
             self._look(order)
             while best := order.best():
                 yield best
@@ -247,15 +246,16 @@ class Frame:
 
     def _work(self, found: Inventory) -> Inventory:
         """Process all, and again what changed meanwhile; returns what is there at the end."""
-        self._work_off(self._order(found))
+        with self._order(found) as order:
+            self._work_off(order)
         for _ in range(_ROUNDS):
             earlier, found = found, self._inventory()
             earlier.close()
-            order = self._ordered(self._changed(found))
-            if not order.files:
-                break
-            self.progress.again += order.files
-            self._work_off(order)
+            with self._ordered(self._changed(found)) as order:
+                if not order.files:
+                    break
+                self.progress.again += order.files
+                self._work_off(order)
         else:
             with found:
                 last = self._inventory()

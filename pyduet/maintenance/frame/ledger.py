@@ -102,6 +102,8 @@ class Ledger:
         self._where = (kind, root)
         try:
             self._begin()
+            if anew:
+                self._check()
         except _DamagedError:
             if not anew or read_only:
                 raise
@@ -142,6 +144,18 @@ class Ledger:
             data.close()
             raise
         return data
+
+    def _check(self) -> None:
+        """Read all of it, since damage shows only where it is looked at."""
+        try:
+            with self._told():
+                found = self._data.execute("pragma quick_check(1)").fetchone()[0]
+        except BaseException:
+            self._data.close()
+            raise
+        if found != "ok":
+            self._data.close()
+            raise self._error(sqlite3.DatabaseError(found))
 
     def _move_aside(self) -> None:
         number = 1
@@ -367,7 +381,8 @@ class Ledger:
             raise self._error(error) from error
 
     def _error(self, error: sqlite3.Error) -> Exception:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        # What has no code is what a check of it found.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return LedgerError(f"{self.file}: another task is using it; wait for its end")
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT):

@@ -6,6 +6,7 @@ import heapq
 import os
 from array import array
 from collections.abc import Iterable
+from typing import Self
 
 from pyduet.events import FileId
 from pyduet.maintenance.frame.inventory import room_said, temporary
@@ -17,7 +18,7 @@ _NS = 10**9
 
 
 class Order:
-    """The work that is left, and how much of each is cached.
+    """The work that is left, and how much of each is cached; a context manager that forgets it.
 
     Without residency the order is that of the device: tasks that begin
     together walk together, and the disk seeks least.
@@ -73,6 +74,14 @@ class Order:
         self._cached: dict[int, int] = {}
         self._heap: list[tuple[int, int]] = []
         self._cursor = 0
+
+    def __enter__(self) -> Self:
+        """Return the order itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Forget it; see :meth:`close`."""
+        self.close()
 
     def close(self) -> None:
         """Forget it."""
