@@ -25,7 +25,6 @@ from pyduet.maintenance import (
     Progress,
     Reading,
     Record,
-    Stamp,
     TargetError,
     Tree,
     Trouble,
@@ -33,7 +32,6 @@ from pyduet.maintenance import (
     Work,
 )
 from pyduet.maintenance.files.page_cache import _common
-from pyduet.maintenance.frame.order import Order
 from pyduet.maintenance.frame.pace import Throttle
 from pyduet.maintenance.tasks.backup import Backup
 from pyduet.maintenance.tasks.rsync import Rsync
@@ -349,45 +347,6 @@ def test_what_was_not_committed_is_not_remembered(tmp_path: Path) -> None:
         assert ledger.get(status) is None
     with Ledger(state, "scrub", "/a") as ledger:
         assert ledger.get(status) == record
-
-
-def work(name: str, number: int, pages: int, physical: int | None) -> Work:
-    size = pages * 4096
-    return Work(name, Stamp(number, size, 0, 0), 1, 0, 0, physical, size)
-
-
-def names(order: Order) -> list[str]:
-    """Take all out of an order."""
-    found = []
-    while best := order.best():
-        found.append(best[0].path)
-        order.remove(best[0])
-    return found
-
-
-def test_the_order_is_the_devices_where_nothing_is_cached() -> None:
-    works = [
-        work("b", 2, 4, 200),
-        work("none", 4, 4, None),
-        work("a", 1, 4, 100),
-        work("c", 3, 0, 300),
-    ]
-    assert names(Order(works)) == ["a", "b", "c", "none"]
-
-
-def test_what_is_most_cached_comes_first() -> None:
-    order = Order([work(name, number, 100, number) for number, name in enumerate("abcdef", 1)])
-    order.told((3, 0), 100)
-    order.told((5, 0), 40)
-    order.told((2, 0), 60)
-    order.told((2, 0), -60)
-    order.told((6, 0), 30)
-    order.told((6, 0), 30)
-    order.told((99, 0), 5)  # somebody else's
-    assert order.best() == (work("c", 3, 100, 3), 1.0)
-    assert (order.files, order.bytes) == (6, 600 * 4096)
-    assert names(order) == ["c", "f", "e", "a", "b", "d"]
-    assert (order.files, order.bytes) == (0, 0)
 
 
 @pytest.mark.parametrize(
