@@ -3,6 +3,7 @@
 
 import mmap
 import os
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import places
 import pytest
+from command import run_duet
 from places import Mounted
 from slowmemory import SlowMemory
 
@@ -129,6 +131,37 @@ def test_a_write_that_still_goes_on_is_waited_for(tree: Path) -> None:
     assert times(fd) == (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     os.close(fd)
     os.close(writable)
+
+
+def test_an_incremental_archive_has_what_a_mapping_wrote(
+    file: tuple[int, mmap.mmap], tree: Path, mounted: Mounted, tmp_path: Path
+) -> None:
+    _, mapping = file
+    ledger = ("--state", tmp_path / "ledger")
+    for number in range(1, 4):
+        mapping[0] = number
+        archive = mounted.path / f"{number}.tar"
+        options = ("--incremental",) if number > 1 else ()
+        ran = run_duet("run", "backup", tree, archive, *options, *ledger)
+        assert ran.status == 0, ran.words
+        with tarfile.open(archive) as members:
+            member = members.extractfile("./file")
+            assert member
+            assert member.read()[0] == number
+
+
+def test_rsync_copies_what_a_mapping_wrote(
+    file: tuple[int, mmap.mmap], tree: Path, mounted: Mounted, tmp_path: Path
+) -> None:
+    _, mapping = file
+    target = mounted.path / "target"
+    target.mkdir()
+    for number in (1, 2):
+        mapping[0] = number
+        time.sleep(1.1)  # rsync takes times of the same second for the same
+        ran = run_duet("run", "rsync", tree, target, "--state", tmp_path / "ledger")
+        assert ran.status == 0, ran.words
+        assert next(target.rglob("file")).read_bytes()[0] == number
 
 
 @pytest.mark.root

@@ -493,3 +493,33 @@ def test_what_it_alone_brought_in_is_dropped(tmp_path: Path) -> None:
     run(Scrub(), root, tmp_path / "state")
     assert cached_pages(root / "warm") == before
     assert not cached_pages(root / "cold")
+
+
+def test_young_files_are_waited_for_together(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(100):
+        (tree / f"file{number}").write_text("young")
+    task = Meddled(lambda _: None)
+    progress = run(task, tree, tmp_path / "state")
+    assert sorted(task.seen) == sorted(f"file{number}" for number in range(100))
+    assert progress.waited < 1
+    with Ledger(str(tmp_path / "state"), task.kind, str(tree)) as ledger:
+        assert all(record.settled for record in ledger.files())
+
+
+def test_what_has_not_settled_is_taken_again(three: Path, tmp_path: Path) -> None:
+    task = Meddled(lambda _: None)
+    task.always = False  # type: ignore[misc]
+    with Ledger(str(tmp_path / "state"), task.kind, str(three)) as ledger:
+        Frame(task, str(three), ledger, BLIND).run()
+        record = next(one for one in ledger.files() if one.path == "b")
+        status = (three / "b").stat()
+        born = next(inode[1] for inode, one in ledger.inodes() if one == record)
+        work = Work("b", record.stamp, status.st_dev, born, record.generation, None, 1)
+        ledger.put(work, settled=False)
+        ledger.end()
+    again = Meddled(lambda _: None)
+    again.always = False  # type: ignore[misc]
+    run(again, three, tmp_path / "state")
+    assert again.seen == ["b"]

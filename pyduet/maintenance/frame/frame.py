@@ -439,21 +439,42 @@ class Frame:
         self._throttle.spend(number)
 
     def _do_many(self, works: list[Work]) -> None:
-        """Have a batch of files processed."""
-        footprints = []
-        for work in works:
-            try:
-                with self._tree.opened(work.path, work.inode) as fd:
-                    footprints.append(Footprint(work, missing(fd)))
-            except OSError as error:
-                self._name(problem_of(work.path, error))
-        self._spend(sum(one.bytes for one in footprints))
-        notes = self._task.process_many([one.work for one in footprints])
-        for one in footprints:
-            self._ledger.put(one.work, notes.get(one.work.path))
+        """Have a batch of files processed; when some are too young, after a wait for them all."""
+        footprints, wait = self._looked_at(works)
+        if wait:
+            self._sleep(wait)
+            footprints, _ = self._looked_at([one.work for one, _ in footprints])
+        self._spend(sum(one.bytes for one, _ in footprints))
+        notes = self._task.process_many([one.work for one, _ in footprints])
+        for one, settled in footprints:
+            self._ledger.put(one.work, notes.get(one.work.path), settled=settled)
             self._saved(one.work, one.bytes)
             self._brought_in(one)
         self._did(works)
+
+    def _looked_at(self, works: Sequence[Work]) -> tuple[list[tuple[Footprint, bool]], float]:
+        """Look at files before they are processed.
+
+        Returns:
+            What of them is not in memory and whether they have settled; and seconds
+            after which all that are too young may have.
+
+        """
+        found: list[tuple[Footprint, bool]] = []
+        wait = 0.0
+        for work in works:
+            try:
+                with self._tree.opened(work.path, work.inode) as fd:
+                    now = settle(fd)
+                    footprint = Footprint(
+                        Work.of(work.path, now.status, work.generation, work.physical), missing(fd)
+                    )
+            except OSError as error:
+                self._name(problem_of(work.path, error))
+                continue
+            found.append((footprint, now.is_settled))
+            wait = max(wait, now.wait)
+        return found, wait
 
     def _do(self, work: Work, *, put_off: bool = True) -> None:
         """Process a file, until it stands still for it.
