@@ -28,7 +28,15 @@ from pyduet.errors import (
     UnsupportedFilesystemError,
 )
 from pyduet.events import FileId, Item, Mask, State
-from pyduet.files import cached_pages, cached_ranges, generation_of, identity_of
+from pyduet.files import (
+    PageCounts,
+    cached_pages,
+    cached_ranges,
+    data_ranges,
+    generation_of,
+    identity_of,
+    page_counts,
+)
 from pyduet.info import DriverInfo, DropCounts, EventCounts, NodeInfo, TableInfo, TaskInfo
 from pyduet.snapshot import PageRange, Residency, residency
 from pyduet.stream import Stream
@@ -56,6 +64,7 @@ __all__ = [
     "NotDirectoryError",
     "NotLoadedError",
     "OffError",
+    "PageCounts",
     "PageRange",
     "PathNotFoundError",
     "PermissionDeniedError",
@@ -73,7 +82,9 @@ __all__ = [
     "__version__",
     "cached_pages",
     "cached_ranges",
+    "data_ranges",
     "generation_of",
     "identity_of",
+    "page_counts",
     "residency",
 ]

@@ -25,9 +25,9 @@ from ordinary import (
     without_admin,
 )
 from raw import TASK_CALLS, Requests, errno_of, ioctl
-from truth import PAGE, Watch, drop_caches, fill, identity
+from truth import PAGE, Watch, drop_caches, fill, identity, mincore
 
-from pyduet import Device, DuetError, FileId, Mask, State, Task, cached_pages
+from pyduet import Device, DuetError, FileId, Mask, State, Task
 from pyduet._driver import abi
 
 Ask = Callable[[Callable[[], object]], object]
@@ -310,7 +310,7 @@ def test_the_expectations_are_what_mincore_says(place: Path) -> None:
         kind = KINDS[name]
         if errno_of(lambda path=path: as_anna(lambda: os.close(os.open(path, os.O_RDONLY)))):
             continue  # cannot be opened, so mincore cannot be asked
-        lied = as_anna(lambda path=path: cached_pages(path)) != set()
+        lied = as_anna(lambda path=path: mincore(path)) != set()
         assert lied == (not kind.told), name
 
 

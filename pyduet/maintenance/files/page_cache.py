@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from pyduet.files import cached_ranges
-from pyduet.maintenance.files.reading import data_ranges
+from pyduet.files import cached_ranges, data_ranges
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.work import Work
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A file that is being processed: its data in pieces, and whether it stood still."""
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 
+from pyduet.files import data_ranges
 from pyduet.maintenance.files.settled import recheck
 from pyduet.maintenance.files.statx import Status, status_of
 from pyduet.maintenance.frame.work import Stamp, UnstableError, Work, stamp_of
@@ -183,27 +183,6 @@ def pieces_of(
             piece += rest
         offset += len(piece)
         yield piece
-
-
-def data_ranges(fd: int, begin: int, end: int) -> Iterator[range]:
-    """Yield where an open file has data between two bytes: all of it but its holes (lseek(2)).
-
-    What is dirty in memory counts as data.
-    """
-    while begin < end:
-        try:
-            start = os.lseek(fd, begin, os.SEEK_DATA)
-            stop = os.lseek(fd, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return  # nothing but a hole follows
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            start, stop = begin, end
-        if start >= end:
-            return
-        yield range(start, min(stop, end))
-        begin = stop
 
 
 def _zeros(number: int) -> Iterator[bytes]:

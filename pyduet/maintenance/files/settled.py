@@ -26,10 +26,10 @@ import contextlib
 import ctypes
 import errno
 import os
-import struct
 import time
 from typing import NamedTuple
 
+from pyduet.files import page_counts
 from pyduet.maintenance.files.statx import Status, status_of
 from pyduet.maintenance.frame.work import UnstableError
 
@@ -38,11 +38,6 @@ _LIBC.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, 
 #: SYNC_FILE_RANGE_WRITE_AND_WAIT of linux/fs.h: all three flags, with which the kernel (from 5.2
 #: on) leaves no page out.
 _WRITE_AND_WAIT = 7
-#: cachestat of asm-generic/unistd.h: the same on all architectures. struct cachestat_range and
-#: struct cachestat of linux/mman.h.
-_SYS_CACHESTAT = 451
-_RANGE = struct.Struct("=QQ")
-_CACHED = struct.Struct("=5Q")
 #: OVERLAYFS_SUPER_MAGIC of linux/magic.h, and the bytes of struct statfs, whose first member it is.
 _OVERLAY, _STATFS = 0x794C7630, 120
 
@@ -165,8 +160,5 @@ def _is_overlay(fd: int) -> bool:
 
 def _dirty(fd: int) -> int:
     """Return how many pages of a file are dirty, or being written; 0 when that is not told."""
-    found = ctypes.create_string_buffer(_CACHED.size)
-    if _LIBC.syscall(_SYS_CACHESTAT, fd, _RANGE.pack(0, 0), found, 0):
-        return 0
-    _, dirty, writing, _, _ = _CACHED.unpack(found.raw)
-    return int(dirty + writing)
+    counts = page_counts(fd)
+    return 0 if counts is None else counts.dirty + counts.writing
