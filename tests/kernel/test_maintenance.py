@@ -16,14 +16,10 @@ from typing import Any, ClassVar
 
 import pytest
 from actions import (
-    FALLOC_FL_KEEP_SIZE,
-    allocate,
     evict,
-    punch,
     read_page,
     reflink,
     sync_file,
-    write_at,
 )
 from conftest import eventually, file_system_type, mount_of
 from ordinary import ANNA, as_user, device_for_group, register_as
@@ -42,12 +38,11 @@ from pyduet.maintenance import (
     Trouble,
     Use,
 )
-from pyduet.maintenance.files.extents import Flag, extents
+from pyduet.maintenance.files.extents import extents
 from pyduet.maintenance.frame import pace
 from pyduet.maintenance.frame.inventory import Inventory, work_of
 from pyduet.maintenance.frame.ledger import Record
 from pyduet.maintenance.sharing.neighbours import Neighbours
-from pyduet.maintenance.tasks import defrag
 from pyduet.maintenance.tasks.backup import Backup
 from pyduet.maintenance.tasks.defrag import Defrag
 from pyduet.maintenance.tasks.scrub import Scrub
@@ -547,56 +542,6 @@ def test_defrag_joins_extents(device: Device, place: Path) -> None:
     assert [path.read_bytes() for path in paths] == content
     assert [path.stat().st_mtime_ns for path in paths] == times
     assert eventually(lambda: device.tasks() == [])
-
-
-@pytest.mark.fs("xfs")
-def test_xfs_defrag_loses_no_write(
-    device: Device, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file that is written after it was copied is left as it is, and tried again."""
-    paths = in_pieces(place)
-    copies = []
-    copy = defrag._copy
-
-    def copy_then_write(source: int, target: int, begin: int, end: int) -> None:
-        copy(source, target, begin, end)
-        copies.append(begin)
-        if len(copies) == 60:  # the first file is copied, extent by extent
-            for path in paths:
-                write_at(path, 7)
-
-    monkeypatch.setattr(defrag, "_copy", copy_then_write)
-    task = Defrag()
-    progress = run(task, place)
-    assert len(copies) >= 120
-    assert progress.problems == []
-    assert task.after < task.before / 2
-    drop_caches()
-    for path in paths:
-        assert path.read_bytes()[7 * PAGE : 8 * PAGE] == b"w" * PAGE
-
-
-@pytest.mark.fs("xfs")
-def test_xfs_defrag_keeps_holes(device: Device, place: Path) -> None:
-    """And what was allocated, and never written."""
-    path, _ = in_pieces(place)
-    punch(path, 80 * PAGE, 40 * PAGE)
-    allocate(path, FALLOC_FL_KEEP_SIZE, 80 * PAGE, 8 * PAGE)
-    os.truncate(path, 200 * PAGE - 77)
-    sync_file(path)
-    content = path.read_bytes()
-    task = Defrag()
-    assert run(task, place).problems == []
-    assert task.after < task.before / 2
-    assert path.stat().st_blocks * 512 == (200 - 40 + 8) * PAGE
-    with path.open("rb") as file:
-        assert [
-            (extent.logical // PAGE, extent.length // PAGE)
-            for extent in extents(file.fileno())
-            if extent.flags & Flag.UNWRITTEN
-        ] == [(80, 8)]
-    drop_caches()
-    assert path.read_bytes() == content
 
 
 def test_a_task_of_ones_own(device: Device, place: Path) -> None:

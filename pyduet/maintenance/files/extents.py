@@ -46,7 +46,7 @@ class Extent(NamedTuple):
     flags: Flag
 
 
-def extents(fd: int, *, sync: bool = False) -> Iterator[Extent]:
+def extents(fd: int, *, start: int = 0, sync: bool = False) -> Iterator[Extent]:
     """Yield the extents of an open file, in the order of the file.
 
     What has not been written to the device yet has no place there, and is
@@ -54,13 +54,13 @@ def extents(fd: int, *, sync: bool = False) -> Iterator[Extent]:
 
     Args:
         fd: of the file.
+        start: byte of the file; the first extent is the one that has it, or the next.
         sync: whether to write the file back first.
 
     Raises:
         OSError: the file system cannot tell.
 
     """
-    start = 0
     while True:
         found, last = _ask(fd, start, _COUNT, _FLAG_SYNC if sync else 0)
         yield from found

@@ -220,6 +220,8 @@ class Frame:
                 self._run()
         finally:
             self._list_problems()
+        for one in self._task.left_out():
+            self._leave_out(one)
         self.progress.report = dict(self._task.report())
         self._say("done")
         return self.progress

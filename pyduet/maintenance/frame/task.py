@@ -2,7 +2,7 @@
 """What a maintenance task is: what it does with a file. The frame does the rest."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pyduet.device import Device
@@ -10,7 +10,7 @@ from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Found, Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
-from pyduet.maintenance.frame.work import Work, stamp_of
+from pyduet.maintenance.frame.work import LeftOut, Work, stamp_of
 
 
 class Maintenance:
@@ -115,6 +115,10 @@ class Maintenance:
 
         """
         return self.always or before is None or not before.holds(stamp_of(found.status))
+
+    def left_out(self) -> Iterable[LeftOut]:
+        """Return what the task has left as it is, by no fault; told at the end."""
+        return ()
 
     def report(self) -> Mapping[str, int]:
         """Return what the task itself has counted, by names, for people to read."""

@@ -101,6 +101,10 @@ class Trouble(enum.StrEnum):
     FAILED = "failed"
     #: It changed whenever it was processed.
     UNSTABLE = "unstable"
+    #: Somebody who uses it does not let go of it.
+    IN_USE = "in-use"
+    #: There is not enough room on its file system.
+    NO_ROOM = "no-room"
     #: Its content is not what it should be.
     CORRUPT = "corrupt"
     #: The file system says that it is damaged, or the device cannot read it.

@@ -3,45 +3,46 @@
 
 import contextlib
 import errno
-import fcntl
 import os
-import struct
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import ioctl_opt
-
-from pyduet.maintenance.files.extents import Extent, Flag, extents
-from pyduet.maintenance.files.mounts import mount_of
+from pyduet.maintenance.defrag import btrfs, ext4, xfs
+from pyduet.maintenance.defrag.donor import can_be_made
+from pyduet.maintenance.defrag.layout import Part, is_encoded, parts
+from pyduet.maintenance.defrag.left import Left, LeftError
+from pyduet.maintenance.files.inode_flags import (
+    APPEND,
+    ENCRYPTED,
+    IMMUTABLE,
+    JOURNALED,
+    NO_DEFRAG,
+    extended_of,
+    flags_of,
+)
+from pyduet.maintenance.files.mounts import mount_with_id
 from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import UnstableError
+from pyduet.maintenance.frame.work import BadFileError, LeftOut, TargetError, Trouble
 
-#: BTRFS_IOC_DEFRAG_RANGE and struct btrfs_ioctl_defrag_range_args of linux/btrfs.h.
-_BTRFS_RANGE = struct.Struct("=QQQII4I")
-_BTRFS_DEFRAG: int = ioctl_opt.IOC(ioctl_opt.IOC_WRITE, 0x94, 16, _BTRFS_RANGE.size)
-_BTRFS_START_IO = 2
-#: EXT4_IOC_MOVE_EXT and struct move_extent of fs/ext4/ext4.h.
-_MOVE = struct.Struct("=IIQQQQ")
-_EXT4_MOVE: int = ioctl_opt.IOC(ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE, ord("f"), 15, _MOVE.size)
-
-#: XFS_IOC_SWAPEXT and struct xfs_swapext of fs/xfs/libxfs/xfs_fs.h: version 0, the file, the
-#: donor, offset and length; of the struct xfs_bstat at its end the kernel looks at the times
-#: of modification and change only (xfs_swap_extents() in fs/xfs/xfs_bmap_util.c).
-_SWAP = struct.Struct("=5q16x56xqi4xqi4x48x")
-_XFS_SWAP: int = ioctl_opt.IOC(ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE, ord("X"), 109, _SWAP.size)
-#: Nanoseconds since the last change of a file, from which on another one has another time: the
-#: kernel's clock of files moves on with each timer interrupt, every 10 ms at the longest.
-_TICK = 100_000_000
-#: Bytes that are copied at a time.
-_PIECE = 1 << 20
-
-#: Bytes that an extent has on average, from which on joining them gains nothing.
-_GOOD = 8 << 20
+#: How the parts of a file are joined, by the kind of the file system.
+_JOIN: dict[str, Callable[[Reading, int, int, Sequence[Part]], None]] = {
+    "btrfs": btrfs.join,
+    "ext4": ext4.join,
+    "xfs": xfs.join,
+}
+#: How it is tried whether a file system can do it, where files can be made.
+_PROBE: dict[str, Callable[[int], None]] = {
+    "btrfs": can_be_made,
+    "ext4": ext4.probe,
+    "xfs": can_be_made,
+}
+#: Files that are named though nothing is wrong with them; the others are counted.
+_NAMED = 1000
 
 
 class Defrag(Maintenance):
@@ -50,188 +51,170 @@ class Defrag(Maintenance):
     All read through the page cache, so what is in memory is not read again. XFS
     drops from it all of a file whose extents it exchanges: what was cached of
     it before has to be read again by who wants it.
+
+    Whoever writes a file meanwhile loses nothing; the file may be left as it
+    lies for that. What is left is counted, by why.
     """
 
     kind = "defrag"
     after_others = True
 
+    def __init__(self) -> None:
+        """Prepare."""
+        #: Pieces of the files that were worth joining, before and after.
+        self.before = self.after = 0
+        #: How many files were left as they lie, by why.
+        self.left: Counter[str] = Counter()
+        self._named: dict[str, Left] = {}
+        self._is_probed = False
+
     def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
-        """Find out what the file system is.
+        """Find out what the file system is, and whether it can do it.
 
         Raises:
-            OSError: none whose files can be defragmented.
+            OSError: it cannot.
 
         """
-        del found
-        self._root = root = tree.path
-        self._ledger = ledger
-        mount = mount_of(root)
-        kind = mount.kind if mount else "an unknown file system"
-        known: dict[str, Callable[[int, int], None]] = {
-            "btrfs": _btrfs,
-            "ext4": self._ext4,
-            "xfs": self._xfs,
-        }
-        if kind not in known:
+        del found, ledger
+        self._tree = tree
+        mount = mount_with_id(tree.root.mount_id)
+        self._kind = mount.kind if mount else "an unknown file system"
+        if self._kind not in _JOIN:
             raise OSError(
-                errno.EOPNOTSUPP, f"no defragmentation of {kind}: btrfs, ext4 and XFS", root
+                errno.EOPNOTSUPP,
+                f"no defragmentation of {self._kind}: btrfs, ext4 and XFS",
+                tree.path,
             )
-        self._join = known[kind]
-        #: Extents of the files that were processed, before and after.
-        self.before = self.after = 0
+        # Only who may write in the root can try it there: else it is tried where it is wanted.
+        with contextlib.suppress(PermissionError):
+            self._probe(tree.fd)
+        self._swap = set(_swap_files())
 
     def process(self, reading: Reading, before: Record | None) -> Any:
-        """Join the extents of a file, if it has too many."""
+        """Join the extents of a file, if it has too many.
+
+        Returns:
+            How many it had, and how many it has.
+
+        """
         del before
-        found = _count(reading.fd)
-        if not _worth(found, reading.stamp.size):
+        size = reading.stamp.size
+        found, bad = 0, []
+        for part in parts(reading.fd, 0, size):
+            found += part.pieces
+            if not part.is_good:
+                bad.append(part)
+        if not bad:
+            self.left[Left.GOOD] += 1
             return [found, found]
-        for _ in reading.pieces():  # into memory, at the rate that is allowed
-            pass
-        path = os.path.join(self._root, reading.work.path)
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            fd = os.open(path, flags | os.O_NOATIME)
-        except PermissionError:
-            fd = os.open(path, flags)
-        try:
-            if os.fstat(fd).st_ino != reading.stamp.ino:
-                raise UnstableError
-            self._join(fd, reading.stamp.size)
-            os.fsync(fd)
-            now = _count(fd)
+            self._ensure_possible(reading)
+            with self._opened(reading) as (fd, directory):
+                self._probe(directory)
+                try:
+                    _JOIN[self._kind](reading, fd, directory, bad)
+                finally:
+                    os.fsync(fd)
+        except LeftError as error:
+            self.left[error.why] += 1
+            if len(self._named) < _NAMED:
+                self._named[reading.work.path] = error.why
+        except BadFileError as error:
+            self.left[error.trouble] += 1
+            raise
         finally:
-            os.close(fd)
+            # Also of a file that was joined in part.
+            now = sum(part.pieces for part in parts(reading.fd, 0, size))
         self.before += found
         self.after += now
         return [found, now]
 
+    def left_out(self) -> Iterator[LeftOut]:
+        """Yield files that had too many pieces and were left as they lie, with why."""
+        for path, why in self._named.items():
+            yield LeftOut(path, why)
+
     def report(self) -> Mapping[str, int]:
-        """Return the extents of the files that were processed, before and after."""
-        return {"extents_before": self.before, "extents_after": self.after}
+        """Return the pieces of files that had too many, and how many files were left, by why."""
+        left = {f"left_{why.replace('-', '_')}": count for why, count in sorted(self.left.items())}
+        return {"pieces_before": self.before, "pieces_after": self.after, **left}
 
-    def _ext4(self, fd: int, size: int) -> None:
-        """Exchange a file's blocks with those of a fresh one that lie together."""
-        with self._donor() as donor:
-            os.posix_fallocate(donor, 0, size)
-            block = os.fstat(fd).st_blksize
-            end = -(-size // block)
-            if _count(donor) >= _count(fd):
-                return  # there is no better place
-            moved = 0
-            while moved < end:
-                request = bytearray(_MOVE.pack(0, donor, moved, moved, end - moved, 0))
-                fcntl.ioctl(fd, _EXT4_MOVE, request)
-                step = _MOVE.unpack(request)[5]
-                if not step:
-                    return
-                moved += step
-
-    def _xfs(self, fd: int, size: int) -> None:
-        """Exchange a file's extents with those of a copy that lie together.
-
-        The kernel refuses when the file was changed since its times were looked
-        at, which is before it is copied. What it shares with other files by
-        reflink, it shares no longer afterwards.
+    def _probe(self, directory: int) -> None:
+        """Try once whether the file system can do it, where files can be made.
 
         Raises:
-            UnstableError: the file changed meanwhile.
+            TargetError: it cannot: no file can be joined.
+            OSError: no file can be made there.
 
         """
-        # From here on a write through a mapping changes the times, too: the page is clean.
-        os.fsync(fd)
-        status = os.fstat(fd)
-        if abs(time.time_ns() - status.st_ctime_ns) < _TICK:
-            # A write that comes now might leave the times as they are.
-            time.sleep(2 * _TICK / 1e9)
-            status = os.fstat(fd)
-            if abs(time.time_ns() - status.st_ctime_ns) < _TICK:
-                raise UnstableError
-        if status.st_size != size:
-            raise UnstableError
-        with self._donor() as donor:
-            with contextlib.suppress(PermissionError):
-                # Where quotas are enforced, the owners have to be the same.
-                os.fchown(donor, status.st_uid, status.st_gid)
-            os.ftruncate(donor, size)
-            lies = list(extents(fd))
-            for begin, end in _stretches(lies, size):
-                os.posix_fallocate(donor, begin, end - begin)
-            if _count(donor) >= _count(fd):
-                return  # there is no better place
-            for extent in lies:
-                # What was allocated and never written stays so.
-                if not extent.flags & Flag.UNWRITTEN:
-                    _copy(fd, donor, extent.logical, min(extent.logical + extent.length, size))
-            os.fsync(donor)
-            request = _SWAP.pack(
-                0, fd, donor, 0, size,
-                *divmod(status.st_mtime_ns, 10**9), *divmod(status.st_ctime_ns, 10**9),
-            )  # fmt: skip
-            try:
-                fcntl.ioctl(fd, _XFS_SWAP, request)
-            except OSError as error:
-                # EFAULT: the length is another.
-                if error.errno in (errno.EBUSY, errno.EFAULT):
-                    raise UnstableError from error
+        if self._is_probed:
+            return
+        try:
+            _PROBE[self._kind](directory)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EROFS):
                 raise
+            raise TargetError(error.errno, error.strerror, self._tree.path) from error
+        self._is_probed = True
+
+    def _ensure_possible(self, reading: Reading) -> None:
+        """Ensure that nothing of the file itself forbids it.
+
+        Raises:
+            LeftError: something does.
+
+        """
+        flags = flags_of(reading.fd)
+        if flags & (IMMUTABLE | APPEND) or extended_of(reading.fd).flags & NO_DEFRAG:
+            raise LeftError(Left.PROTECTED)
+        if (reading.status.st_dev, reading.status.st_ino) in self._swap:
+            raise LeftError(Left.SWAP)
+        if self._kind == "ext4" and flags & (ENCRYPTED | JOURNALED):
+            raise LeftError(Left.UNSUPPORTED)
+        if is_encoded(reading.fd):
+            raise LeftError(Left.COMPRESSED)
 
     @contextlib.contextmanager
-    def _donor(self) -> Iterator[int]:
-        """Yield a fresh file without a name; what of it is in memory goes with it."""
-        fd = os.open(self._root, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+    def _opened(self, reading: Reading) -> Iterator[tuple[int, int]]:
+        """Give the file, open for writing where that is needed, and the directory that it is in.
+
+        Raises:
+            BadFileError: somebody has a hold on it.
+
+        """
+        path = reading.work.path
+        with contextlib.ExitStack() as stack:
+            directory = self._tree.open_directory(os.path.dirname(path))
+            stack.callback(os.close, directory)
+            if self._kind == "btrfs":
+                yield reading.fd, directory
+                return
+            try:
+                # Not blocking: else it would wait for who has a lease on it.
+                fd = stack.enter_context(
+                    self._tree.opened(path, reading.status, flags=os.O_RDWR | os.O_NONBLOCK)
+                )
+            except OSError as error:
+                if error.errno == errno.ETXTBSY:
+                    raise BadFileError(Trouble.IN_USE, "it is a program that runs") from error
+                if error.errno == errno.EAGAIN:
+                    raise BadFileError(Trouble.IN_USE, "somebody has a lease on it") from error
+                raise
+            yield fd, directory
 
 
-def _btrfs(fd: int, size: int) -> None:
-    request = _BTRFS_RANGE.pack(0, size, _BTRFS_START_IO, _GOOD, 0, 0, 0, 0, 0)
-    fcntl.ioctl(fd, _BTRFS_DEFRAG, request)
-
-
-def _stretches(lies: Sequence[Extent], size: int) -> list[tuple[int, int]]:
-    """Return from where to where a file has data without a hole, up to its size."""
-    found: list[tuple[int, int]] = []
-    for extent in lies:
-        begin, end = extent.logical, min(extent.logical + extent.length, size)
-        if begin >= end:
-            continue  # allocated beyond the end
-        if found and found[-1][1] == begin:
-            found[-1] = (found[-1][0], end)
-        else:
-            found.append((begin, end))
-    return found
-
-
-def _copy(source: int, target: int, begin: int, end: int) -> None:
-    """Copy bytes between open files.
-
-    Raises:
-        UnstableError: the source is shorter by now.
-
-    """
-    while begin < end:
-        piece = os.pread(source, min(_PIECE, end - begin), begin)
-        if not piece:
-            raise UnstableError
-        if os.pwrite(target, piece, begin) != len(piece):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        begin += len(piece)
-
-
-def _count(fd: int) -> int:
-    """Return how many extents of a file do not follow each other on the device."""
-    number, end = 0, -1
-    for extent in extents(fd):
-        if extent.flags & Flag.INLINE:
-            continue
-        if extent.physical != end:
-            number += 1
-        end = extent.physical + extent.length
-    return number
-
-
-def _worth(number: int, size: int) -> bool:
-    return number > max(1, size // _GOOD + 1)
+def _swap_files() -> Iterator[tuple[int, int]]:
+    """Yield device and inode number of the files that the kernel swaps to (proc(5))."""
+    try:
+        with open("/proc/swaps", encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.readlines()[1:]
+    except OSError:
+        return
+    for line in lines:
+        name, kind, *_ = line.split()
+        if kind == "file":
+            # Octal escapes for what separates names.
+            path = name.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                yield status.st_dev, status.st_ino

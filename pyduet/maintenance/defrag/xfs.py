@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""XFS: all extents of a file are exchanged with those of a copy of it (XFS_IOC_SWAPEXT).
+
+The kernel compares the file's times with those from before it was copied (xfs_swap_extents() in
+fs/xfs/xfs_bmap_util.c), and refuses when it was written meanwhile. What the file shares with others
+by reflink, it shares no longer afterwards; what was cached of it is dropped.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Iterator, Sequence
+
+import ioctl_opt
+
+from pyduet.maintenance.defrag.donor import allocate, donor, room
+from pyduet.maintenance.defrag.layout import Part, parts
+from pyduet.maintenance.defrag.left import Left, LeftError
+from pyduet.maintenance.files.extents import Flag, extents
+from pyduet.maintenance.files.inode_flags import (
+    EXTENT_SIZE,
+    REALTIME,
+    Extended,
+    extended_of,
+    set_extended,
+)
+from pyduet.maintenance.files.reading import Reading
+from pyduet.maintenance.frame.work import UnstableError
+
+#: XFS_IOC_SWAPEXT and struct xfs_swapext of fs/xfs/libxfs/xfs_fs.h: version 0, the file, the
+#: donor, offset and length; of the struct xfs_bstat at its end the kernel looks at the times
+#: of modification and change only.
+_SWAP = struct.Struct("=5q16x56xqi4xqi4x48x")
+_EXCHANGE: int = ioctl_opt.IOC(ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE, ord("X"), 109, _SWAP.size)
+#: Nanoseconds since the last change of a file, from which on another one has another time: the
+#: kernel's clock of files moves on with each timer interrupt, every 10 ms at the longest.
+_TICK = 100_000_000
+#: Bytes that are copied before it is looked whether there is room for others.
+_LOOK = 64 << 20
+
+
+def join(reading: Reading, fd: int, directory: int, bad: Sequence[Part]) -> None:
+    """Join the pieces of a file.
+
+    Args:
+        reading: the file, open for reading.
+        fd: the same, open for writing.
+        directory: the file's.
+        bad: the parts that lie badly.
+
+    Raises:
+        UnstableError: the file changed meanwhile.
+        LeftError: it was left as it lies.
+        BadFileError: there is no room for a copy of it.
+        OSError: it cannot be read, or exchanged.
+
+    """
+    del bad
+    status = _settled(fd)
+    length = status.st_size
+    with donor(directory) as copy:
+        _make_alike(copy, fd, status)
+        os.ftruncate(copy, length)
+        for start, stop in _stretches(fd, length):
+            allocate(copy, start, stop)
+        if _pieces(copy, length) >= _pieces(fd, length):
+            raise LeftError(Left.NO_BETTER_PLACE)
+        _copy(reading, copy, length)
+        os.fsync(copy)
+        request = _SWAP.pack(
+            0, fd, copy, 0, length,
+            *divmod(status.st_mtime_ns, 10**9), *divmod(status.st_ctime_ns, 10**9),
+        )  # fmt: skip
+        try:
+            fcntl.ioctl(fd, _EXCHANGE, request)
+        except OSError as error:
+            _explain(error, fd, status)
+
+
+def _settled(fd: int) -> os.stat_result:
+    """Have a file on the disk, and return its status; who writes from here on changes its times.
+
+    Raises:
+        UnstableError: somebody does already.
+
+    """
+    # From here on a write through a mapping changes the times, too: the page is clean.
+    os.fsync(fd)
+    status = os.fstat(fd)
+    if abs(time.time_ns() - status.st_ctime_ns) < _TICK:
+        # A write that comes now might leave the times as they are.
+        time.sleep(2 * _TICK / 1e9)
+        status = os.fstat(fd)
+        if abs(time.time_ns() - status.st_ctime_ns) < _TICK:
+            raise UnstableError
+    return status
+
+
+def _make_alike(copy: int, fd: int, status: os.stat_result) -> None:
+    """Give a donor what the kernel wants to be the same: owner and project, device, attributes.
+
+    Owner and project only where quotas are kept. Extended attributes take their
+    room from where an inode has its first extents: with other ones a donor
+    would have its extents in a form that the file cannot take.
+    """
+    with contextlib.suppress(PermissionError):
+        os.fchown(copy, status.st_uid, status.st_gid)
+    wanted, has = extended_of(fd), extended_of(copy)
+    kept = REALTIME | EXTENT_SIZE
+    if (wanted.flags & kept, wanted.project) != (has.flags & kept, has.project):
+        flags = has.flags & ~kept | wanted.flags & kept
+        with contextlib.suppress(PermissionError):
+            set_extended(
+                copy,
+                Extended(flags, wanted.extent_size, 0, wanted.project, has.cow_extent_size),
+            )
+    for name in os.listxattr(fd):
+        with contextlib.suppress(OSError):
+            os.setxattr(copy, name, os.getxattr(fd, name))
+
+
+def _copy(reading: Reading, copy: int, length: int) -> None:
+    """Copy what was written of a file; what was allocated only, and holes, stay what they are.
+
+    Raises:
+        UnstableError: it is shorter by now.
+        BadFileError: others have taken the room.
+
+    """
+    looked = 0
+    for extent in extents(reading.fd):
+        stop = min(extent.logical + extent.length, length)
+        if extent.flags & Flag.UNWRITTEN or extent.logical >= stop:
+            continue
+        at = extent.logical
+        for piece in reading.part(at, stop - at):
+            _write(copy, piece, at)
+            at += len(piece)
+            looked += len(piece)
+            if looked >= _LOOK:
+                looked = 0
+                room(copy, 0)
+        if at < stop:
+            raise UnstableError
+
+
+def _write(fd: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view, at = view[written:], at + written
+
+
+def _explain(error: OSError, fd: int, before: os.stat_result) -> None:
+    """Say why the kernel exchanged nothing."""
+    now = os.fstat(fd)
+    same = (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
+        before.st_size, before.st_mtime_ns, before.st_ctime_ns,
+    )  # fmt: skip
+    # EFAULT: the length is another. It looks at the number of extents, which a write may have
+    # made fewer (EINVAL), before it looks at the times (EBUSY).
+    if error.errno in (errno.EBUSY, errno.EFAULT) or (error.errno == errno.EINVAL and not same):
+        raise UnstableError from error
+    if error.errno == errno.EINVAL:
+        # They have a form in its inode that those of a fresh file cannot have.
+        raise LeftError(Left.UNSUPPORTED) from error
+    raise error
+
+
+def _stretches(fd: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield from where to where a file has extents without a hole, up to its length."""
+    open_: tuple[int, int] | None = None
+    for extent in extents(fd):
+        start, stop = extent.logical, min(extent.logical + extent.length, length)
+        if start >= stop:
+            break  # allocated beyond the end
+        if open_ is not None and open_[1] == start:
+            open_ = open_[0], stop
+            continue
+        if open_ is not None:
+            yield open_
+        open_ = start, stop
+    if open_ is not None:
+        yield open_
+
+
+def _pieces(fd: int, length: int) -> int:
+    return sum(part.pieces for part in parts(fd, 0, length))
