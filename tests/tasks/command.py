@@ -4,6 +4,8 @@
 import contextlib
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,20 +95,27 @@ class Killed(NamedTuple):
     signal: int
 
 
-def run_forked(*args: str | Path, killed: Killed | None = None) -> Ran:
+def run_forked(*args: str | Path, killed: Killed | None = None, timeout: float = 300) -> Ran:
     """Run the command in a child of this process, which has imported it already: fast.
 
     Args:
         args: of the command.
         killed: when it is to be killed. The same call is the same moment of the work again, as
             far as nobody else takes part in it.
+        timeout: seconds that it may take at most.
 
     """
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         pid = os.fork()
         if not pid:
             _be_the_command(args, stdout.fileno(), stderr.fileno(), killed)
+        process = os.pidfd_open(pid)
+        in_time = select.select([process], [], [], timeout)[0]
+        if not in_time:
+            os.killpg(pid, signal.SIGKILL)
+        os.close(process)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert in_time, f"{args} has not ended"
         stdout.seek(0)
         stderr.seek(0)
         return Ran(status, stdout.read(), stderr.read())
@@ -118,6 +127,7 @@ def _be_the_command(
     """Become the command, and end as it does."""
     status = 70
     try:
+        os.setpgid(0, 0)  # with all that it starts
         for standard, file in ((0, os.open(os.devnull, os.O_RDONLY)), (1, stdout), (2, stderr)):
             os.dup2(file, standard)
         # Those of this process are pytest's.

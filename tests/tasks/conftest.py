@@ -18,6 +18,8 @@ from trees import empty_path
 
 #: Examples of each property, on each kind of file system: a few, and 2,000 together.
 _SHORT, _LONG = 10, 700
+#: Seconds of each race.
+_SHORT_RACE, _LONG_RACE = 2, 60
 
 _ROOT = pytest.StashKey[Path]()
 _PLACES = pytest.StashKey[dict[str, Path]]()
@@ -95,8 +97,14 @@ def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mounted]
     places.remove(mounted)
 
 
+@pytest.fixture(scope="session")
+def private(request: pytest.FixtureRequest) -> Path:
+    """The directory of root's that only these tests see, and that everybody may look into."""
+    return request.config.stash[_ROOT]
+
+
 @pytest.fixture
-def new_mount(request: pytest.FixtureRequest) -> Iterator[Callable[..., Mounted]]:
+def new_mount(private: Path) -> Iterator[Callable[..., Mounted]]:
     """A function that makes further file systems, as :func:`places.new`; for root."""
     made: list[Mounted] = []
 
@@ -104,13 +112,18 @@ def new_mount(request: pytest.FixtureRequest) -> Iterator[Callable[..., Mounted]
         kind: str, *options: str, size: int = places.SIZE, mkfs: tuple[str, ...] = ()
     ) -> Mounted:
         name = f"further{len(made)}"
-        root = request.config.stash[_ROOT]
-        made.append(places.new(root, kind, name, *options, size=size, mkfs=mkfs))
+        made.append(places.new(private, kind, name, *options, size=size, mkfs=mkfs))
         return made[-1]
 
     yield new
     for mounted in reversed(made):
         places.remove(mounted)
+
+
+@pytest.fixture
+def seconds(request: pytest.FixtureRequest) -> float:
+    """How long a race is to last."""
+    return _LONG_RACE if request.config.getoption("--long") else _SHORT_RACE
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import stat
 import struct
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from places import MS_BIND, mount
@@ -56,7 +56,7 @@ class Extent:
     fill: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Node:
     """Something with a name; see the builders below for the kinds.
 
@@ -92,6 +92,15 @@ class Node:
     device: int = 0
     other: int = 0
     depth: int = 1
+
+    def __repr__(self) -> str:
+        """Show it as it would be written: without what is as always."""
+        own = [
+            f"{field.name}={value!r}"
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        ]
+        return f"Node({', '.join(own)})"
 
 
 class Builder:
