@@ -20,7 +20,7 @@ from pyduet.cli import main
 
 #: Tasks that know these: to be compared with, and not to wait for others on this machine.
 _PLAIN = ("--uninformed", "--no-idle", "--no-give-way")
-_TASKS = ("backup", "defrag", "rsync", "scrub")
+_TASKS = ("backup", "btrfs-scrub", "defrag", "rsync", "scrub", "send")
 
 
 class Ran(NamedTuple):

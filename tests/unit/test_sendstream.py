@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from pyduet.maintenance.btrfs.replay import Replay
+from pyduet.maintenance.btrfs.sendplan import SendPlan
 from pyduet.maintenance.btrfs.sendstream import (
     HEADER,
     WRITE_MAX,
@@ -87,18 +87,18 @@ def test_an_attribute_has_64_kib_at_most() -> None:
         command(Cmd.TRUNCATE, "x").integer(Attr.SIZE)
 
 
-def replayed(*some: Command) -> tuple[Replay, list[Command]]:
+def planned(*some: Command) -> tuple[SendPlan, list[Command]]:
     """Take a stream; returns also what stays where it is."""
     kept: list[bytes] = []
-    replay = Replay(kept.append)
-    replay.take(command(Cmd.SUBVOL, "s", UUID=UUID, CTRANSID=number(7)), b"")
+    plan = SendPlan(kept.append)
+    plan.take(command(Cmd.SUBVOL, "s", UUID=UUID, CTRANSID=number(7)), b"")
     for one in (*some, Command(Cmd.END, {})):
-        replay.take(one, one.encoded())
-    return replay, commands(HEADER + b"".join(kept) + END)[:-1]
+        plan.take(one, one.encoded())
+    return plan, commands(HEADER + b"".join(kept) + END)[:-1]
 
 
-def late(replay: Replay) -> list[Command]:
-    return commands(HEADER + b"".join(replay.late()))
+def late(plan: SendPlan) -> list[Command]:
+    return commands(HEADER + b"".join(plan.late()))
 
 
 def extent(path: str, offset: int, size: int) -> Command:
@@ -128,15 +128,21 @@ def test_paths_are_those_of_the_end() -> None:
         command(Cmd.UTIMES, "gone"),
         command(Cmd.RMDIR, "gone"),
     ]
-    replay, kept = replayed(*moved)
-    assert list(replay.data()) == [
+    plan, kept = planned(*moved)
+    wanted = []
+    for item, path in plan.files():
+        plan.is_inode(item, 300 + item)
+        wanted.append(plan.wanted(300 + item))
+        assert wanted[-1] is not None
+        assert wanted[-1].path == path
+    assert wanted == [
         (b"link", [range(10)]),
         (b"new/deep/there/before", [range(5, 6)]),
     ]
     assert [Cmd(one.number) for one in kept[1:]] == [
         Cmd.RENAME, Cmd.LINK, Cmd.RENAME, Cmd.UNLINK, Cmd.RMDIR,
     ]  # fmt: skip
-    assert late(replay) == [
+    assert late(plan) == [
         clone("new/deep/copy", "link"),
         clone("new/deep/far", "old/file", bytes(16)),
         command(Cmd.UTIMES, "link", UUID=b"2"),
@@ -144,17 +150,29 @@ def test_paths_are_those_of_the_end() -> None:
     ]
 
 
+def test_two_names_of_a_file_are_one() -> None:
+    plan, _ = planned(extent("a", 0, 4), extent("b", 4, 4), extent("c", 0, 1))
+    for (item, _), ino in zip(plan.files(), (257, 257, (1 << 64) - 5), strict=True):
+        plan.is_inode(item, ino)
+    assert plan.wanted(257) == (b"a", [range(4), range(4, 8)])
+    assert list(plan.left()) == [257, 257, (1 << 64) - 5]
+    plan.written(257)
+    assert not plan.is_wanted(257)
+    assert plan.wanted(257) is None
+    assert list(plan.left()) == [(1 << 64) - 5]
+
+
 def test_capabilities_come_after_the_data() -> None:
     given = command(Cmd.SET_XATTR, "a", XATTR_NAME=b"security.capability", DATA=b"c")
     other = command(Cmd.SET_XATTR, "a", XATTR_NAME=b"user.note", DATA=b"n")
     taken = command(Cmd.REMOVE_XATTR, "b", XATTR_NAME=b"security.capability")
-    replay, kept = replayed(given, other, given.but({Attr.PATH: b"b"}), taken)
+    plan, kept = planned(given, other, given.but({Attr.PATH: b"b"}), taken)
     assert kept == [other, taken]
-    assert late(replay) == [given, Command(Cmd.END, {})]
+    assert late(plan) == [given, Command(Cmd.END, {})]
 
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(StreamError, match="no name in the end"):
-        list(replayed(extent("a", 0, 1), command(Cmd.UNLINK, "a"))[0].data())
+        list(planned(extent("a", 0, 1), command(Cmd.UNLINK, "a"))[0].files())
     with pytest.raises(StreamError, match="not expected"):
-        replayed(command(Cmd.WRITE, "a"))
+        planned(command(Cmd.WRITE, "a"))

@@ -164,6 +164,12 @@ def read(file: IO[bytes]) -> Iterator[tuple[Command, bytes]]:
             return
 
 
+def decode(encoded: bytes) -> Command:
+    """Return a command that :meth:`Command.encoded` gave, or :func:`read`."""
+    _, number, _ = _COMMAND.unpack_from(encoded)
+    return Command(number, _attributes(encoded[_COMMAND.size :]))
+
+
 def _attributes(body: bytes) -> dict[int, bytes]:
     found = {}
     at = 0

@@ -37,7 +37,8 @@ class _SubvolInfo(ctypes.Structure):
         ("flags", ctypes.c_uint64),
         ("uuid", ctypes.c_uint8 * 16),
         ("parent_uuid", ctypes.c_uint8 * 16),
-        ("_rest", ctypes.c_uint8 * 176),
+        ("received_uuid", ctypes.c_uint8 * 16),
+        ("_rest", ctypes.c_uint8 * 160),
     )
 
 
@@ -49,41 +50,48 @@ _SUBVOL_INFO: int = ioctl_opt.IOR(0x94, 60, _SubvolInfo)
 class Subvolume(NamedTuple):
     """A subvolume, or a snapshot, which is one, too."""
 
-    path: str
     #: Of the file system.
     fsid: bytes
     uuid: bytes
     #: Of the subvolume that it is a snapshot of; zeros for none.
     parent_uuid: bytes
+    #: Of the subvolume that it was received from; zeros for none.
+    received_uuid: bytes
     read_only: bool
 
+    @property
+    def name_in_streams(self) -> bytes:
+        """The UUID that send streams know it by."""
+        return self.received_uuid if any(self.received_uuid) else self.uuid
 
-def subvolume(path: str) -> Subvolume:
-    """Return what btrfs says of the subvolume at a path.
+
+def subvolume(fd: int, path: str) -> Subvolume:
+    """Return what btrfs says of a subvolume.
+
+    Args:
+        fd: of its directory.
+        path: of that, for messages.
 
     Raises:
-        OSError: there is none.
+        OSError: it is none.
 
     """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    nothing = OSError(errno.EINVAL, "it is no btrfs subvolume", path)
+    if os.fstat(fd).st_ino != _ROOT_INODE:
+        raise nothing
+    file_system, flags, info = _FsInfo(), ctypes.c_uint64(), _SubvolInfo()
     try:
-        if os.fstat(fd).st_ino != _ROOT_INODE:
-            raise OSError(errno.EINVAL, "it is no btrfs subvolume", path)
-        file_system, flags, info = _FsInfo(), ctypes.c_uint64(), _SubvolInfo()
-        try:
-            fcntl.ioctl(fd, _FS_INFO, file_system)
-            fcntl.ioctl(fd, _GETFLAGS, flags)
-            fcntl.ioctl(fd, _SUBVOL_INFO, info)
-        except OSError as error:
-            if error.errno != errno.ENOTTY:
-                raise
-            raise OSError(errno.EINVAL, "it is no btrfs subvolume", path) from None
-    finally:
-        os.close(fd)
+        fcntl.ioctl(fd, _FS_INFO, file_system)
+        fcntl.ioctl(fd, _GETFLAGS, flags)
+        fcntl.ioctl(fd, _SUBVOL_INFO, info)
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            raise OSError(error.errno, error.strerror, path) from error
+        raise nothing from None
     return Subvolume(
-        path,
         bytes(file_system.fsid),
         bytes(info.uuid),
         bytes(info.parent_uuid),
+        bytes(info.received_uuid),
         bool(flags.value & _READ_ONLY),
     )

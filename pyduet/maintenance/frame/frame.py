@@ -175,6 +175,7 @@ class Frame:
 
         """
         self._task = task
+        task.say = self._say
         self._root = os.path.abspath(root)
         self._ledger = ledger
         self._options = options

@@ -2,7 +2,7 @@
 """What a maintenance task is: what it does with a file. The frame does the rest."""
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pyduet.device import Device
@@ -36,6 +36,10 @@ class Maintenance:
     #: Paths of files that the task itself writes: no work, wherever they are, and whatever other
     #: names they have.
     outputs: Sequence[str] = ()
+
+    #: Shows what is being done, in a word or two; for what takes long in :meth:`begin` and
+    #: :meth:`finish`. The frame sets it.
+    say: Callable[[str], object] = staticmethod(lambda _: None)
 
     def watching(self, device: Device, root: str) -> contextlib.AbstractContextManager[object]:
         """Ask Duet for more than the frame does, until the context ends; before :meth:`begin`.

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from pyduet.device import Device
 from pyduet.files import cached_ranges
+from pyduet.maintenance.btrfs.pages_read import PagesRead, bits, runs
 from pyduet.maintenance.btrfs.trees import PARITY, Btrfs, Extent, Place, Profile
-from pyduet.maintenance.btrfs.verified import Verified, bits, runs
-from pyduet.maintenance.files.reading import PIECE, Reading
+from pyduet.maintenance.files.reading import PIECE, Reading, pieces_of
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
@@ -59,12 +59,12 @@ class BtrfsScrub(Maintenance):
 
         """
         self._repair = repair
-        self._verified: Verified | None = None
+        self._pages_read: PagesRead | None = None
 
     def watching(self, device: Device, root: str) -> contextlib.AbstractContextManager[object]:
         """Watch which pages are read, from here on."""
-        self._verified = Verified(device, root, "duet-btrfs-scrub")
-        return self._verified
+        self._pages_read = PagesRead(device, root, "duet-btrfs-scrub")
+        return self._pages_read
 
     def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Ask the file system what it is made of.
@@ -74,24 +74,22 @@ class BtrfsScrub(Maintenance):
 
         """
         del found
-        root = tree.path
         self._ledger = ledger
-        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._fs = Btrfs(self._root)
+            self._fs = Btrfs(tree.fd)
             self._fs.forget_chunks()
         except OSError as error:
             words = {
                 errno.ENOTTY: "is not on btrfs: scrub, without btrfs-, takes any file system",
                 errno.EPERM: "reading btrfs's trees needs root (CAP_SYS_ADMIN)",
             }.get(error.errno or 0, error.strerror)
-            raise OSError(error.errno, words, root) from error
+            raise OSError(error.errno, words, tree.path) from error
         if any(one.profile & PARITY and one.profile & Profile.DATA for one in self._fs.chunks()):
             raise OSError(
                 errno.EOPNOTSUPP,
                 "has data under parity (RAID 5, 6), which is not looked at block by block: use "
                 "btrfs scrub start",
-                root,
+                tree.path,
             )
         self._errors = self._fs.errors()
         self._open: dict[int, int] = {}
@@ -105,14 +103,16 @@ class BtrfsScrub(Maintenance):
         del before
         work, fs = reading.work, self._fs
         resident = bits(cached_ranges(reading.fd))
-        verified = self._verified.pages(work, runs(resident)) if self._verified is not None else 0
+        verified = (
+            self._pages_read.pages(work, runs(resident)) if self._pages_read is not None else 0
+        )
         if (errors := fs.errors()) != self._errors:
             # Somebody's read failed. Whose, is not told: so those that cannot be looked at any
             # more are not believed.
             self._errors = errors
-            if self._verified is not None:
-                self._verified.forget_gone()
-                verified = self._verified.pages(work, runs(resident))
+            if self._pages_read is not None:
+                self._pages_read.forget_gone()
+                verified = self._pages_read.pages(work, runs(resident))
         reading.read = 0
         extents = list(fs.extents(reading.fd, work.stamp.ino))
         faults: list[Fault] = []
@@ -131,8 +131,8 @@ class BtrfsScrub(Maintenance):
             raise UnstableError
         if faults:
             self._bad(faults)
-        if self._verified is not None:
-            self._verified.done(work)
+        if self._pages_read is not None:
+            self._pages_read.done(work)
         self._ledger.remark("counts", self._counts)
 
     def finish(self, found: Inventory) -> None:
@@ -161,7 +161,6 @@ class BtrfsScrub(Maintenance):
         finally:
             for fd in self._open.values():
                 os.close(fd)
-            os.close(self._root)
         if errors or lost:
             raise BadFileError(
                 Trouble.CORRUPT,
@@ -205,16 +204,8 @@ class BtrfsScrub(Maintenance):
     ) -> Iterator[Fault]:
         """Read a part of a file as everybody does: btrfs verifies it."""
         try:
-            offset, end = start, min(start + length, os.fstat(reading.fd).st_size)
-            while offset < end:
-                wanted = min(PIECE, end - offset)
-                reading.spend(wanted)
-                # Less comes where a bad page follows.
-                got = len(os.pread(reading.fd, wanted, offset))
-                if not got:
-                    break  # it became shorter
-                reading.read = (reading.read or 0) + got
-                offset += got
+            for piece in pieces_of(reading.fd, start, length, reading.spend):
+                reading.read = (reading.read or 0) + len(piece)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise

@@ -2,27 +2,28 @@
 """Send: a btrfs send stream whose data are in the order of what is in memory."""
 
 import contextlib
-import ctypes
 import errno
-import fcntl
 import hashlib
+import io
 import os
+import select
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
-from typing import IO, Any, NamedTuple, cast
-
-import ioctl_opt
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any, cast
 
 from pyduet.files import generation_of
 from pyduet.maintenance.btrfs import sendstream
-from pyduet.maintenance.btrfs.replay import Replay
-from pyduet.maintenance.btrfs.subvolume import subvolume
+from pyduet.maintenance.btrfs.sendplan import SendPlan, Wanted
+from pyduet.maintenance.btrfs.subvolume import Subvolume, subvolume
 from pyduet.maintenance.files.extents import extents, shared
+from pyduet.maintenance.files.inode_flags import NOCOW, flags_of
 from pyduet.maintenance.files.output import Output
 from pyduet.maintenance.files.page_cache import drop, missing
-from pyduet.maintenance.files.reading import PIECE, Reading
+from pyduet.maintenance.files.reading import PIECE, Reading, pieces_of
 from pyduet.maintenance.files.statx import status_of
 from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.inventory import Inventory
@@ -30,18 +31,8 @@ from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.frame.work import TargetError, stamp_of
 
-#: FS_IOC_GETFLAGS and FS_NOCOW_FL of linux/fs.h; a long by its number, in truth an int.
-_GETFLAGS: int = ioctl_opt.IOR(ord("f"), 1, ctypes.c_long)
-_NOCOW = 0x800000
-
-
-class _Wanted(NamedTuple):
-    """A file of the snapshot of which the stream wants data."""
-
-    #: In the snapshot, and in the stream at its end.
-    path: bytes
-    #: Which bytes, in order, none twice.
-    ranges: list[range]
+#: Seconds between two words on how far btrfs send is.
+_SAY = 1.0
 
 
 class Send(Maintenance):
@@ -71,16 +62,14 @@ class Send(Maintenance):
 
         """
         self.outputs = (os.path.abspath(stream),)
-        self._snapshot = os.path.abspath(snapshot)
+        self._snapshot_path = os.path.abspath(snapshot)
         self._parent = None if parent is None else os.path.abspath(parent)
-        self._begun = False
-        #: What is still to be written, by inode number.
-        self._wanted: dict[int, _Wanted] = {}
+        self._plan: SendPlan | None = None
 
     def worth(self, found: Found, before: Record | None) -> bool:
         """Return whether data of a file are wanted that were not written yet."""
         del before
-        return not self._begun or found.status.st_ino in self._wanted
+        return self._plan is None or self._plan.is_wanted(found.status.st_ino)
 
     def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Find out what the stream wants, and write all of it that is no data.
@@ -92,54 +81,63 @@ class Send(Maintenance):
 
         """
         del found
-        self._check(tree.path)
         self._ledger = ledger
-        before = ledger.note("written")
-        if before is not None:
-            written, digest = before
-            self._replay = Replay(lambda _: None)
-            self._digest = self._compute()
-            if self._digest != digest:
-                raise TargetError(
-                    0,
-                    "btrfs send computes another stream than for the run that was broken off; "
-                    "begin anew with --anew",
-                    self._snapshot,
-                )
-            self._out = Output(self.outputs[0], written)
-            done = {
-                record.stamp.ino
-                for record in ledger.files()
-                if record.passed == ledger.number and record.note
-            }
-        else:
-            self._out = Output(self.outputs[0])
-            self._out.write(sendstream.HEADER)
-            self._replay = Replay(self._out.write)
-            self._digest = self._compute()
-            done = set()
-            self.secure()
-        self._wanted = {ino: one for ino, one in self._find().items() if ino not in done}
-        self._begun = True
+        with contextlib.ExitStack() as stack:
+            self._snapshot = stack.enter_context(Tree(self._snapshot_path))
+            parent = None
+            if self._parent is not None:
+                parent = stack.enter_context(Tree(self._parent))
+            source = self._check(tree, self._snapshot, parent)
+            before = ledger.note("written")
+            # What a run that goes on keeps of btrfs's own stream is there already.
+            plan = SendPlan(self._keep if before is None else lambda _: None)
+            stack.callback(plan.close)
+            if before is not None:
+                self._digest = self._compute(plan)
+                if self._digest != before[1]:
+                    raise TargetError(
+                        0,
+                        "btrfs send computes another stream than for the run that was broken off; "
+                        "begin anew with --anew",
+                        self._snapshot_path,
+                    )
+                self._out = Output(self.outputs[0], before[0])
+            else:
+                self._out = Output(self.outputs[0])
+                self._out.write(sendstream.HEADER)
+                self._digest = self._compute(plan)
+            if plan.source != source.name_in_streams:
+                raise TargetError(0, "it was replaced while it was looked at", self._snapshot_path)
+            self._find(plan)
+            if before is None:
+                self.secure()
+            else:
+                for record in ledger.files():
+                    if record.passed == ledger.number and record.note:
+                        plan.written(record.stamp.ino)
+            self._plan = plan
+            self._held = stack.pop_all()
 
     def process(self, reading: Reading, before: Record | None) -> Any:
         """Write the data of a file that are wanted; the note says that they were."""
         del before
-        wanted = self._wanted.get(reading.stamp.ino)
+        plan = self._planned()
+        wanted = plan.wanted(reading.stamp.ino)
         if wanted is None:
             return None
         start = self._out.offset
         with self._opened(wanted) as fd:
             if generation_of(fd) != reading.work.generation:
                 return None  # another file: the snapshot's is read in the end
+            ranges = list(_joined(wanted.ranges, os.fstat(fd).st_size))
             try:
-                if not self._write_live(wanted, reading, fd):
+                if not self._write_live(wanted.path, ranges, reading, fd):
                     self._out.cut(start)
-                    self._write_snapshot(wanted, fd)
+                    self._write_snapshot(wanted.path, ranges, fd, reading.spend)
             except BaseException:
                 self._out.cut(start)
                 raise
-        del self._wanted[reading.stamp.ino]
+        plan.written(reading.stamp.ino)
         return True
 
     def secure(self) -> None:
@@ -156,42 +154,69 @@ class Send(Maintenance):
 
         """
         del found
-        for ino, wanted in list(self._wanted.items()):
-            with self._opened(wanted) as fd:
-                self._write_snapshot(wanted, fd)
-            del self._wanted[ino]
-        for encoded in self._replay.late():
-            self._out.write(encoded)
-        self._out.close()
+        plan = self._planned()
+        with self._held:
+            for ino in plan.left():
+                wanted = plan.wanted(ino)
+                if wanted is not None:
+                    with self._opened(wanted) as fd:
+                        ranges = list(_joined(wanted.ranges, os.fstat(fd).st_size))
+                        self._write_snapshot(wanted.path, ranges, fd)
+                    plan.written(ino)
+            for encoded in plan.late():
+                self._out.write(encoded)
+            self._out.close()
 
-    def _check(self, root: str) -> None:
-        """Ensure that the directories are what they should be."""
+    def _planned(self) -> SendPlan:
+        if self._plan is None:
+            raise RuntimeError("it was not begun")
+        return self._plan
+
+    def _check(self, tree: Tree, snapshot: Tree, parent: Tree | None) -> Subvolume:
+        """Ensure that the directories are what they should be; returns the snapshot."""
         if shutil.which("btrfs") is None:
             raise TargetError(0, "it is not installed: the package btrfs-progs has it", "btrfs")
         if os.geteuid() != 0:
-            raise PermissionError(errno.EPERM, "btrfs send needs root", self._snapshot)
-        live = subvolume(root)
-        for path in filter(None, (self._snapshot, self._parent)):
-            one = subvolume(path)
-            if one.fsid != live.fsid:
-                raise OSError(errno.EINVAL, f"it is not on the file system of {root}", path)
-            if not one.read_only:
-                raise OSError(errno.EINVAL, "it is not read-only, as btrfs send wants it", path)
-            if path == self._snapshot and one.parent_uuid != live.uuid:
-                raise OSError(errno.EINVAL, f"it is no snapshot of {root}", path)
+            raise PermissionError(errno.EPERM, "btrfs send needs root", self._snapshot_path)
+        live = subvolume(tree.fd, tree.path)
+        source = subvolume(snapshot.fd, self._snapshot_path)
+        for one in filter(None, (snapshot, parent)):
+            it = subvolume(one.fd, one.path)
+            if it.fsid != live.fsid:
+                raise OSError(
+                    errno.EINVAL, f"it is not on the file system of {tree.path}", one.path
+                )
+            if not it.read_only:
+                raise OSError(errno.EINVAL, "it is not read-only, as btrfs send wants it", one.path)
+        if source.parent_uuid != live.uuid:
+            raise OSError(errno.EINVAL, f"it is no snapshot of {tree.path}", self._snapshot_path)
+        return source
 
-    def _compute(self) -> str:
+    def _keep(self, encoded: bytes) -> None:
+        """Write what of btrfs's own stream stays where it is."""
+        self._out.write(encoded)
+
+    def _compute(self, plan: SendPlan) -> str:
         """Have btrfs compute the stream, and take it; returns a digest of it."""
         digest = hashlib.sha256()
         parent = [] if self._parent is None else ["-p", self._parent]
-        command = ["btrfs", "send", "--quiet", "--no-data", *parent, self._snapshot]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            out, err = cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stderr)
+        command = ["btrfs", "send", "--quiet", "--no-data", *parent, self._snapshot_path]
+        count = 0
+
+        def say() -> None:
+            self.say(f"btrfs send computes: {count:,} commands")
+
+        with (
+            tempfile.TemporaryFile() as words,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words) as process,
+        ):
             trouble: Exception | None = None
+            out = io.BufferedReader(_Patient(cast("IO[bytes]", process.stdout), say), PIECE)
             try:
                 for one, encoded in sendstream.read(out):
+                    count += 1
                     digest.update(encoded)
-                    self._replay.take(one, encoded)
+                    plan.take(one, encoded)
             except sendstream.StreamError as error:
                 trouble = error
                 # What there is left; it says itself what is wrong, if it is that.
@@ -199,52 +224,39 @@ class Send(Maintenance):
             except BaseException:
                 process.kill()
                 raise
-            words = err.read().decode(errors="replace").strip()
             code = process.wait()
+            words.seek(0)
+            said = words.read().decode(errors="replace").strip().splitlines()
         if trouble is not None or code:
-            reason = words.splitlines()[-1] if words else trouble or f"it ended with {code}"
-            raise TargetError(0, f"btrfs send: {reason}", self._snapshot)
+            reason = said[-1] if said else trouble or f"it ended with {code}"
+            raise TargetError(0, f"btrfs send: {reason}", self._snapshot_path)
         return digest.hexdigest()
 
-    def _find(self) -> dict[int, _Wanted]:
-        """Return the files of which data are wanted, by inode number.
+    def _find(self, plan: SendPlan) -> None:
+        """Find out which inodes the files are of which data are wanted.
 
         A stream's final path of a file is its path in the snapshot, which says
         what its inode is.
         """
-        found: dict[int, tuple[bytes, int, list[range]]] = {}
-        snapshot = os.fsencode(self._snapshot)
-        for path, ranges in self._replay.data():
-            status = os.lstat(os.path.join(snapshot, path))
+        for item, path in plan.files():
+            name = os.fsdecode(path)
+            with self._snapshot.held(name) as fd:
+                status = status_of(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise TargetError(
-                    0,
-                    "btrfs send wants data of it, and it is no file",
-                    os.path.join(snapshot, path),
-                )
-            # An incremental stream may know two names of a file, and not that it is one.
-            found.setdefault(status.st_ino, (path, status.st_size, []))[2].extend(ranges)
-        return {
-            ino: _Wanted(path, list(_joined(ranges, size)))
-            for ino, (path, size, ranges) in found.items()
-        }
+                raise TargetError(0, "btrfs send wants data of it, and it is no file", name)
+            plan.is_inode(item, status.st_ino)
 
     @contextlib.contextmanager
-    def _opened(self, wanted: _Wanted) -> Iterator[int]:
+    def _opened(self, wanted: Wanted) -> Iterator[int]:
         """Open a file of the snapshot; what is read of it does not stay in memory."""
-        fd = os.open(
-            os.path.join(self._snapshot, os.fsdecode(wanted.path)), os.O_RDONLY | os.O_CLOEXEC
-        )
-        try:
+        with self._snapshot.opened(os.fsdecode(wanted.path)) as fd:
             ranges = missing(fd)
             try:
                 yield fd
             finally:
                 drop(fd, ranges)
-        finally:
-            os.close(fd)
 
-    def _write_live(self, wanted: _Wanted, reading: Reading, fd: int) -> bool:
+    def _write_live(self, path: bytes, ranges: Sequence[range], reading: Reading, fd: int) -> bool:
         """Write a file's data, as far as possible from the subvolume's file.
 
         Returns:
@@ -254,19 +266,28 @@ class Send(Maintenance):
 
         """
         places = _places(reading.fd, fd)
-        for part, same in _split(wanted.ranges, places):
-            pieces = reading.part(part.start, len(part)) if same else _pieces(fd, part)
-            if not self._write(wanted.path, part, pieces):
+        for part, same in _split(ranges, places):
+            if same:
+                pieces = reading.part(part.start, len(part))
+            else:
+                pieces = pieces_of(fd, part.start, len(part), reading.spend)
+            if not self._write(path, part, pieces):
                 return False
         # Its times, too: what was written may have been put back.
         now = stamp_of(status_of(reading.fd))
         return now == reading.stamp and _places(reading.fd, fd) == places
 
-    def _write_snapshot(self, wanted: _Wanted, fd: int) -> None:
+    def _write_snapshot(
+        self,
+        path: bytes,
+        ranges: Iterable[range],
+        fd: int,
+        spend: Callable[[int], object] = lambda _: None,
+    ) -> None:
         """Write a file's data from the snapshot."""
-        for span in wanted.ranges:
-            if not self._write(wanted.path, span, _pieces(fd, span)):
-                raise OSError(errno.EIO, "it is shorter than btrfs send says", wanted.path)
+        for span in ranges:
+            if not self._write(path, span, pieces_of(fd, span.start, len(span), spend)):
+                raise OSError(errno.EIO, "it is shorter than btrfs send says", os.fsdecode(path))
 
     def _write(self, path: bytes, part: range, pieces: Iterable[bytes]) -> bool:
         """Write a part of a file; returns whether all of it came."""
@@ -278,6 +299,31 @@ class Send(Maintenance):
         return offset == part.stop
 
 
+class _Patient(io.RawIOBase):
+    """A pipe that says now and then that it is still waited for."""
+
+    def __init__(self, pipe: IO[bytes], say: Callable[[], object]) -> None:
+        self._pipe = pipe
+        self._say = say
+        self._said = time.monotonic()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            has_come, _, _ = select.select([self._pipe], [], [], _SAY)
+            if time.monotonic() - self._said >= _SAY:
+                self._said = time.monotonic()
+                self._say()
+            if has_come:
+                return os.readv(self._pipe.fileno(), [buffer])
+
+    def close(self) -> None:
+        self._pipe.close()
+        super().close()
+
+
 def _places(live: int, snapshot: int) -> list[range]:
     """Return which bytes of a subvolume's file are those of the snapshot's, by their place.
 
@@ -287,9 +333,7 @@ def _places(live: int, snapshot: int) -> list[range]:
     is told. Of what is compressed the place does not say enough, and that nothing
     has changed the file since does.
     """
-    flags = ctypes.c_uint64()
-    fcntl.ioctl(live, _GETFLAGS, flags)
-    if flags.value & _NOCOW:
+    if flags_of(live) & NOCOW:
         return []
     mapping = list(extents(live, sync=True))
     same = stamp_of(status_of(live)) == stamp_of(status_of(snapshot))
@@ -324,14 +368,3 @@ def _joined(ranges: Iterable[range], size: int) -> Iterator[range]:
         stop = max(stop, min(one.stop, size))
     if start < stop:
         yield range(start, stop)
-
-
-def _pieces(fd: int, part: range) -> Iterator[bytes]:
-    """Yield a part of an open file."""
-    offset = part.start
-    while offset < part.stop:
-        piece = os.pread(fd, min(PIECE, part.stop - offset), offset)
-        if not piece:
-            return
-        offset += len(piece)
-        yield piece

@@ -26,7 +26,7 @@ class _Pages:
         self.came = self.went = 0
 
 
-class Verified:
+class PagesRead:
     """Pages of files that came into the page cache by being read.
 
     A file system that has checksums, btrfs, verifies what it reads. A page that
