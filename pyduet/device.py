@@ -46,6 +46,11 @@ class Device(Descriptor):
         except OSError as error:
             raise error_for(error.errno or 0, Operation.OPEN, os.fspath(path)) from error
         super().__init__(fd, "the device")
+        self._path = os.fspath(path)
+
+    def __repr__(self) -> str:
+        """Return which device it is, for people."""
+        return f"<Device {self._path!r}{', closed' if self.closed else ''}>"
 
     def start(self, max_tasks: int = 0) -> None:
         """Switch Duet on; needs CAP_SYS_ADMIN.
@@ -260,7 +265,13 @@ class Device(Descriptor):
         )
         subject = os.fsdecode(path)
         fd = self.ioctl(abi.IOC_REGISTER, request, Operation.REGISTER, subject)
-        return Task(fd, task_id=request.tid, name=name, path=subject, mask=mask, snapshot=snapshot)
+        try:
+            return Task(
+                fd, task_id=request.tid, name=name, path=subject, mask=mask, snapshot=snapshot
+            )
+        except OSError:
+            os.close(fd)
+            raise
 
     def end(self, task_id: int, *, pid: int = 0) -> None:
         """End a task, whoever holds its descriptor, as if Duet were switched off for it alone.

@@ -167,6 +167,10 @@ class Stream(ABC):
             if not self.closed:
                 raise
 
+    def __iter__(self) -> Iterator[Item]:
+        """Yield items as they come, for ``for``: :meth:`events`, without a timeout."""
+        return self.events()
+
     async def __aiter__(self) -> AsyncIterator[Item]:
         """Yield items as they come, for ``async for``; see :meth:`batches_async`."""
         async for batch in self.batches_async():

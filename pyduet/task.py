@@ -43,18 +43,23 @@ class Task(TaskCalls, Descriptor, Stream):
         snapshot: bool = False,
     ) -> None:
         """Take over the descriptor; :meth:`Device.register` and :meth:`adopt` call this."""
+        bell = Bell()  # before anything is owned: it may fail
         super().__init__(fd, f"the task on {path}")
         self._id = task_id
         self.name = name
         self.path = path
         self.mask = mask
         self.finite = snapshot
-        self._bell = Bell()
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
-        self._poll.register(self._bell, select.POLLIN)
+        self._bell = bell
+        self._poll = _poll_of(fd, bell)
         self._awaited = False
         self._paths: dict[FileId, tuple[float, str]] = {}
+
+    def __repr__(self) -> str:
+        """Return which task it is, and of what, for people."""
+        names, kind = ",".join(self.mask.names), ", snapshot" if self.finite else ""
+        closed = ", closed" if self.closed else ""
+        return f"<Task {self._id} {self.name!r} on {self.path!r}, {names}{kind}{closed}>"
 
     @classmethod
     def adopt(cls, fd: int) -> Self:
@@ -146,8 +151,14 @@ class Task(TaskCalls, Descriptor, Stream):
         self._bell.ring()
 
     def _release(self) -> None:
-        super()._release()
         self._bell.close()
+        super()._release()
+
+    def _begin_in_child(self) -> None:
+        super()._begin_in_child()
+        # Another thread may have been in it, and would be for ever.
+        self._poll = _poll_of(self._fd, self._bell)
+        self._awaited = False
 
     def path_of(self, file: FileId, *, max_age: float = 1.0) -> str:
         """Return the path of a file, as it was at most ``max_age`` seconds ago.
@@ -190,3 +201,10 @@ class Task(TaskCalls, Descriptor, Stream):
             self._paths.clear()
         self._paths[file] = time.monotonic(), path
         return path
+
+
+def _poll_of(fd: int, bell: Bell) -> select.poll:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.register(bell, select.POLLIN)
+    return poll

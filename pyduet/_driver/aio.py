@@ -2,14 +2,18 @@
 """Waiting in an event loop. The one module that imports asyncio: only who awaits pays for it."""
 
 import asyncio
+import select
 
 
 async def readable(*fds: int) -> None:
     """Wait until one of some descriptors is readable, or was hung up.
 
+    A loop knows one reader of a descriptor, and that may be the application's.
+    So the loop is given a descriptor that stands for these (epoll(7)) and is
+    nobody else's.
+
     Args:
-        fds: descriptors that nobody else in this loop waits for, and that stay
-            open meanwhile.
+        fds: descriptors that stay open meanwhile.
 
     """
     loop = asyncio.get_running_loop()
@@ -19,10 +23,11 @@ async def readable(*fds: int) -> None:
         if not ready.done():
             ready.set_result(None)
 
-    for fd in fds:
-        loop.add_reader(fd, tell)
-    try:
-        await ready
-    finally:
+    with select.epoll(len(fds)) as poll:
         for fd in fds:
-            loop.remove_reader(fd)
+            poll.register(fd, select.EPOLLIN)
+        loop.add_reader(poll, tell)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(poll)

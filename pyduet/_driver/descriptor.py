@@ -5,6 +5,8 @@ import ctypes
 import fcntl
 import os
 import threading
+import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -16,11 +18,20 @@ from pyduet.errors import Operation, error_for
 class Descriptor:
     """An open descriptor, a context manager that closes it.
 
+    Who forgets to close it is warned (:class:`ResourceWarning`) when it is
+    collected, and it is closed then.
+
     Thread-safety: everything may be called from several threads. ``close()``
     returns at once; a call that another thread is in ends as it would have,
     and the kernel's descriptor is closed after the last of them, so none of
     them can reach somebody else's file of the same number.
+
+    After ``fork()`` the child has one of its own, whatever other threads were
+    doing with it: of them there is none in the child.
     """
+
+    #: So that one whose making failed has nothing to close.
+    _closed = True
 
     def __init__(self, fd: int, what: str) -> None:
         """Take over a descriptor.
@@ -33,8 +44,11 @@ class Descriptor:
         self._fd = fd
         self._what = what
         self._lock = threading.Lock()
-        self._users = 0
+        #: How often each thread is using it.
+        self._users: dict[int, int] = {}
+        self._released = False
         self._closed = False
+        _ALL.add(self)
 
     def __enter__(self) -> Self:
         """Return the object itself."""
@@ -49,6 +63,18 @@ class Descriptor:
         """Close it."""
         self.close()
 
+    def __repr__(self) -> str:
+        """Return what it is, for people."""
+        return f"<{type(self).__name__} of {self._what}{', closed' if self.closed else ''}>"
+
+    def __del__(self) -> None:
+        """Warn who forgot to close it, and close it."""
+        if not self._closed:
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+            finally:
+                self.close()
+
     @property
     def closed(self) -> bool:
         """Whether ``close()`` was called."""
@@ -61,7 +87,7 @@ class Descriptor:
                 return
             self._closed = True
             # What wakes the others is owned as well: it stays until that is done.
-            self._users += 1
+            self._enter()
         self._wake()
         self._leave()
 
@@ -76,19 +102,44 @@ class Descriptor:
         """Keep the descriptor open while it is used; raises ValueError when closed."""
         with self._lock:
             fd = self.fileno()
-            self._users += 1
+            self._enter()
         try:
             yield fd
         finally:
             self._leave()
 
+    def _enter(self) -> None:
+        """Begin to use it, under the lock."""
+        thread = threading.get_ident()
+        self._users[thread] = self._users.get(thread, 0) + 1
+
     def _leave(self) -> None:
         """Be done with using it; the last one closes the descriptor."""
+        thread = threading.get_ident()
         with self._lock:
-            self._users -= 1
-            last = self._closed and not self._users
-        if last:
-            self._release()
+            self._users[thread] -= 1
+            if not self._users[thread]:
+                del self._users[thread]
+        self._release_if_last()
+
+    def _release_if_last(self) -> None:
+        """Close what is owned if nobody uses it any more, once."""
+        if not self._closed or self._users:  # looked at again below: this is the way of each call
+            return
+        with _CLOSING:
+            with self._lock:
+                last = not self._users and not self._released
+                self._released |= last
+            if last:
+                self._release()
+
+    def _begin_in_child(self) -> None:
+        """Forget what other threads were doing: after a fork there are none."""
+        thread = threading.get_ident()
+        self._lock = threading.Lock()
+        self._users = {thread: self._users[thread]} if thread in self._users else {}
+        # The thread that was to close it, or that is told so by the last user, is not here.
+        self._release_if_last()
 
     def _wake(self) -> None:
         """Wake who waits in a call; called once, by ``close()``."""
@@ -147,3 +198,24 @@ class Bell:
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self._fd)
+
+
+#: Those of this process.
+_ALL: "weakref.WeakSet[Descriptor]" = weakref.WeakSet()
+#: Held while a descriptor is closed, and over a fork: nobody could tell in the child whether one
+#: that was being closed was closed already, or is somebody else's by now.
+_CLOSING = threading.RLock()
+
+
+def _begin_in_child() -> None:
+    for descriptor in list(_ALL):
+        with suppress(OSError):  # of a close(2), after which it is closed nevertheless
+            descriptor._begin_in_child()
+    _CLOSING.release()
+
+
+os.register_at_fork(
+    before=_CLOSING.acquire,
+    after_in_parent=_CLOSING.release,
+    after_in_child=_begin_in_child,
+)

@@ -31,6 +31,10 @@ class TaskHandle(TaskCalls):
         self._device = device
         self._id = task_id
 
+    def __repr__(self) -> str:
+        """Return which task it is, and over what it is reached, for people."""
+        return f"<TaskHandle {self._id} over {self._device!r}>"
+
     @property
     def id(self) -> int:
         """Identity of the task, 1 to 255."""

@@ -21,7 +21,6 @@ class Driver(Descriptor):
     """Marks odd inodes as done, knows no path of every tenth, and takes a few files a call."""
 
     def __init__(self, step: int) -> None:
-        super().__init__(-1, "the driver")
         self.step = step
         self.calls = 0
         self.room = abi.PATH_LEN

@@ -108,7 +108,6 @@ class Noting(Descriptor):
     """A descriptor that notes which task each call is about, and does nothing."""
 
     def __init__(self) -> None:
-        super().__init__(-1, "the noting one")
         self.calls: list[tuple[int, int, int]] = []
 
     def ioctl(self, number: int, request: ctypes.Structure, *_words: object) -> int:

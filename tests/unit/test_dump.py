@@ -15,7 +15,6 @@ class Driver(Descriptor):
     """Has some structures, gives a few of them a call, and sometimes none."""
 
     def __init__(self, entries: list[abi.FileRef], sizes: list[int]) -> None:
-        super().__init__(-1, "the driver")
         self.data = [bytes(entry) for entry in entries]
         self.sizes = itertools.cycle(sizes)
         self.requests: list[tuple[int, int, int]] = []

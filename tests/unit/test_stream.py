@@ -52,6 +52,16 @@ def test_events_end_with_the_timeout(pipe: Pipe) -> None:
     assert time.monotonic() - begin >= 0.2
 
 
+def test_a_task_is_iterated_as_its_events_are(pipe: Pipe) -> None:
+    pipe.put(1, 3)
+    found = []
+    for item in pipe.task:
+        found.append(item.index)
+        if len(found) == 2:
+            pipe.task.close()
+    assert found == [1, 3]
+
+
 def test_a_batch_has_at_most_what_is_asked_for(pipe: Pipe) -> None:
     pipe.put(1, 3, 5)
     assert [len(batch) for batch in pipe.task.batches(0, max_items=2)] == [2, 1]
@@ -146,13 +156,36 @@ def test_async_for(pipe: Pipe) -> None:
 
 def test_nothing_stays_in_the_loop(pipe: Pipe) -> None:
     """A descriptor that the loop still knew would wake it for ever, or be another's later."""
+    before = os.listdir("/proc/self/fd")
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
+        assert isinstance(loop, asyncio.SelectorEventLoop)
+        known = set(loop._selector.get_map())
         loop.call_later(0.05, pipe.put, 1)
         assert await asyncio.wait_for(pipe.task.wait_async(), 60)
-        assert not loop.remove_reader(pipe.task.fileno())
-        assert not loop.remove_reader(pipe.task._bell.fileno())
+        assert set(loop._selector.get_map()) == known
+
+    asyncio.run(main())
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_reader_of_the_application_stays(pipe: Pipe) -> None:
+    """The loop knows one of a descriptor."""
+    called = 0
+
+    def count() -> None:
+        nonlocal called
+        called += 1
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(pipe.task.fileno(), count)
+        loop.call_later(0.05, pipe.put, 1)
+        assert await asyncio.wait_for(pipe.task.wait_async(), 60)
+        await asyncio.sleep(0)
+        assert called
+        assert loop.remove_reader(pipe.task.fileno())
 
     asyncio.run(main())
 
