@@ -3,8 +3,8 @@
 
 import pytest
 
+from pyduet.maintenance.btrfs.pages_read import bits, runs
 from pyduet.maintenance.btrfs.trees import Chunk, Place, Profile
-from pyduet.maintenance.btrfs.verified import bits, runs
 
 STRIPE = 64 << 10
 
