@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """On which mount a path is, as ``/proc/self/mountinfo`` of proc(5) tells."""
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -33,33 +35,37 @@ def mount_of(path: str) -> Mount | None:
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     best: Mount | None = None
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            words = line.split()
-            kind, source = words[words.index("-") + 1 :][:2]
-            place = _plain(words[4])
-            inside = path == place or path.startswith(place.rstrip("/") + "/")
-            # btrfs tells another device number for each subvolume.
-            if not inside or (words[2] != wanted and kind != "btrfs"):
-                continue
-            # Of those at one place the last one is on top.
-            if best is None or len(place) >= len(best.place):
-                best = Mount(place, kind, _plain(source), words[3] == "/")
+    for words, mount in _mounts():
+        inside = path == mount.place or path.startswith(mount.place.rstrip("/") + "/")
+        # btrfs tells another device number for each subvolume.
+        if not inside or (words[2] != wanted and mount.kind != "btrfs"):
+            continue
+        # Of those at one place the last one is on top.
+        if best is None or len(mount.place) >= len(best.place):
+            best = mount
     return best
 
 
 def mount_with_id(number: int) -> Mount | None:
     """Return the mount that has a number, as statx(2) tells it; None where /proc tells nothing."""
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                words = line.split()
-                if int(words[0]) == number:
-                    kind, source = words[words.index("-") + 1 :][:2]
-                    return Mount(_plain(words[4]), kind, _plain(source), words[3] == "/")
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        for words, mount in _mounts():
+            if int(words[0]) == number:
+                return mount
     return None
+
+
+def _mounts() -> Iterator[tuple[list[str], Mount]]:
+    """Yield all mounts, each with its words."""
+    # Users may mount FUSE file systems on names of theirs. Of these the kernel escapes a space, a
+    # tabulator and a newline, and nothing else that Python takes for one.
+    with open(
+        "/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n"
+    ) as file:
+        for line in file:
+            words = line.rstrip("\n").split(" ")
+            kind, source = words[words.index("-", 6) + 1 :][:2]
+            yield words, Mount(_plain(words[4]), kind, _plain(source), words[3] == "/")
 
 
 def _plain(word: str) -> str:

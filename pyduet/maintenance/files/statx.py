@@ -2,6 +2,7 @@
 """What statx(2) tells of a file: more than :func:`os.stat`, and of a mount point that it is one."""
 
 import ctypes
+import errno
 import os
 import stat
 import struct
@@ -16,11 +17,12 @@ _LIBC.statx.argtypes = [
 _STATX = struct.Struct("=IIQ IIIHxx QQQQ qIxxxx qIxxxx qIxxxx qIxxxx IIII Q")
 _SIZE = 256
 _AT_EMPTY_PATH, _AT_NO_AUTOMOUNT, _AT_SYMLINK_NOFOLLOW = 0x1000, 0x800, 0x100
-_AT_STATX_DONT_SYNC = 0x4000
-# STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID; STATX_ATTR_MOUNT_ROOT.
+_AT_STATX_FORCE_SYNC, _AT_STATX_DONT_SYNC = 0x2000, 0x4000
+# STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID.
 _BTIME = 0x800
 _WANTED = 0x7FF | _BTIME | 0x1000
-_MOUNT_ROOT = 0x2000
+# STATX_ATTR_AUTOMOUNT, STATX_ATTR_MOUNT_ROOT.
+_MOUNT = 0x1000 | 0x2000
 
 
 class Identity(NamedTuple):
@@ -48,7 +50,7 @@ class Status(NamedTuple):
             file as long as the file system lives. 0 where that is not told.
         mount_id: of the mount that it was reached on.
         is_mount: whether something is mounted there: a file system, or a part
-            of one (a bind mount).
+            of one (a bind mount); or would be if somebody went there.
 
     """
 
@@ -75,14 +77,18 @@ class Status(NamedTuple):
         return Identity(self.st_dev, self.st_ino, self.st_birthtime_ns, stat.S_IFMT(self.st_mode))
 
 
-def status_of(fd: int) -> Status:
+def status_of(fd: int, *, force: bool = False) -> Status:
     """Return the status of an open file; the descriptor may be an O_PATH one.
+
+    Args:
+        fd: of the file.
+        force: have a network file system ask its server, whatever it remembers.
 
     Raises:
         OSError: as of statx(2).
 
     """
-    return _statx(fd, b"", _AT_EMPTY_PATH)
+    return _statx(fd, b"", _AT_EMPTY_PATH | (_AT_STATX_FORCE_SYNC if force else 0))
 
 
 def status_at(directory: int, name: str, *, sync: bool = True) -> Status:
@@ -102,11 +108,25 @@ def status_at(directory: int, name: str, *, sync: bool = True) -> Status:
     return _statx(directory, os.fsencode(name), flags)
 
 
-def _statx(directory: int, name: bytes, flags: int) -> Status:
+def is_mount_at(directory: int, name: str) -> bool:
+    """Return whether something is mounted on a name in an open directory; nobody is asked for it.
+
+    That can be seen also where the file system says nothing at all: one of FUSE
+    to another user than its own.
+
+    Raises:
+        OSError: as of statx(2).
+
+    """
+    flags = _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT | _AT_STATX_DONT_SYNC
+    return _statx(directory, os.fsencode(name), flags, 0).is_mount
+
+
+def _statx(directory: int, name: bytes, flags: int, wanted: int = _WANTED) -> Status:
     buffer = ctypes.create_string_buffer(_SIZE)
-    while _LIBC.statx(directory, name, flags, _WANTED, buffer):
+    while _LIBC.statx(directory, name, flags, wanted, buffer):
         number = ctypes.get_errno()
-        if number != 4:  # EINTR
+        if number != errno.EINTR:
             raise OSError(number, os.strerror(number), os.fsdecode(name) or None)
     (
         mask, blksize, attributes,
@@ -122,5 +142,5 @@ def _statx(directory: int, name: bytes, flags: int) -> Status:
         os.makedev(rdev_major, rdev_minor),
         atime * 10**9 + atime_ns, mtime * 10**9 + mtime_ns, ctime * 10**9 + ctime_ns,
         birth * 10**9 + birth_ns if mask & _BTIME else 0,
-        mount_id, bool(attributes & _MOUNT_ROOT),
+        mount_id, bool(attributes & _MOUNT),
     )  # fmt: skip

@@ -19,14 +19,19 @@ import itertools
 import os
 import stat
 import struct
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Self
 
 from pyduet.maintenance.files.mounts import mount_with_id
-from pyduet.maintenance.files.statx import Identity, Status, status_at, status_of
+from pyduet.maintenance.files.settled import wait_of
+from pyduet.maintenance.files.statx import Identity, Status, is_mount_at, status_at, status_of
 from pyduet.maintenance.frame.work import LeftOut, Problem, ReplacedError, Trouble, problem_of
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.syscall.argtypes = [
+    ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t,
+]  # fmt: skip
 #: openat2 of asm-generic/unistd.h: the same on all architectures. struct open_how of
 #: linux/openat2.h: flags, mode, resolve.
 _SYS_OPENAT2 = 437
@@ -44,8 +49,12 @@ _PATH_MAX = 4096
 LONGEST = 8 * _PATH_MAX
 #: Entries of a directory that are looked at together, in the order of their inodes.
 _CHUNK = 4096
-#: File systems of which each question may go to another host.
-_REMOTE = ("9p", "afs", "ceph", "cifs", "fuse", "nfs", "nfs4", "smb3")
+#: Seconds that who has a lease on a file gets to let go of it: Samba does at once.
+_LEASE = 1.0
+#: Seconds that all who do not may cost together.
+_LEASES = 30.0
+#: File systems that know all of a file without asking anybody.
+_LOCAL = ("btrfs", "ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs")
 
 
 class Found(NamedTuple):
@@ -64,8 +73,7 @@ class Tree:
         fd: the root's descriptor.
         root: the root's status when it was opened.
 
-    Thread-safety: may be used from several threads, but :meth:`walk` and
-    :meth:`close`.
+    Thread-safety: may be used from several threads, but :meth:`close`.
     """
 
     def __init__(self, path: str) -> None:
@@ -75,18 +83,21 @@ class Tree:
             path: of a directory; this path alone may lead over links and mounts.
 
         Raises:
-            OSError: it cannot be opened, or is no directory.
+            OSError: it cannot be opened, or is no directory, or /proc is not mounted.
 
         """
         self.path = os.path.abspath(path)
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.root = status_of(self.fd)
+        try:
+            self.root = status_of(self.fd)
+            _require_proc(self.fd)
+            mount = mount_with_id(self.root.mount_id)
+        except BaseException:
+            self.close()
+            raise
+        self._is_local = mount is not None and mount.kind in _LOCAL
         self._has_openat2 = True
-        mount = mount_with_id(self.root.mount_id)
-        kind = mount.kind.partition(".")[0] if mount else "fuse"
-        self._sync = kind in _REMOTE
-        # The directory that was listed last: what is in it is found from there, however deep.
-        self._last: tuple[str, int] | None = None
+        self._patience = _LEASES
 
     def __enter__(self) -> Self:
         """Return the tree itself."""
@@ -98,7 +109,6 @@ class Tree:
 
     def close(self) -> None:
         """Let go of the root; a second call does nothing."""
-        self._remember(None)
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -134,12 +144,15 @@ class Tree:
             OSError: it cannot be reached; ``filename`` is the path.
 
         """
-        return self._reach(path, os.O_PATH | os.O_NOFOLLOW, expected)
+        return self._reach(path, os.O_PATH | os.O_NOFOLLOW, expected)[0]
 
     def open(
         self, path: str, expected: Status | Identity | None = None, *, flags: int = os.O_RDONLY
     ) -> int:
         """Open a regular file; without changing its access time, where that is permitted.
+
+        Nobody can keep this waiting: who has a lease on the file (fcntl(2)) is told to let go
+        of it, and the file cannot be opened while they do not.
 
         Args:
             path: relative to the root.
@@ -151,9 +164,9 @@ class Tree:
             OSError: it cannot be opened; ``filename`` is the path.
 
         """
-        held = self.hold(path, expected)
+        held, status = self._reach(path, os.O_PATH | os.O_NOFOLLOW, expected)
         try:
-            if not stat.S_ISREG(status_of(held).st_mode):
+            if not stat.S_ISREG(status.st_mode):
                 raise ReplacedError(path, "it is no regular file")
             return self._open_held(held, path, flags)
         finally:
@@ -161,7 +174,7 @@ class Tree:
 
     def open_directory(self, path: str, expected: Status | Identity | None = None) -> int:
         """Open a directory for reading; as :meth:`open`."""
-        return self._reach(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, expected)
+        return self._list(path, expected)[0]
 
     @contextlib.contextmanager
     def opened(
@@ -212,80 +225,143 @@ class Tree:
             OSError: the root cannot be listed.
 
         """
-        yield Found("", status_of(self.fd))
-        waiting: list[tuple[str, Status]] = [("", self.root)]
-        while waiting:
-            directory, expected = waiting.pop()
-            try:
-                listing = self._list(directory, expected)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # it was never part of the work
-            except OSError as error:
-                if not directory:
-                    raise
-                if not isinstance(error, ReplacedError):
-                    yield Found(directory, expected)
-                trouble(problem_of(directory, error))
-                continue
-            try:
-                if directory:
-                    yield Found(directory, status_of(listing))
-                for found in self._entries(directory, listing, trouble):
-                    status = found.status
-                    if self.is_outside(status):
-                        kind = "mount-point" if status.is_mount else "subvolume"
-                        left_out(LeftOut(found.path, kind))
-                        if stat.S_ISDIR(status.st_mode):
+        waiting = _Waiting()
+        place, identity = "", self.root.identity
+        # The directory that was listed last: what is in it is found from there, however deep.
+        near: tuple[str, int] | None = None
+        try:
+            while True:
+                try:
+                    fd, status = self._list(place, identity, near)
+                except OSError as error:
+                    if not place:
+                        raise
+                    yield from self._unlisted(place, identity, error, trouble)
+                else:
+                    if near is not None:
+                        os.close(near[1])
+                    near = place, fd
+                    yield Found(place, status)
+                    for found in self._entries(place, fd, status, trouble):
+                        if self._is_to_list(found, trouble, left_out):
+                            waiting.add(found)
+                        elif not found.status.is_mount or stat.S_ISDIR(found.status.st_mode):
                             yield found
-                    elif not stat.S_ISDIR(status.st_mode):
-                        yield found
-                    elif len(os.fsencode(found.path)) > LONGEST:
-                        yield found
-                        trouble(Problem(found.path, Trouble.FAILED, _TOO_DEEP))
-                    else:
-                        waiting.append((found.path, status))
-            finally:
-                os.close(listing)
+                following = waiting.take()
+                if following is None:
+                    return
+                place = following[0]
+                identity = self.root.identity._replace(ino=following[1], born_ns=following[2])
+        finally:
+            if near is not None:
+                os.close(near[1])
 
-    def _list(self, directory: str, expected: Status) -> int:
-        """Open a directory of the walk, from the last one where it is in that."""
-        if self._last is not None:
-            place, fd = self._last
-            if directory.startswith(place + "/"):
-                rest = directory[len(place) + 1 :]
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-                with contextlib.suppress(OSError):
-                    opened = self._reach(rest, flags, expected, start=fd, name=directory)
-                    self._remember(directory, opened)
-                    return opened
-        opened = self.open_directory(directory, expected)
-        self._remember(directory, opened)
-        return opened
+    def _is_to_list(
+        self,
+        found: Found,
+        trouble: Callable[[Problem], object],
+        left_out: Callable[[LeftOut], object],
+    ) -> bool:
+        """Return whether something is a directory of the walk."""
+        path, status = found
+        if self.is_outside(status):
+            left_out(LeftOut(path, "mount-point" if status.is_mount else "subvolume"))
+            return False
+        if not stat.S_ISDIR(status.st_mode):
+            return False
+        if len(os.fsencode(path)) > LONGEST:
+            trouble(Problem(path, Trouble.FAILED, _TOO_DEEP))
+            return False
+        return True
 
-    def _remember(self, directory: str | None, fd: int = -1) -> None:
-        if self._last is not None:
-            os.close(self._last[1])
-        self._last = (directory, os.dup(fd)) if directory else None
+    def _unlisted(
+        self,
+        path: str,
+        identity: Identity,
+        error: OSError,
+        trouble: Callable[[Problem], object],
+    ) -> Iterator[Found]:
+        """Yield a directory that cannot be listed, and name it, unless it is gone."""
+        if isinstance(error, FileNotFoundError):
+            return  # it was never part of the work
+        if isinstance(error, NotADirectoryError):
+            error = ReplacedError(path)
+        with contextlib.suppress(OSError):
+            fd, status = self._reach(path, os.O_PATH | os.O_NOFOLLOW, identity)
+            os.close(fd)
+            yield Found(path, status)
+        trouble(problem_of(path, error))
+
+    def _list(
+        self,
+        path: str,
+        expected: Status | Identity | None,
+        near: tuple[str, int] | None = None,
+    ) -> tuple[int, Status]:
+        """Open a directory for reading, from another one where it is in that."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        start, rest = self.fd, path
+        if near is not None and path.startswith(near[0] + "/"):
+            start, rest = near[1], path[len(near[0]) + 1 :]
+        try:
+            return self._reach(rest, flags | os.O_NOATIME, expected, start=start, name=path)
+        except PermissionError:
+            return self._reach(path, flags, expected)
+        except OSError:
+            if start == self.fd:
+                raise
+            return self._list(path, expected)
 
     def _entries(
-        self, directory: str, fd: int, trouble: Callable[[Problem], object]
+        self, directory: str, fd: int, above: Status, trouble: Callable[[Problem], object]
     ) -> Iterator[Found]:
         """Yield what is in a directory, some thousand at a time in the order of their inodes."""
+        is_old = not wait_of(above, time.time_ns())
+
+        def is_as_before() -> bool:
+            return is_old and status_of(fd, force=True).st_ctime_ns == above.st_ctime_ns
+
         try:
             with os.scandir(fd) as listing:
                 while some := list(itertools.islice(listing, _CHUNK)):
                     for entry in sorted(some, key=os.DirEntry.inode):
                         path = f"{directory}/{entry.name}" if directory else entry.name
                         try:
-                            status = status_at(fd, entry.name, sync=self._sync)
+                            status = self._look(fd, entry, above)
                         except FileNotFoundError:
-                            continue  # it was never part of the work
+                            # Else it was never part of the work.
+                            if is_as_before():
+                                trouble(Problem(path, Trouble.DAMAGED, _GHOST))
                         except OSError as error:
                             trouble(problem_of(path, error))
-                            continue
-                        yield Found(path, status)
+                        else:
+                            yield Found(path, status)
         except OSError as error:
             trouble(problem_of(directory, error))
+
+    def _look(self, fd: int, entry: os.DirEntry[str], above: Status) -> Status:
+        """Return the status of a directory's entry; who has mounted something there is not asked.
+
+        The server of a mount may be gone, or a user's program that never answers.
+        """
+        try:
+            status = status_at(fd, entry.name, sync=False)
+            if self._is_local or status.is_mount:
+                return status
+            return status_at(fd, entry.name)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            # A user's FUSE file system tells nobody else, not even root, more than this.
+            if not is_mount_at(fd, entry.name):
+                raise
+        is_directory = entry.is_dir(follow_symlinks=False)
+        return above._replace(
+            st_mode=stat.S_IFDIR | 0o700 if is_directory else stat.S_IFREG | 0o600,
+            st_ino=entry.inode(),
+            st_birthtime_ns=0,
+            is_mount=True,
+        )
 
     # Lookup
 
@@ -297,8 +373,8 @@ class Tree:
         *,
         start: int | None = None,
         name: str | None = None,
-    ) -> int:
-        """Return a descriptor of what is at a path beneath a directory, if it is what is expected.
+    ) -> tuple[int, Status]:
+        """Return a descriptor of what is at a path beneath a directory, and what statx tells of it.
 
         Args:
             path: relative to the directory.
@@ -307,24 +383,27 @@ class Tree:
             start: the directory's descriptor; None for the root.
             name: the path from the root, for messages.
 
+        Raises:
+            ReplacedError: it is not what is expected.
+            OSError: it cannot be reached.
+
         """
-        name = path if name is None else name
+        name = (path if name is None else name) or self.path
         try:
             fd = self._beneath(self.fd if start is None else start, os.fsencode(path), flags)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 raise OSError(errno.EXDEV, _MOUNTED, name) from error
             if error.errno == errno.ELOOP:
-                raise ReplacedError(name, "a symbolic link is on the way to it") from error
+                raise OSError(errno.ENOTDIR, _LINK, name) from error
             raise OSError(error.errno, error.strerror, name) from error
         try:
-            self._compare(fd, name, expected)
+            return fd, self._compared(fd, name, expected)
         except BaseException:
             os.close(fd)
             raise
-        return fd
 
-    def _compare(self, fd: int, name: str, expected: Status | Identity | None) -> None:
+    def _compared(self, fd: int, name: str, expected: Status | Identity | None) -> Status:
         now = status_of(fd)
         if now.mount_id != self.root.mount_id:
             raise OSError(errno.EXDEV, _MOUNTED, name)
@@ -332,6 +411,7 @@ class Tree:
             expected = expected.identity
         if expected is not None and now.identity != expected:
             raise ReplacedError(name)
+        return now
 
     def _beneath(self, start: int, path: bytes, flags: int) -> int:
         flags |= os.O_CLOEXEC
@@ -398,28 +478,95 @@ class Tree:
                 os.close(held)
 
     def _open_held(self, held: int, path: str, flags: int) -> int:
-        flags |= os.O_CLOEXEC | os.O_NOCTTY
+        flags |= os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
         # Its own descriptor leads to the file itself, whatever became of its name.
         own = f"/proc/self/fd/{held}"
-        try:
+        begin = time.monotonic()
+        while True:
             try:
-                return os.open(own, flags | os.O_NOATIME)
-            except PermissionError:
-                return os.open(own, flags)
-        except FileNotFoundError as error:
-            raise OSError(errno.ENOENT, "/proc is not mounted, or it is gone", path) from error
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from error
+                try:
+                    return os.open(own, flags | os.O_NOATIME)
+                except PermissionError:
+                    return os.open(own, flags)
+            except BlockingIOError as error:
+                waited = time.monotonic() - begin
+                if waited >= min(_LEASE, self._patience):
+                    self._patience -= waited
+                    raise OSError(errno.EAGAIN, _LEASED, path) from error
+                time.sleep(_LEASE / 100)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, path) from error
 
 
+class _Waiting:
+    """Directories that are to be listed, the last one first; in some 30 bytes for each.
+
+    What waits is in a directory that leads to the one that was taken last, or in that one itself:
+    so names are enough.
+    """
+
+    def __init__(self) -> None:
+        self._last = b""
+        #: For each such directory the length of its path, and what waits in it.
+        self._levels: list[tuple[int, bytearray]] = []
+        self._is_new = True
+
+    def add(self, found: Found) -> None:
+        """Add a directory that is in the one that was taken last."""
+        if self._is_new:
+            self._levels.append((len(self._last), bytearray()))
+            self._is_new = False
+        name = os.fsencode(found.path)[len(self._last) :]
+        status = found.status
+        born = divmod(status.st_birthtime_ns, 10**9)
+        self._levels[-1][1].extend(name + _INODE.pack(status.st_ino, *born, len(name)))
+
+    def take(self) -> tuple[str, int, int] | None:
+        """Take out the last one: its path, inode number and time of birth; None when all are."""
+        while self._levels and not self._levels[-1][1]:
+            self._levels.pop()
+        if not self._levels:
+            return None
+        length, waiting = self._levels[-1]
+        ino, born, born_ns, size = _INODE.unpack_from(waiting, len(waiting) - _INODE.size)
+        end = len(waiting) - _INODE.size
+        self._last = self._last[:length] + waiting[end - size : end]
+        del waiting[end - size :]
+        path = os.fsdecode(self._last)
+        self._last += b"/"
+        self._is_new = True
+        return path, ino, born * 10**9 + born_ns
+
+
+def _require_proc(fd: int) -> None:
+    """Ensure that a descriptor can be opened anew through /proc.
+
+    Raises:
+        OSError: it is not mounted.
+
+    """
+    try:
+        os.stat(f"/proc/self/fd/{fd}")
+    except OSError as error:
+        raise OSError(error.errno, _NO_PROC, "/proc") from error
+
+
+#: Inode number, time of birth, and the length of the name before it.
+_INODE = struct.Struct("=QqIH")
 _MOUNTED = "something is mounted over it"
+_LINK = "a symbolic link is there, or on the way to it"
+_LEASED = "a process has a lease on it, and does not let go when another opens it"
+_GHOST = "it is listed, and not there: its directory may be damaged; check the file system"
+_NO_PROC = "it is not mounted, and files are opened through it: mount it"
 _TOO_DEEP = f"its path is longer than {LONGEST:,} bytes: what is in it was left out"
 
 
 def _parts(path: bytes) -> Iterator[tuple[bytes, bool]]:
     """Yield a path in parts that the kernel takes, with whether each is the last."""
     while len(path) >= _PATH_MAX:
-        cut = path.rindex(b"/", 0, _PATH_MAX - 1)
+        cut = path.rfind(b"/", 0, _PATH_MAX - 1)
+        if cut < 0:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         yield path[:cut], False
         path = path[cut + 1 :]
     yield path, True

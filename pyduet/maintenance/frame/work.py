@@ -137,6 +137,8 @@ _TROUBLES = {
     errno.ENOENT: Trouble.VANISHED,
     errno.ENOTDIR: Trouble.VANISHED,
     errno.ESTALE: Trouble.VANISHED,
+    # Of Tree: somebody has a lease on it, or keeps renaming what leads to it.
+    errno.EAGAIN: Trouble.UNSTABLE,
     errno.EACCES: Trouble.REFUSED,
     errno.EPERM: Trouble.REFUSED,
     errno.EIO: Trouble.DAMAGED,
