@@ -4,9 +4,11 @@
 import errno
 import os
 
-from pyduet.errors import Operation, error_for
+from pyduet.errors import DuetError, Operation, error_for
 
 DIRECTORY = "/sys/class/misc/duet"
+
+_UNMOUNTED = "cannot open {}: /sys is not mounted; mount it: mount -t sysfs sys /sys"
 
 
 def read(name: str) -> str:
@@ -17,6 +19,7 @@ def read(name: str) -> str:
 
     Raises:
         NotLoadedError: the kernel module is not loaded.
+        DuetError: /sys is not mounted.
         PermissionDeniedError: the caller may not read it.
 
     """
@@ -25,7 +28,7 @@ def read(name: str) -> str:
         with open(path, encoding="utf-8") as file:
             return file.read().rstrip("\n")
     except OSError as error:
-        raise error_for(error.errno or 0, Operation.OPEN, path) from error
+        raise _not_opened(error, path) from error
 
 
 def write(name: str, value: int, operation: Operation, subject: str) -> None:
@@ -39,6 +42,7 @@ def write(name: str, value: int, operation: Operation, subject: str) -> None:
 
     Raises:
         NotLoadedError: the kernel module is not loaded.
+        DuetError: /sys is not mounted.
         PermissionDeniedError: without CAP_SYS_ADMIN.
         DuetError: the driver refused it.
 
@@ -48,8 +52,9 @@ def write(name: str, value: int, operation: Operation, subject: str) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     except OSError as error:
         # Only root may write these; to anybody else the file's mode says so first.
-        known = (Operation.OPEN, path) if error.errno != errno.EACCES else (operation, subject)
-        raise error_for(error.errno or 0, *known) from error
+        if error.errno == errno.EACCES:
+            raise error_for(errno.EACCES, operation, subject) from error
+        raise _not_opened(error, path) from error
     try:
         os.write(fd, b"%d\n" % value)
     except OSError as error:
@@ -63,11 +68,19 @@ def hooks() -> dict[str, str]:
 
     Raises:
         NotLoadedError: the kernel module is not loaded.
+        DuetError: /sys is not mounted.
 
     """
     path = os.path.join(DIRECTORY, "hooks")
     try:
         names = sorted(os.listdir(path))
     except OSError as error:
-        raise error_for(error.errno or 0, Operation.OPEN, path) from error
+        raise _not_opened(error, path) from error
     return {name: read(f"hooks/{name}") for name in names}
+
+
+def _not_opened(error: OSError, path: str) -> DuetError:
+    """Return what to raise when a file is not there, which may be for another reason than Duet."""
+    if error.errno == errno.ENOENT and not os.path.isdir("/sys/class"):
+        return DuetError(errno.ENOENT, _UNMOUNTED.format(path))
+    return error_for(error.errno or 0, Operation.OPEN, path)

@@ -108,6 +108,11 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _words(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError) and not isinstance(error, DuetError) and error.filename:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return str(error)
+    """Return an error on one line, whatever name a file has."""
+    from pyduet._text.names import printable
+
+    words = str(error)
+    if isinstance(error, OSError) and not isinstance(error, DuetError) and error.strerror:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        words = f"{where}{error.strerror}"
+    return printable(words)

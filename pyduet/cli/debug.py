@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -62,9 +61,11 @@ def _read(file: str | None) -> Iterator[tuple[str, str]]:
 
 
 def _script(shell: "Shell", lines: Iterable[tuple[str, str]], keep_going: bool) -> int:
+    from pyduet._text.names import printable
     from pyduet.cli.exits import Exit, exit_of
     from pyduet.cli.shell.grammar import Leave
     from pyduet.cli.shell.lines import UsageError
+    from pyduet.cli.text import warn
 
     first: int = 0
     for place, line in lines:
@@ -73,7 +74,7 @@ def _script(shell: "Shell", lines: Iterable[tuple[str, str]], keep_going: bool) 
         except Leave:
             break
         except (OSError, ValueError) as error:
-            print(f"duet: {place}: {error}", file=sys.stderr)
+            warn(printable(f"{place}: {error}"))
             first = first or (Exit.USAGE if isinstance(error, UsageError) else exit_of(error))
             if not keep_going:
                 break

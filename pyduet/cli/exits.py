@@ -74,4 +74,7 @@ _EXIT_OF: list[tuple[type[BaseException], Exit]] = [
 
 def exit_of(error: BaseException) -> Exit:
     """Return the exit code for an error that ends a command."""
+    if isinstance(error, OSError) and error.errno and not isinstance(error, errors.DuetError):
+        # Those of the library's own classes say by their number what they are.
+        error = OSError(error.errno, "")
     return next((code for kind, code in _EXIT_OF if isinstance(error, kind)), Exit.FAILED)

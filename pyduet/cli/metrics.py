@@ -2,18 +2,23 @@
 """``duet metrics``: Prometheus' text format, for node_exporter's textfile collector."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pyduet._text.names import user_name
 from pyduet.admin.privilege import is_admin
+from pyduet.cli.text import warn
 from pyduet.device import Device
-from pyduet.errors import NotLoadedError
+from pyduet.errors import DuetError, NotLoadedError
 from pyduet.info import DriverInfo, TaskInfo
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
+
+#: By the collector, which is another user.
+_READABLE = 0o644
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
+    from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.registry import Collector
 
     class Now(Collector):
@@ -41,10 +46,39 @@ def _run(options: argparse.Namespace) -> None:
     metrics = list(_metrics(options.device))
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Now())
+    text = generate_latest(registry)
     if options.output:
-        write_to_textfile(options.output, registry)
+        _replace(options.output, text)
     else:
-        sys.stdout.write(generate_latest(registry).decode())
+        # In UTF-8, as the format has it, whatever the locale.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text)
+
+
+def _replace(file: str, content: bytes) -> None:
+    """Replace a file at one stroke; everybody may read it, as far as its directory lets them.
+
+    Raises:
+        OSError: that is not possible; has the file's own name.
+
+    """
+    import tempfile
+
+    try:
+        # No name that the collector reads.
+        fd, name = tempfile.mkstemp(
+            dir=os.path.dirname(file) or ".", prefix=f".{os.path.basename(file)[:32]}."
+        )
+        try:
+            with open(fd, "wb") as new:
+                new.write(content)
+                os.fchmod(fd, _READABLE)
+            os.replace(name, file)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, file) from error
 
 
 def _metrics(path: str) -> Iterator["Metric"]:
@@ -56,7 +90,12 @@ def _metrics(path: str) -> Iterator["Metric"]:
         yield GaugeMetricFamily("duet_loaded", "Whether the kernel module is loaded.", 0)
         return
     with device:
-        info, hooks, tasks = device.info(), device.hooks(), device.tasks()
+        info, tasks = device.info(), device.tasks()
+        hooks = {}
+        try:
+            hooks = device.hooks()
+        except DuetError as error:  # there is a device, but no sysfs
+            warn(f"nothing is told of the hooks: {error}")
     yield GaugeMetricFamily("duet_loaded", "Whether the kernel module is loaded.", 1)
     yield from _of_info(info)
     alive = GaugeMetricFamily(
@@ -64,7 +103,8 @@ def _metrics(path: str) -> Iterator["Metric"]:
     )
     for name, word in hooks.items():
         alive.add_metric([name, word], 1)
-    yield alive
+    if hooks:
+        yield alive
     yield from _of_tasks(tasks)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from pyduet._text.jsonable import to_jsonable
 from pyduet._text.numbers import size
 from pyduet.admin.privilege import is_admin
-from pyduet.cli.text import print_json
+from pyduet.cli.text import print_json, warn
 from pyduet.device import Device
+from pyduet.errors import DuetError
 from pyduet.info import DriverInfo
 
 #: What INFO tells only with CAP_SYS_ADMIN (docs/interface.md).
@@ -22,15 +23,22 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    hooks: dict[str, str] | None = None
     with Device(options.device) as device:
-        info, hooks = device.info(), device.hooks()
+        info = device.info()
+        try:
+            hooks, untold = device.hooks(), ""
+        except DuetError as error:  # there is a device, but no sysfs
+            untold = str(error)
     admin = is_admin()
     if options.json:
         hidden: dict[str, Any] = {} if admin else dict.fromkeys(_COUNTERS)
         print_json({**to_jsonable(info), **hidden, "hooks": hooks, "version": module_version()})
         return
-    for name, value in _lines(info, hooks, admin=admin):
+    for name, value in _lines(info, hooks or {}, admin=admin):
         print(f"{name:9}{value}")
+    if untold:
+        warn(f"nothing is told of the hooks: {untold}")
 
 
 def module_version() -> str | None:

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 #: Between two columns.
 _GAP = 2
-#: What the last column, of paths, has at least of a terminal, before others give way: a half. And
+#: What the last column, of paths, has at least before others give way, or half of the terminal. And
 #: what is left of another that is longer, when the last one has not even that.
-_LEAST = 24
+_LEAST = 30
 
 
 def say(options: argparse.Namespace, words: str) -> None:
     """Say on stderr how it went, when all went well; --quiet wants none of that."""
+    # What is said of the output comes after it, and not at all if it cannot be written.
+    sys.stdout.flush()
     if not options.quiet:
         print(words, file=sys.stderr)
 
@@ -111,8 +113,11 @@ def _end_of(text: str, width: int) -> str:
 
     if cell_len(text) <= width:
         return text
-    begin = max(0, len(text) - width)
-    while begin < len(text) and cell_len(text[begin:]) > width - 1:
+    begin, room = len(text), width - 1
+    while (room := room - cell_len(text[begin - 1])) >= 0:
+        begin -= 1
+    # An accent belongs to the letter before it.
+    while begin < len(text) and not cell_len(text[begin]):
         begin += 1
     return f"…{text[begin:]}"
 

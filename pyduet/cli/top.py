@@ -26,7 +26,7 @@ _CHANGING = ("added", "removed", "dirtied", "flushed", "most changing")
 
 #: Columns that a narrow terminal does without, first to last.
 _SPARE = ("dirty",)
-_SPARE_CHANGING = ("flushed", "dirtied")
+_SPARE_CHANGING = ("flushed", "dirtied", "removed")
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from pyduet._text.names import printable
 from pyduet._text.numbers import age, size
 from pyduet.cli import Exit, parser
 from pyduet.cli.arguments import size as size_of
+from pyduet.cli.text import _end_of
 
 TOP = Path(__file__).parents[2]
 RECORDING = TOP / "tests/data/first_light.jsonl"
@@ -153,6 +154,10 @@ def test_something_else_than_duet() -> None:
         (["set", "--task-limit", "8388608T"], "more than there can be"),
         (["completion", "csh"], "invalid choice"),
         (["stop", "now"], "unrecognized arguments"),
+        (["help", "nonsense"], "invalid choice"),
+        (["help", "run", "nonsense"], "invalid choice"),
+        (["run", "scrub", "/", "--rate", "5Q"], "'5Q' is no size: give a number of bytes, or as"),
+        (["run", "scrub", "/", "--window", "x"], "'x' is no size: give a number of bytes, or as"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], words: str) -> None:
@@ -162,9 +167,31 @@ def test_wrong_arguments(arguments: list[str], words: str) -> None:
     assert words in done.stderr
 
 
-def test_version() -> None:
-    done = duet("--version")
-    assert (done.returncode, done.stdout) == (0, f"duet {__version__}\n")
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version(option: str) -> None:
+    done = duet(option)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"duet {__version__}\n", "")
+
+
+def test_options_before_and_after_a_command(tmp_path: Path) -> None:
+    words = f"duet: {tmp_path}/duet does not exist; load it: modprobe duet\n"
+    for arguments in (
+        ["--device", tmp_path / "duet", "status"],
+        ["status", "--device", tmp_path / "duet"],
+        ["--device", "/dev/null", "status", "--device", tmp_path / "duet", "-q"],
+    ):
+        done = duet(*arguments)
+        assert (done.returncode, done.stderr) == (Exit.NOT_LOADED, words)
+
+
+def test_help() -> None:
+    """The same as the command's own; and 0 has no driver's default where there is none."""
+    for words in (["status"], ["run"], ["run", "scrub"], []):
+        done = duet("help", *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == duet(*words, "--help").stdout
+    assert "driver's default" in duet("help", "set").stdout
+    assert "driver's default" not in duet("help", "run", "scrub").stdout
 
 
 def test_help_lists_every_exit_code() -> None:
@@ -289,6 +316,48 @@ def test_top_in_a_terminal() -> None:
     assert code == 0
     assert "most cached" in text
     assert "most changing" in text
+
+
+def rows_shown(text: str) -> list[str]:
+    """The lines of the last picture, without what steers the terminal."""
+    last = text.split("\x1b[2K")[-1]
+    return [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).rstrip() for line in last.splitlines()]
+
+
+@pytest.mark.parametrize("command", [["top", "--interval", "0.5"], ["watch", "--by-file"]])
+@pytest.mark.parametrize("columns", [40, 24])
+def test_a_narrow_terminal(command: list[str], columns: int) -> None:
+    """Files are told apart by the ends of their paths, and what matters less gives way."""
+    code, text = in_terminal(
+        *command, "--replay", RECORDING, COLUMNS=str(columns), LINES="40", NO_COLOR="1"
+    )
+    assert code == Exit.OK
+    rows = rows_shown(text)
+    assert max(map(len, rows)) <= columns
+    files = [row.split("…")[1] for row in rows if "…" in row]
+    by_end = [file for file in files if file.endswith(".txt")]
+    assert len(by_end) >= 8
+    # Of those of a list, no two are the same.
+    assert len(set(by_end[:7])) == 7
+    assert any(file.endswith("novels/5.txt") for file in by_end)
+    [head] = [row for row in rows if row.split()[:1] == ["cached"]]
+    assert "dirty" not in head
+    assert "flushed" not in "".join(rows[:-4])
+    # What there is room for is there.
+    _, wide = in_terminal(*command, "--replay", RECORDING, COLUMNS="100", LINES="40", NO_COLOR="1")
+    assert "…" not in wide
+    assert "flushed" in "".join(rows_shown(wide)[:-4])
+
+
+def test_cells_that_lose_their_beginning() -> None:
+    """By the columns that letters take; a wide one is not cut in two."""
+    assert _end_of("/srv/file", 9) == "/srv/file"
+    assert _end_of("/srv/file", 6) == "…/file"
+    assert _end_of("/srv/file", 1) == "…"
+    assert _end_of("日本語", 6) == "日本語"
+    assert _end_of("日本語", 5) == "…本語"
+    assert _end_of("日本語", 4) == "…語"
+    assert _end_of("e\u0301" * 10, 5) == "…" + "e\u0301" * 4
 
 
 @pytest.mark.parametrize(

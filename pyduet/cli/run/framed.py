@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
             by = "SIGTERM" if isinstance(end, Terminated) else "Ctrl-C"
             warn(f"ended by {by}; run it again, and it goes on where it was")
             raise
-    return _summary(options, progress)
+    return summary(options, progress)
 
 
 def _options(options: argparse.Namespace) -> "Options":
@@ -173,7 +173,8 @@ def _plan(options: argparse.Namespace, frame: "Frame") -> None:
     say(options, f"{plural(files, 'file')}, {size(cached)} of them cached")
 
 
-def _summary(options: argparse.Namespace, progress: "Progress") -> int:
+def summary(options: argparse.Namespace, progress: "Progress") -> int:
+    """Say how it went; return the exit code that says whether all is well."""
     if options.json:
         print_json(progress)
     for problem in progress.problems:

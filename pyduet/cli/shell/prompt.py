@@ -5,10 +5,12 @@ import cmd
 import sys
 from contextlib import suppress
 
+from pyduet._text.names import printable
 from pyduet.cli.shell.completion import complete
 from pyduet.cli.shell.grammar import Leave
 from pyduet.cli.shell.history import kept
 from pyduet.cli.shell.shell import Shell
+from pyduet.cli.text import warn
 
 
 def talk(shell: Shell) -> None:
@@ -48,7 +50,7 @@ class _Prompt(cmd.Cmd):
         except Leave:
             return True
         except (OSError, ValueError) as error:
-            print(f"duet: {error}", file=sys.stderr)
+            warn(printable(str(error)))
         return False
 
     def completenames(self, _text: str, line: str, begin: int, end: int) -> list[str]:
