@@ -16,14 +16,9 @@ from conftest import MOUNT, mount_of
 from truth import PAGE, drop_caches
 
 from pyduet import Device, cached_pages
-from pyduet.maintenance.f2fs.cleaner import (
-    MOST_VALID,
-    WATCHED,
-    Cleaner,
-    Cleaning,
-    Residents,
-    segments_of,
-)
+from pyduet.maintenance.f2fs.cleaner import Cleaner, Cleaning
+from pyduet.maintenance.f2fs.residents import WATCHED, Residents
+from pyduet.maintenance.f2fs.segments import MOST_VALID, segments_of
 from pyduet.maintenance.files.extents import extents
 
 pytestmark = pytest.mark.fs("f2fs")

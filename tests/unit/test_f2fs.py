@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from pyduet.maintenance.f2fs.cleaner import (
+from pyduet.maintenance.f2fs.cleaner import Cleaner
+from pyduet.maintenance.f2fs.residents import spread
+from pyduet.maintenance.f2fs.segments import (
     BLOCK,
     SEGMENT,
-    Cleaner,
     Segment,
     Victim,
     choose,
     main_area,
     segments_of,
-    spread,
+    superblock_of,
 )
 from pyduet.maintenance.files.extents import Extent, Flag
-from pyduet.maintenance.files.mounts import mount_of
 
 INFO = """format: segment_type|valid_blocks
 segment_type(0:HD, 1:WD, 2:CD, 3:HN, 4:WN, 5:CN)
@@ -85,7 +85,7 @@ def test_a_superblock_is_read(tmp_path: Path, options: tuple[str, ...], words: s
     with image.open("wb") as file:
         file.truncate(128 << 20)
     subprocess.run(["mkfs.f2fs", "-f", *options, image], check=True, capture_output=True)
-    superblock = image.read_bytes()[1024:2048]
+    superblock = superblock_of(str(image))
     if words:
         with pytest.raises(ValueError, match=words):
             main_area(superblock)
@@ -97,12 +97,12 @@ def test_a_superblock_is_read(tmp_path: Path, options: tuple[str, ...], words: s
     assert f" {main_area(superblock)}]" in line
 
 
-def test_no_superblock() -> None:
+@pytest.mark.parametrize("superblock", [bytes(1024), b""])
+def test_no_superblock(superblock: bytes) -> None:
     with pytest.raises(ValueError, match="no f2fs"):
-        main_area(bytes(1024))
+        main_area(superblock)
 
 
 def test_what_is_no_f2fs_is_refused() -> None:
-    assert mount_of("/proc/self") == ("/proc", "proc", "proc", True)
     with pytest.raises(ValueError, match="only f2fs"):
         Cleaner("/proc")

@@ -2,7 +2,6 @@
 """On which mount a path is, as ``/proc/self/mountinfo`` of proc(5) tells."""
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -23,27 +22,6 @@ class Mount(NamedTuple):
     kind: str
     source: str
     whole: bool
-
-
-def mount_of(path: str) -> Mount | None:
-    """Return the mount of a path, which is absolute and without symbolic links.
-
-    Raises:
-        OSError: there is no such path.
-
-    """
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    best: Mount | None = None
-    for words, mount in _mounts():
-        inside = path == mount.place or path.startswith(mount.place.rstrip("/") + "/")
-        # btrfs tells another device number for each subvolume.
-        if not inside or (words[2] != wanted and mount.kind != "btrfs"):
-            continue
-        # Of those at one place the last one is on top.
-        if best is None or len(mount.place) >= len(best.place):
-            best = mount
-    return best
 
 
 def mount_with_id(number: int) -> Mount | None:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyduet.maintenance.f2fs.cleaner import SEGMENT, segments_of
-from pyduet.maintenance.files.mounts import mount_of
+from pyduet.maintenance.f2fs.segments import SEGMENT, segments_of
+from pyduet.maintenance.files.mounts import mount_with_id
+from pyduet.maintenance.files.tree import Tree
 
 from .data import Data
 from .foreground import accesses
@@ -85,7 +86,8 @@ def _make_aged(data: Data) -> None:
 
 
 def _device() -> str:
-    mount = mount_of(str(MOUNT))
+    with Tree(str(MOUNT)) as tree:
+        mount = mount_with_id(tree.root.mount_id)
     if mount is None:
         raise ValueError(f"nothing is mounted at {MOUNT}")
     return mount.source
