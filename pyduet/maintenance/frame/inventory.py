@@ -24,6 +24,8 @@ _ROWS = 1000
 #: KiB of the temporary database that are in memory; SQLite keeps the rest in a file without a name.
 _CACHE_KIB = 16 << 10
 _NS = 10**9
+#: What names a file. On overlayfs those of its layers have device numbers of their own.
+_INODE = "device, ino, born, born_ns"
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
 
 
@@ -80,7 +82,7 @@ class Inventory:
         self._data = temporary()
         self._data.execute(
             "create table found (id integer primary key, directory blob, name blob, kind text, "
-            "mode integer, ino integer, born integer, born_ns integer, status blob)"
+            "mode integer, device integer, ino integer, born integer, born_ns integer, status blob)"
         )
         try:
             with room_said():
@@ -110,8 +112,8 @@ class Inventory:
         for path, status in found:
             directory, slash, name = os.fsencode(path).rpartition(b"/")
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "other")
-            inode = (_signed(status.st_ino), *divmod(status.st_birthtime_ns, _NS))
-            rows.append((directory + slash, name, kind, status.st_mode, *inode, _packed(status)))
+            values = (*_inode(status), _packed(status))
+            rows.append((directory + slash, name, kind, status.st_mode, *values))
             if len(rows) == _ROWS:
                 self._add(rows)
                 rows = []
@@ -120,8 +122,8 @@ class Inventory:
     def _add(self, rows: list[tuple[object, ...]]) -> None:
         self._count += len(rows)
         self._data.executemany(
-            "insert into found (directory, name, kind, mode, ino, born, born_ns, status) "
-            "values (?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into found "  # noqa: S608 - our own words
+            f"(directory, name, kind, mode, {_INODE}, status) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
 
@@ -137,8 +139,8 @@ class Inventory:
     def regular(self) -> Iterator[Found]:
         """Yield the regular files, each once, by the first of its names."""
         return self._select(
-            "where id in (select min(id) from found where kind = 'file' "
-            "group by ino, born, born_ns) order by id"
+            f"where id in (select min(id) from found where kind = 'file' "  # noqa: S608
+            f"group by {_INODE}) order by id"
         )
 
     def links(self) -> Iterator[tuple[str, Found]]:
@@ -146,9 +148,8 @@ class Inventory:
         self._index()
         first: Found | None = None
         for one in self._select(
-            "where kind = 'file' and (ino, born, born_ns) in (select ino, born, born_ns from found "
-            "where kind = 'file' group by ino, born, born_ns having count(*) > 1) "
-            "order by ino, born, born_ns, id"
+            f"where kind = 'file' and ({_INODE}) in (select {_INODE} from found "  # noqa: S608
+            f"where kind = 'file' group by {_INODE} having count(*) > 1) order by {_INODE}, id"
         ):
             if first is None or one.status.identity != first.status.identity:
                 first = one
@@ -170,9 +171,9 @@ class Inventory:
         self._index()
         directory, slash, name = os.fsencode(path).rpartition(b"/")
         row = self._data.execute(
-            "select exists (select 1 from found where directory = ? and name = ?) "
-            "or exists (select 1 from found where ino = ? and born = ? and born_ns = ?)",
-            (directory + slash, name, _signed(status.st_ino), *divmod(status.st_birthtime_ns, _NS)),
+            "select exists (select 1 from found where directory = ? and name = ?) "  # noqa: S608
+            f"or exists (select 1 from found where ({_INODE}) = (?, ?, ?, ?))",
+            (directory + slash, name, *_inode(status)),
         ).fetchone()
         return bool(row[0])
 
@@ -191,7 +192,7 @@ class Inventory:
         if not self._indexed:
             with room_said():
                 self._data.execute("create index by_name on found (directory, name)")
-                self._data.execute("create index by_inode on found (ino, born, born_ns)")
+                self._data.execute(f"create index by_inode on found ({_INODE})")
             self._indexed = True
 
     def _select(self, rest: str) -> Iterator[Found]:
@@ -219,6 +220,12 @@ def _generation(fd: int) -> int:
         return generation_of(fd)
     except OSError:
         return 0
+
+
+def _inode(status: Status) -> tuple[int, int, int, int]:
+    """Return what names a file, as :data:`_INODE`."""
+    born = divmod(status.st_birthtime_ns, _NS)
+    return _signed(status.st_dev), _signed(status.st_ino), *born
 
 
 def _signed(number: int) -> int:

@@ -5,7 +5,7 @@ import bisect
 import heapq
 import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 from pyduet.events import FileId
@@ -42,7 +42,7 @@ class Order:
                 "create table given (ino blob, generation blob, device blob, path blob, "
                 "size integer, data integer, physical integer, birth integer, birth_ns integer, "
                 "mtime integer, mtime_ns integer, ctime integer, ctime_ns integer, "
-                "primary key (ino, generation)) without rowid"
+                "primary key (ino, generation, device, birth, birth_ns)) without rowid"
             )
             self._data.executemany(
                 "insert or ignore into given values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -132,9 +132,13 @@ class Order:
             KeyError: it is not in the order.
 
         """
-        number = self._number(work.identity)
-        if number is None:
+        numbers = list(self._numbers_of(work.identity))
+        if len(numbers) > 1:
+            # On overlayfs the files of its layers may have equal inode numbers.
+            numbers = [one for one in numbers if self._work(one).inode == work.inode]
+        if not numbers:
             raise KeyError(work.path)
+        (number,) = numbers
         if self._left[number]:
             self._left[number] = 0
             self.files -= 1
@@ -143,14 +147,16 @@ class Order:
     def _next_left(self, number: int) -> int:
         return self._left.find(b"\1", number)
 
-    def _number(self, identity: tuple[int, int]) -> int | None:
+    def _number(self, identity: FileId) -> int | None:
+        return next(self._numbers_of(identity), None)
+
+    def _numbers_of(self, identity: FileId) -> Iterator[int]:
         ino, generation = identity
         at = bisect.bisect_left(self._inos, ino)
         while at < len(self._inos) and self._inos[at] == ino:
             if self._generations[at] == generation:
-                return self._numbers[at]
+                yield self._numbers[at]
             at += 1
-        return None
 
     def _work(self, number: int) -> Work:
         row = self._data.execute("select * from work where rowid = ?", (number + 1,)).fetchone()
