@@ -487,4 +487,4 @@ def test_a_task_shows_how_far_it_is(tmp_path: Path) -> None:
         assert list(numbers) == sorted(numbers)
     assert (done[-1], left[-1]) == ("6.0", "0:00:00")
     assert saved[-1] in ("1.0", "2.0", "3.0")  # the kernel may take some away meanwhile
-    assert "recorded: 6" in text
+    assert "new: 6" in text

@@ -7,7 +7,7 @@ from pyduet.cli.lazy import Parser
 _TASKS = {
     "scrub": (
         "pyduet.cli.run.scrub",
-        "find files whose content has changed though nobody wrote them",
+        "find files whose content has changed though their size and times have not",
     ),
     "btrfs-scrub": (
         "pyduet.cli.run.btrfs_scrub",

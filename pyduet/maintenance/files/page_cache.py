@@ -4,7 +4,7 @@
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from pyduet.files import cached_ranges, data_ranges
 from pyduet.maintenance.files.tree import Tree
@@ -14,10 +14,32 @@ _PAGE = os.sysconf("SC_PAGESIZE")
 
 
 class Footprint(NamedTuple):
-    """A file that was read, and its pages that were not cached before that."""
+    """A file that is read, and its pages that were not cached before that.
+
+    Attributes:
+        work: the file.
+        ranges: of the pages of its data that were not cached.
+        cached: bytes of its data that were.
+
+    """
 
     work: Work
     ranges: Sequence[range]
+    cached: int = 0
+
+    @classmethod
+    def of(cls, work: Work, fd: int) -> Self:
+        """Look what of a file is cached, before it is read.
+
+        Args:
+            work: the file.
+            fd: its descriptor.
+
+        """
+        pages = list(_pages_of_data(fd))
+        ranges = list(_without(pages, cached_ranges(fd)))
+        cached = sum(map(len, pages)) - sum(map(len, ranges))
+        return cls(work, ranges, min(cached * _PAGE, work.size))
 
     @property
     def bytes(self) -> int:

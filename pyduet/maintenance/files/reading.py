@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """A file that is being processed: its data in pieces, and whether it stood still."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 
 from pyduet.files import data_ranges
+from pyduet.maintenance.files.direct import Direct
 from pyduet.maintenance.files.settled import recheck
 from pyduet.maintenance.files.statx import Status, status_of
 from pyduet.maintenance.frame.work import Stamp, UnstableError, Work, stamp_of
@@ -27,6 +29,8 @@ class Reading:
             of ``work``.
         settled: whether the stamp can be believed: that whoever wrote the file
             since would have changed it. See :func:`settled.settle`.
+        cached: bytes of its data that were in memory before anything was read of
+            it, as far as the caller is told: who may not write it, is told of more.
         read: bytes that were read from the device, if the task says so: else
             what was not cached.
 
@@ -42,6 +46,7 @@ class Reading:
         *,
         status: Status | None = None,
         settled: bool = True,
+        cached: int = 0,
         behind: Callable[[int, int], object] = lambda _begin, _end: None,
     ) -> None:
         """Take an open file; the frame calls this.
@@ -54,6 +59,7 @@ class Reading:
             share: of the file's data that is not cached.
             status: of the descriptor; None asks for it.
             settled: whether that can be believed.
+            cached: bytes of its data that are in memory.
             behind: is told now and then which bytes of a large file were read,
                 from where and up to where.
 
@@ -63,11 +69,33 @@ class Reading:
         self.status: Status = status_of(fd) if status is None else status
         self.stamp: Stamp = stamp_of(self.status)
         self.settled = settled
+        self.cached = cached
         self.read: int | None = None
         self._spend = spend
         self._share = share
         self._behind = behind
         self._is_short = False
+        self._direct: Direct | None = None
+
+    @contextlib.contextmanager
+    def past_cache(self) -> Iterator[Direct | None]:
+        """Have what is read until the context ends come from the device, not from memory.
+
+        Gives what counts the bytes that did; None where the file system cannot do
+        that, and nothing is read past the memory.
+        """
+        try:
+            direct = Direct(self.fd)
+        except OSError:
+            yield None
+            return
+        with direct:
+            self._direct = direct
+            try:
+                yield direct
+            finally:
+                self._direct = None
+                self.read = (self.read or 0) + direct.read
 
     def spend(self, number: int) -> None:
         """Wait until so many bytes may be read from the device; what reads here does it itself."""
@@ -127,11 +155,14 @@ class Reading:
 
         """
         behind = offset
-        for piece in pieces_of(self.fd, offset, length, self._spend_share):
+        direct = self._direct
+        spend = self._spend_share if direct is None else self._spend
+        read = os.pread if direct is None else direct.pread
+        for piece in pieces_of(self.fd, offset, length, spend, read):
             offset += len(piece)
             length -= len(piece)
             yield piece
-            if offset - behind >= _BEHIND:
+            if offset - behind >= _BEHIND and direct is None:
                 self._behind(behind, offset)
                 behind = offset
         self._is_short |= length > 0
@@ -152,7 +183,11 @@ class Reading:
 
 
 def pieces_of(
-    fd: int, offset: int, length: int, spend: Callable[[int], object] = lambda _: None
+    fd: int,
+    offset: int,
+    length: int,
+    spend: Callable[[int], object] = lambda _: None,
+    read: Callable[[int, int, int], bytes] = os.pread,
 ) -> Iterator[bytes]:
     """Yield a part of an open file in order: the one loop that reads.
 
@@ -163,6 +198,7 @@ def pieces_of(
         offset: where the part begins, in bytes.
         length: of the part, in bytes; less comes when the file ends before.
         spend: is told how many bytes are about to be read, and may wait.
+        read: how to read: as :func:`os.pread`.
 
     Raises:
         OSError: it cannot be read.
@@ -172,10 +208,10 @@ def pieces_of(
     while offset < end:
         wanted = min(PIECE, end - offset)
         spend(wanted)
-        piece = os.pread(fd, wanted, offset)
+        piece = read(fd, wanted, offset)
         if len(piece) < wanted:
             # A signal, or a bad page that follows, may cut a read short: what is left is asked for.
-            rest = os.pread(fd, wanted - len(piece), offset + len(piece))
+            rest = read(fd, wanted - len(piece), offset + len(piece))
             if not rest:
                 if piece:
                     yield piece

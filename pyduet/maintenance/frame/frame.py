@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pyduet.device import DEFAULT_DEVICE, Device
 from pyduet.errors import DuetError
-from pyduet.maintenance.files.page_cache import Footprint, missing
+from pyduet.maintenance.files.page_cache import Footprint
 from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.settled import settle
 from pyduet.maintenance.files.statx import Identity
@@ -469,8 +469,8 @@ class Frame:
             try:
                 with self._tree.opened(work.path, work.inode) as fd:
                     now = settle(fd)
-                    footprint = Footprint(
-                        Work.of(work.path, now.status, work.generation, work.physical), missing(fd)
+                    footprint = Footprint.of(
+                        Work.of(work.path, now.status, work.generation, work.physical), fd
                     )
             except OSError as error:
                 self._name(problem_of(work.path, error))
@@ -545,7 +545,7 @@ class Frame:
             before = self._ledger.get(status)
             if before is not None and before.generation != work.generation:
                 before = None  # of another file, which had its number
-            footprint = Footprint(work, missing(fd))
+            footprint = Footprint.of(work, fd)
             share = min(1.0, footprint.bytes / work.data) if work.data else 0.0
             behind = functools.partial(self._behind, fd, footprint)
             reading = Reading(
@@ -555,6 +555,7 @@ class Frame:
                 share,
                 status=status,
                 settled=not wait and error is None,
+                cached=footprint.cached,
                 behind=behind,
             )
             try:

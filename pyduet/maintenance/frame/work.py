@@ -107,6 +107,9 @@ class Trouble(enum.StrEnum):
     NO_ROOM = "no-room"
     #: Its content is not what it should be.
     CORRUPT = "corrupt"
+    #: Its content is another, though its size and time of modification are not: nobody can say
+    #: which is right.
+    DIFFERENT = "different"
     #: The file system says that it is damaged, or the device cannot read it.
     DAMAGED = "damaged"
 

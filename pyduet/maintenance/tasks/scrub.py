@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Scrub: finds files whose content has changed though nobody wrote them."""
+"""Scrub: finds files whose content has changed though their size and times have not."""
 
+import contextlib
+import enum
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import xxhash
 
@@ -11,50 +14,248 @@ from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import BadFileError, Trouble
+from pyduet.maintenance.frame.work import BadFileError, Stamp, Trouble
+
+#: Bytes of the blocks that a checksum is made of.
+_BLOCK = 64 << 10
+_ZEROS = bytes(_BLOCK)
+#: What is counted of verified files besides.
+_OF_VERIFIED = "moved", "metadata_changed", "bytes_verified_on_disk", "bytes_verified_in_memory"
+#: The number of what :class:`Checksum` computes: one of another kind is compared with nothing.
+_KIND = 1
+
+
+class Checksum:
+    """XXH3 (128 bits) of a file's content, whatever holes it has.
+
+    Of each block of 64 KiB that is not all zeros, in order: its offset in 8
+    bytes, the lowest first, and the block, the last as long as the file goes on.
+    In the end the file's size in 8 bytes. So a hole costs nothing, and is the
+    same as the zeros that a copy of the file may have in its place. It finds
+    faults, not forgeries.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._digest = xxhash.xxh3_128()
+        self._rest = b""
+        self._rest_at = 0
+
+    def add(self, offset: int, data: bytes) -> None:
+        """Take in data: whole blocks in order, in pieces of any length."""
+        if self._rest:
+            offset, data = self._rest_at, self._rest + data
+            self._rest = b""
+        for begin in range(0, len(data), _BLOCK):
+            block = data[begin : begin + _BLOCK]
+            if len(block) < _BLOCK:
+                self._rest, self._rest_at = block, offset + begin
+            elif block != _ZEROS:
+                self._add_block(offset + begin, block)
+
+    def end(self, size: int) -> str:
+        """Return the checksum of a file of this size."""
+        if self._rest.strip(b"\0"):
+            self._add_block(self._rest_at, self._rest)
+        self._digest.update(size.to_bytes(8, "little"))
+        return self._digest.hexdigest()
+
+    def _add_block(self, offset: int, block: bytes) -> None:
+        self._digest.update(offset.to_bytes(8, "little"))
+        self._digest.update(block)
+
+
+class Verdict(enum.StrEnum):
+    """What a scrub finds of a file; the values are what is counted."""
+
+    #: It had no checksum yet.
+    NEW = "new"
+    #: It has another size or time of modification than in the last pass.
+    CHANGED = "changed"
+    #: Its content is another, but in the last pass it was written at that very moment: nothing
+    #: follows from that.
+    UNSETTLED = "not_compared"
+    #: Its content is what it was, and the disk has it so.
+    ON_DISK = "verified_on_disk"
+    #: Its content is what it was, but some of it at least was in memory before it was read.
+    IN_MEMORY = "verified_in_memory"
+    #: Its content is another, though its size and time of modification are what they were.
+    DIFFERENT = "different"
+
+
+class Note(NamedTuple):
+    """What the ledger keeps of a file.
+
+    Attributes:
+        checksum: of its content.
+        unread: in how many passes in a row it was in memory, at least in part.
+        verdict: of the pass.
+
+    """
+
+    checksum: str
+    unread: int
+    verdict: Verdict
+
+    @classmethod
+    def of(cls, record: Record) -> Self | None:
+        """Return the note of a record; None when its checksum is of another kind."""
+        kind, *values = record.note
+        return cls(values[0], values[1], Verdict(values[2])) if kind == _KIND else None
+
+    def kept(self) -> list[Any]:
+        """Return it as it is in the ledger."""
+        return [_KIND, *self]
+
+
+def judge(before: Record | None, stamp: Stamp, checksum: str, from_memory: int) -> Verdict:
+    """Return what is to be said of a file.
+
+    Args:
+        before: what the ledger has of it.
+        stamp: of it now.
+        checksum: of it now.
+        from_memory: how many bytes of it came from memory.
+
+    """
+    note = Note.of(before) if before is not None else None
+    if before is None or note is None:
+        return Verdict.NEW
+    then = before.stamp
+    # A change of status alone (mode, owner, name, links, attributes) is no excuse.
+    if (then.size, then.mtime_ns) != (stamp.size, stamp.mtime_ns):
+        return Verdict.CHANGED
+    if note.checksum == checksum:
+        return Verdict.IN_MEMORY if from_memory else Verdict.ON_DISK
+    return Verdict.DIFFERENT if before.settled else Verdict.UNSETTLED
 
 
 class Scrub(Maintenance):
     """Compares each file with the checksum that the ledger has of it, on any file system.
 
-    A file that is as it was last time, by its size and times, has to have the
-    same content; of one that changed the new checksum is kept. What was cached
-    is read from memory, and says nothing about the disk then: the file is due
-    again in the next pass.
+    A file that has the size and the time of modification of the last pass has to
+    have the content of that. Its path, mode, owner, links and attributes may be
+    others. Of a file that changed the new checksum is kept.
 
-    The checksum is XXH3 of 128 bits: it finds faults, not forgeries.
+    What is cached is read from memory, and says nothing about the disk: it is
+    counted as such, and read from the disk after some such passes.
     """
 
     kind = "scrub"
 
+    def __init__(self, *, from_disk: bool = False, passes: int = 10) -> None:
+        """Prepare.
+
+        Args:
+            from_disk: whether to read from the disk what is in memory, too.
+            passes: in how many passes in a row a file may be in memory, at least in
+                part, before it is read from the disk all the same.
+
+        """
+        self._passes = 0 if from_disk else passes
+
     def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
-        """Count anew."""
+        """Count anew, or go on."""
         del tree, found
-        counts: list[int] = ledger.note("counts", [0, 0])
-        #: Files compared with an older checksum, and those that got their first, or a new one.
-        self.verified, self.recorded = counts
         self._ledger = ledger
+        self._counts = Counter[str](ledger.note("counts", {}))
+        # What is wrong with a file is found and named once more by a run that goes on.
+        del self._counts[Verdict.DIFFERENT]
 
     def process(self, reading: Reading, before: Record | None) -> Any:
         """Read a file, and compare."""
-        digest = xxhash.xxh3_128()
-        for piece in reading.pieces():
-            digest.update(piece)
-        reading.check()
-        found = digest.hexdigest()
-        if before is not None and before.stamp == reading.stamp:
-            if before.note != found:
-                raise BadFileError(
-                    Trouble.CORRUPT,
-                    f"its content is not that of the last pass, and nobody wrote it: xxh3 {found}, "
-                    f"was {before.note}; restore it from a backup",
-                )
-            self.verified += 1
-        else:
-            self.recorded += 1
-        self._ledger.remark("counts", [self.verified, self.recorded])
-        return found
+        note = Note.of(before) if before is not None else None
+        unread = note.unread if note is not None else 0
+        is_past = reading.cached > 0 and unread >= self._passes
+        checksum, from_disk, from_memory = self._read(reading, is_past=is_past)
+        verdict = judge(before, reading.stamp, checksum, from_memory)
+        if verdict is Verdict.DIFFERENT:
+            assert before is not None  # noqa: S101 - it differs from that
+            words = _words(before, reading.stamp) + self._second_look(reading, before, checksum)
+            self._counts[verdict] += 1
+            raise BadFileError(Trouble.DIFFERENT, words + _ADVICE)
+        if before is not None and note is not None and before.passed == self._ledger.number:
+            # It was touched after it was processed, and is counted already.
+            if note.verdict is Verdict.NEW or note.checksum == checksum:
+                verdict = note.verdict
+            self._counts[note.verdict] -= 1
+        elif before is not None and verdict in (Verdict.ON_DISK, Verdict.IN_MEMORY):
+            self._counts["moved"] += before.path != reading.work.path
+            is_other = before.path == reading.work.path and before.stamp != reading.stamp
+            self._counts["metadata_changed"] += is_other
+            self._counts["bytes_verified_on_disk"] += from_disk
+            self._counts["bytes_verified_in_memory"] += from_memory
+        self._counts[verdict] += 1
+        self._ledger.remark("counts", self._counts)
+        return Note(checksum, unread + 1 if from_memory else 0, verdict).kept()
 
     def report(self) -> Mapping[str, int]:
-        """Return how many files were compared, and how many got their first, or a new checksum."""
-        return {"verified": self.verified, "recorded": self.recorded}
+        """Return the number of files of each verdict, and what is to be said of those verified."""
+        return {str(name): self._counts[name] for name in (*Verdict, *_OF_VERIFIED)}
+
+    def _read(self, reading: Reading, *, is_past: bool) -> tuple[str, int, int]:
+        """Read a file.
+
+        Args:
+            reading: the file.
+            is_past: whether to read past the memory.
+
+        Returns:
+            Its checksum, and how many bytes came from the disk, and from memory.
+
+        Raises:
+            UnstableError: it changed meanwhile.
+            OSError: it cannot be read.
+
+        """
+        checksum = Checksum()
+        length = 0
+        with contextlib.ExitStack() as stack:
+            direct = stack.enter_context(reading.past_cache()) if is_past else None
+            for offset, data in reading.data(_BLOCK):
+                checksum.add(offset, data)
+                length += len(data)
+        reading.check()
+        if is_past:
+            from_memory = length - (0 if direct is None else direct.read)
+        else:
+            from_memory = min(length, reading.cached)
+        return checksum.end(reading.stamp.size), length - from_memory, from_memory
+
+    def _second_look(self, reading: Reading, before: Record, checksum: str) -> str:
+        """Return what the disk itself says of a file that is not what it should be."""
+        try:
+            now, _, from_memory = self._read(reading, is_past=True)
+        except OSError as error:
+            return f"; to read it once more, past the memory, failed: {error.strerror}"
+        if from_memory:
+            return "; it could not be read once more from the disk itself"
+        note = Note.of(before)
+        if note is not None and now == note.checksum:
+            return (
+                "; read once more, from the disk itself, it is that of the last pass: what is in "
+                "memory is bad, or what lies between"
+            )
+        if now == checksum:
+            return "; read once more, from the disk itself, it is the same"
+        return "; read once more, from the disk itself, it is a third one"
+
+
+def _words(before: Record, stamp: Stamp) -> str:
+    """Return what is known of a file whose content is not what it should be."""
+    if before.stamp == stamp:
+        return (
+            "its content is not that of the last pass, though its size and all its times are: "
+            "no program that writes a file can keep its time of change, so the disk or the memory "
+            "has gone bad, or somebody wrote to the device or set the clock back"
+        )
+    return (
+        "its content is not that of the last pass, though its size and time of modification are: "
+        "its time of change is another, as after a change of mode, owner, name, links or "
+        "attributes; so the disk or the memory has gone bad, or a program wrote it and put its "
+        "time back"
+    )
+
+
+#: What who reads that should do.
+_ADVICE = "; compare it with a backup, and if it is right, touch it: then it counts as changed"
