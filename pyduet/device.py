@@ -45,12 +45,11 @@ class Device(Descriptor):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise error_for(error.errno or 0, Operation.OPEN, os.fspath(path)) from error
-        super().__init__(fd, "the device")
-        self._path = os.fspath(path)
+        super().__init__(fd, "the device", os.fspath(path))
 
     def __repr__(self) -> str:
         """Return which device it is, for people."""
-        return f"<Device {self._path!r}{', closed' if self.closed else ''}>"
+        return f"<Device {self._filename!r}{', closed' if self.closed else ''}>"
 
     def start(self, max_tasks: int = 0) -> None:
         """Switch Duet on; needs CAP_SYS_ADMIN.
@@ -217,7 +216,7 @@ class Device(Descriptor):
 
         Args:
             path: the directory or file.
-            mask: what to be told; see :class:`Mask` for what excludes what.
+            mask: what to be told.
             name: for people, up to 254 bytes. Without one it is made of the
                 process id.
             ranges: have the driver tell runs of pages, which is cheaper.
@@ -238,10 +237,15 @@ class Device(Descriptor):
                 or this kernel does not tell what the mask asks for.
             PermissionDeniedError: no read and search permission on ``path``;
                 a limit above the default.
-            DuetError: a bad mask, a name or path that is too long.
-            ValueError: a NUL in the name or the path.
+            DuetError: a name or path that is too long.
+            ValueError: the mask breaks a rule, see :meth:`Mask.check`; a
+                snapshot that is not told what is cached; a NUL in the name or
+                the path.
 
         """
+        Mask(mask).check(snapshot=snapshot)
+        if snapshot and no_scan:
+            raise ValueError("a snapshot tells what is cached already; leave out no_scan")
         name = f"pyduet-{os.getpid()}-{next(_SERIAL)}" if name is None else name
         raw_name, raw_path = os.fsencode(name), os.fsencode(path)
         if b"\0" in raw_name + raw_path:
@@ -290,7 +294,7 @@ class Device(Descriptor):
         """
         subject = f"task {task_id}"
         if not 1 <= task_id <= abi.MAX_TASKS:
-            raise error_for(errno.ESRCH, Operation.END, subject)
+            raise error_for(errno.ESRCH, Operation.END, subject, self._filename)
         self.ioctl(abi.IOC_END, abi.End(tid=task_id, pid=pid), Operation.END, subject)
 
     def _status(

@@ -11,7 +11,12 @@ import os
 
 
 class DuetError(OSError):
-    """A call to Duet failed; ``str()`` is one complete sentence with the remedy."""
+    """A call to Duet failed; ``str()`` is one complete sentence with the remedy.
+
+    ``errno`` is the kernel's, ``strerror`` the sentence. ``filename`` is the
+    path that it is about, or the device; None when that is a file of which no
+    path is known.
+    """
 
     def __str__(self) -> str:
         """Return the message alone, without the errno in front."""
@@ -84,6 +89,16 @@ class Operation(enum.Enum):
     SNAPSHOT = "tell all that is cached below {subject}"
 
 
+#: Of which the subject is a path; and those of which it is a file that has none.
+_OF_PATHS = {
+    Operation.OPEN,
+    Operation.REGISTER,
+    Operation.READ,
+    Operation.IDENTIFY,
+    Operation.SNAPSHOT,
+}
+_OF_FILES = {Operation.BMAP, Operation.PATH}
+
 _LOAD = "load it: modprobe duet"
 _SWITCH_ON = "switch it on: duet start"
 
@@ -150,8 +165,8 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
     ),
     (errno.EINVAL, Operation.REGISTER): (
         DuetError,
-        "cannot watch {subject}: the driver refuses the mask, or it is neither a directory nor a "
-        "regular file; EXISTS excludes ADDED and REMOVED, MODIFIED excludes DIRTY and FLUSHED",
+        "cannot watch {subject}: it is neither a directory nor a regular file, or the driver does "
+        "not know what is asked for; check the path, and that the driver is of this version",
     ),
     (errno.ENOTDIR, Operation.REGISTER): (
         NotDirectoryError,
@@ -248,13 +263,17 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
 }
 
 
-def error_for(number: int, operation: Operation, subject: str) -> DuetError:
+def error_for(
+    number: int, operation: Operation, subject: str, filename: str | None = None
+) -> DuetError:
     """Return the exception for a failed call; the caller raises it.
 
     Args:
         number: the errno that the kernel gave.
         operation: what was being done.
         subject: to what: a path, a file, a count of tasks.
+        filename: over what it was done, where the subject is neither a path
+            nor a file.
 
     """
     known = _TABLE.get((number, operation)) or _TABLE.get((number, _ANY))
@@ -263,4 +282,8 @@ def error_for(number: int, operation: Operation, subject: str) -> DuetError:
         "cannot {action}: " + os.strerror(number) + "; see the kernel log: dmesg",
     )
     action = operation.value.format(subject=subject)
-    return kind(number, sentence.format(action=action, subject=subject))
+    if operation in _OF_PATHS:
+        filename = subject
+    elif operation in _OF_FILES:
+        filename = None
+    return kind(number, sentence.format(action=action, subject=subject), filename)

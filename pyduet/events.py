@@ -30,6 +30,49 @@ class Mask(enum.IntFlag):
         """The names of the bits that are set, in lower case."""
         return [str(bit.name).lower() for bit in Mask if bit in self]
 
+    @property
+    def excluded(self) -> "Mask":
+        """What cannot be asked for beside this."""
+        found = Mask(0)
+        for state, events in _EXCLUDES.items():
+            if self & state:
+                found |= events
+            if self & events:
+                found |= state
+        return found
+
+    def check(self, *, snapshot: bool = False) -> None:
+        """Make sure that the driver takes this mask.
+
+        Args:
+            snapshot: whether it is for what is cached now and nothing else.
+
+        Raises:
+            ValueError: it does not; says which rule is broken.
+
+        """
+        every = ", ".join(str(bit.name).lower() for bit in Mask)
+        if unknown := self & ~sum(Mask):
+            raise ValueError(f"the mask has bits that mean nothing, {unknown:#x}; it is of {every}")
+        if not self:
+            raise ValueError(f"an empty mask asks for nothing; choose of {every}")
+        for state, events in _EXCLUDES.items():
+            if self & state and self & events:
+                (name,), others = state.names, " and ".join(events.names)
+                raise ValueError(f"{name} excludes {others}; leave out {name} or the others")
+        if snapshot and (events := self & ~sum(_EXCLUDES)):
+            raise ValueError(
+                f"a snapshot tells no {' and '.join(events.names)}; choose of "
+                f"{' and '.join(Mask(sum(_EXCLUDES)).names)}"
+            )
+
+
+#: Each state, and the events that say the same in another way.
+_EXCLUDES = {
+    Mask.EXISTS: Mask.ADDED | Mask.REMOVED,
+    Mask.MODIFIED: Mask.DIRTY | Mask.FLUSHED,
+}
+
 
 class State(enum.IntFlag):
     """What an item says about its pages.

@@ -44,7 +44,7 @@ class Task(TaskCalls, Descriptor, Stream):
     ) -> None:
         """Take over the descriptor; :meth:`Device.register` and :meth:`adopt` call this."""
         bell = Bell()  # before anything is owned: it may fail
-        super().__init__(fd, f"the task on {path}")
+        super().__init__(fd, f"the task on {path}", path)
         self._id = task_id
         self.name = name
         self.path = path

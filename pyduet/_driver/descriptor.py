@@ -33,16 +33,18 @@ class Descriptor:
     #: So that one whose making failed has nothing to close.
     _closed = True
 
-    def __init__(self, fd: int, what: str) -> None:
+    def __init__(self, fd: int, what: str, filename: str | None = None) -> None:
         """Take over a descriptor.
 
         Args:
             fd: the descriptor; nobody else closes it from here on.
             what: what it is, for messages.
+            filename: path of what it is open on, for errors.
 
         """
         self._fd = fd
         self._what = what
+        self._filename = filename
         self._lock = threading.Lock()
         #: How often each thread is using it.
         self._users: dict[int, int] = {}
@@ -168,7 +170,7 @@ class Descriptor:
             try:
                 return int(fcntl.ioctl(fd, number, request))
             except OSError as error:
-                raise error_for(error.errno or 0, operation, subject) from error
+                raise error_for(error.errno or 0, operation, subject, self._filename) from error
 
 
 class Bell:

@@ -53,12 +53,12 @@ def write(name: str, value: int, operation: Operation, subject: str) -> None:
     except OSError as error:
         # Only root may write these; to anybody else the file's mode says so first.
         if error.errno == errno.EACCES:
-            raise error_for(errno.EACCES, operation, subject) from error
+            raise error_for(errno.EACCES, operation, subject, path) from error
         raise _not_opened(error, path) from error
     try:
         os.write(fd, b"%d\n" % value)
     except OSError as error:
-        raise error_for(error.errno or 0, operation, subject) from error
+        raise error_for(error.errno or 0, operation, subject, path) from error
     finally:
         os.close(fd)
 

@@ -19,10 +19,10 @@ def mask(text: str) -> Mask:
         except KeyError:
             names = ", ".join(str(bit.name).lower() for bit in Mask)
             raise argparse.ArgumentTypeError(f"{name!r} is none of {names}") from None
-    if found & Mask.EXISTS and found & (Mask.ADDED | Mask.REMOVED):
-        raise argparse.ArgumentTypeError("exists excludes added and removed")
-    if found & Mask.MODIFIED and found & (Mask.DIRTY | Mask.FLUSHED):
-        raise argparse.ArgumentTypeError("modified excludes dirty and flushed")
+    try:
+        found.check()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return found
 
 

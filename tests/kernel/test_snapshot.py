@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from actions import evict, punch, read_page, sync_file, write_at
 from conftest import EVENTS, STATES, SYSFS, counter
-from raw import errno_of
+from raw import Requests, ioctl
 from truth import PAGE, Watch, drop_caches, fill, identity
 
-from pyduet import Device, Mask, State
+from pyduet import Device, FileId, Mask, State
+from pyduet._driver import abi
 
 RANGES = pytest.mark.parametrize("ranges", [False, True], ids=["pages", "ranges"])
 
@@ -152,14 +153,18 @@ def test_it_costs_nobody_else(device: Device, place: Path) -> None:
 
 def test_what_it_cannot_be(device: Device, place: Path) -> None:
     """Events are no state, and not to tell what is cached leaves nothing."""
-    for mask in (EVENTS, Mask.ADDED, Mask.EXISTS | Mask.DIRTY):
-        wrong = errno_of(lambda mask=mask: device.register(place / "tree", mask, snapshot=True))
-        assert wrong == errno.EINVAL
-    wrong = errno_of(
-        lambda: device.register(place / "tree", STATES, snapshot=True, no_scan=True),
-    )
-    assert wrong == errno.EINVAL
-    assert device.tasks() == []
+    with device.register(place / "tree", STATES) as task:
+        requests = Requests(device, task, FileId(1, 0))
+        for mask in (EVENTS, Mask.ADDED, Mask.EXISTS | Mask.DIRTY):
+            with pytest.raises(ValueError, match="a snapshot tells no "):
+                device.register(place / "tree", mask, snapshot=True)
+            request = requests.register(mask, abi.Register.SNAPSHOT)
+            assert ioctl(device.fileno(), abi.IOC_REGISTER, request) == -errno.EINVAL
+        with pytest.raises(ValueError, match="leave out no_scan"):
+            device.register(place / "tree", STATES, snapshot=True, no_scan=True)
+        request = requests.register(STATES, abi.Register.SNAPSHOT | abi.Register.NO_SCAN)
+        assert ioctl(device.fileno(), abi.IOC_REGISTER, request) == -errno.EINVAL
+        assert [one.id for one in device.tasks()] == [task.id]
 
 
 def test_no_room_for_all_of_it(device: Device, place: Path) -> None:

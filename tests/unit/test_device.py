@@ -17,6 +17,7 @@ from pyduet import (
     NotLoadedError,
     PermissionDeniedError,
     TaskHandle,
+    identity_of,
 )
 from pyduet._driver import abi
 from pyduet._driver.descriptor import Descriptor
@@ -136,6 +137,37 @@ def test_the_task_adds_its_own_number_to_a_file() -> None:
 def test_a_nul_is_refused(path: str, name: str | None) -> None:
     with Device(NO_DRIVER) as device, pytest.raises(ValueError, match="NUL"):
         device.register(path, Mask.EXISTS, name=name)
+
+
+def test_a_mask_is_refused_by_the_rule_that_it_breaks() -> None:
+    """Before any call: the driver knows one number for all of them."""
+    with Device(NO_DRIVER) as device:
+        with pytest.raises(ValueError, match="exists excludes added and removed"):
+            device.register("/", Mask.EXISTS | Mask.ADDED)
+        with pytest.raises(ValueError, match="a snapshot tells no dirty"):
+            device.register("/", Mask.DIRTY, snapshot=True)
+        with pytest.raises(ValueError, match="leave out no_scan"):
+            device.register("/", Mask.EXISTS, snapshot=True, no_scan=True)
+
+
+def test_errors_say_which_path_they_are_about(tmp_path: Path) -> None:
+    with Device(NO_DRIVER) as device:
+        for use, path in (
+            (lambda: device.register("/srv", Mask.EXISTS), "/srv"),
+            (device.start, NO_DRIVER),
+            (lambda: device.end(7), NO_DRIVER),
+            (lambda: Device(tmp_path / "none"), str(tmp_path / "none")),
+            (lambda: identity_of(tmp_path / "none"), str(tmp_path / "none")),
+            (lambda: device.set_limits(limit=1), NO_DRIVER),
+        ):
+            with pytest.raises(DuetError) as caught:
+                use()
+            assert (caught.value.filename, caught.value.errno != 0) == (path, True)
+    with task_without_driver() as task:
+        for use, wanted in ((task.rescan, "/p"), (lambda: task.path_of(FileId(1, 1)), None)):
+            with pytest.raises(DuetError) as caught:
+                use()
+            assert caught.value.filename == wanted
 
 
 def task_without_driver() -> Task:

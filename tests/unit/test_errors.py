@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the driver's errnos become."""
 
+import copy
 import errno
 
 import pytest
@@ -27,7 +28,7 @@ Op = Operation
         (errno.ESHUTDOWN, Op.READ, pyduet.OffError, "switched off"),
         (errno.EUSERS, Op.REGISTER, pyduet.TooManyTasksError, "duet start -n"),
         (errno.ENAMETOOLONG, Op.REGISTER, pyduet.DuetError, "too long"),
-        (errno.EINVAL, Op.REGISTER, pyduet.DuetError, "mask"),
+        (errno.EINVAL, Op.REGISTER, pyduet.DuetError, "regular file"),
         (errno.ENOTDIR, Op.REGISTER, pyduet.NotDirectoryError, "not a directory"),
         (errno.ENOENT, Op.REGISTER, pyduet.PathNotFoundError, "does not exist"),
         (errno.EOPNOTSUPP, Op.REGISTER, pyduet.UnsupportedFilesystemError, "file system"),
@@ -79,3 +80,27 @@ def test_every_message_is_one_line_that_ends_with_a_remedy(operation: Op) -> Non
         text = str(error_for(number, operation, "/srv"))
         assert "\n" not in text
         assert ";" in text, f"no remedy: {text}"
+
+
+@pytest.mark.parametrize(
+    ("number", "operation", "filename", "expected"),
+    [
+        (errno.ENOENT, Op.REGISTER, None, "/srv"),
+        (errno.ENODEV, Op.READ, None, "/srv"),
+        (errno.EACCES, Op.OPEN, None, "/srv"),
+        (errno.ENOENT, Op.IDENTIFY, None, "/srv"),
+        (errno.EOVERFLOW, Op.SNAPSHOT, None, "/srv"),
+        (errno.EALREADY, Op.START, "/dev/duet", "/dev/duet"),
+        (errno.ESHUTDOWN, Op.RESCAN, "/srv", "/srv"),
+        # Of a file whose path nobody knows there is none, and not its directory's.
+        (errno.ENOENT, Op.PATH, "/srv", None),
+        (errno.ENOSPC, Op.BMAP, "/srv", None),
+    ],
+)
+def test_the_path_that_it_is_about(
+    number: int, operation: Op, filename: str | None, expected: str | None
+) -> None:
+    error = error_for(number, operation, "/srv", filename)
+    for one in (error, copy.copy(error), copy.deepcopy(error)):
+        assert (type(one), one.errno, one.filename) == (type(error), number, expected)
+        assert str(one) == one.strerror == str(error)

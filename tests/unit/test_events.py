@@ -6,12 +6,17 @@ import random
 
 import pytest
 
-from pyduet import FileId, Item, State
+from pyduet import FileId, Item, Mask, State
 from pyduet._driver import abi
 from pyduet.events import decode
 
 ONE = FileId(11, 1)
 OTHERS = [FileId(12, 1), FileId(11, 2)]
+#: As duet_check_mask() of driver/task.c has it.
+EXCLUDED = {
+    Mask.EXISTS: Mask.ADDED | Mask.REMOVED,
+    Mask.MODIFIED: Mask.DIRTY | Mask.FLUSHED,
+}
 Raw = tuple[FileId, int, State]
 
 
@@ -138,3 +143,31 @@ def test_items_are_frozen() -> None:
 def test_names_of_a_state() -> None:
     assert (State.ADDED | State.DIRTY).names == ["added", "dirty"]
     assert State(0).names == []
+
+
+@pytest.mark.parametrize(
+    ("mask", "snapshot", "words"),
+    [
+        (0, False, "an empty mask asks for nothing; choose of added, removed, "),
+        (0x4000 | Mask.ADDED, False, "bits that mean nothing, 0x4000"),
+        (Mask.EXISTS | Mask.ADDED, False, "exists excludes added and removed; leave out"),
+        (Mask.EXISTS | Mask.REMOVED | Mask.DIRTY, False, "exists excludes added and removed"),
+        (Mask.MODIFIED | Mask.FLUSHED, False, "modified excludes dirty and flushed"),
+        (Mask.EXISTS | Mask.DIRTY, True, "a snapshot tells no dirty; choose of modified and exi"),
+    ],
+)
+def test_a_mask_that_the_driver_refuses(mask: int, snapshot: bool, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Mask(mask).check(snapshot=snapshot)
+
+
+@pytest.mark.parametrize("number", range(1, 64))
+def test_a_mask_is_taken_when_no_bit_excludes_another(number: int) -> None:
+    mask = Mask(sum(bit for at, bit in enumerate(Mask) if number >> at & 1))
+    if any(one in mask and other & mask for one, other in EXCLUDED.items()):
+        with pytest.raises(ValueError, match="excludes"):
+            mask.check()
+        assert mask & mask.excluded
+    else:
+        mask.check()
+        assert not mask & mask.excluded

@@ -236,10 +236,6 @@ _MEANING = {
     Mask.MODIFIED: "state: a page is dirty now and was not when last told, or the other way round",
     Mask.EXISTS: "state: a page is cached now and was not when last told, or the other way round",
 }
-_EXCLUDES = {
-    Mask.MODIFIED: Mask.DIRTY | Mask.FLUSHED,
-    Mask.EXISTS: Mask.ADDED | Mask.REMOVED,
-}
 
 
 def masks(_session: Session, _: argparse.Namespace) -> Answer:
@@ -249,12 +245,13 @@ def masks(_session: Session, _: argparse.Namespace) -> Answer:
             "name": bit.names[0],
             "value": int(bit),
             "meaning": meaning,
-            "excludes": _EXCLUDES.get(bit, Mask(0)).names,
+            "excludes": bit.excluded.names,
         }
         for bit, meaning in _MEANING.items()
     ]
     lines = [f"{bit.names[0]:8}  {bit:#06x}  {meaning}" for bit, meaning in _MEANING.items()]
     lines += [
-        f"{bit.names[0]} excludes {' and '.join(others.names)}" for bit, others in _EXCLUDES.items()
+        f"{bit.names[0]} excludes {' and '.join(bit.excluded.names)}"
+        for bit in (Mask.MODIFIED, Mask.EXISTS)
     ]
     return Answer.lines(rows, lines)
