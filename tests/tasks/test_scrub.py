@@ -2,6 +2,7 @@
 """A scrub finds what has gone bad on the disk, whatever else was done to it, and nothing else."""
 
 import contextlib
+import json
 import mmap
 import os
 import subprocess
@@ -209,6 +210,49 @@ def test_memory_says_nothing_of_the_disk(
     assert report["bytes_verified_on_disk"] == 5 * SIZE
     (tree / "one/file0").read_bytes()
     assert named(scrub("--from-disk")) == {"one/file0": "different"}
+
+
+def test_it_says_of_each_file_how_much_came_from_memory(
+    tree: Path, scrub: Callable[..., Ran]
+) -> None:
+    verdicts = tree / "verdicts"
+    scrub()
+    forget(*files(tree))
+    with (tree / "one/file0").open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        os.pread(file.fileno(), 8192, 0)
+    (tree / "one/file1").write_bytes(b"another")
+    scrub("--verdicts", str(verdicts))
+    found = {line["path"]: line for line in map(json.loads, verdicts.read_text().splitlines())}
+    assert set(found) == {str(path.relative_to(tree)) for path in files(tree)} - {"verdicts"}
+    assert found["one/file1"]["verdict"] == "changed"
+    assert found["one/file0"]["verdict"] == "verified_in_memory"
+    in_memory = found["one/file0"]["bytes_from_memory"]
+    assert 8192 <= in_memory < SIZE
+    assert found["one/file0"]["bytes_from_disk"] == SIZE - in_memory
+    assert found["two/file0"] == {
+        "path": "two/file0", "verdict": "verified_on_disk",
+        "bytes_from_disk": SIZE, "bytes_from_memory": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.root
+@pytest.mark.fs("ext4", "xfs")
+def test_a_swap_file_is_no_alarm(tree: Path, scrub: Callable[..., Ran]) -> None:
+    swap = tree / "one/swap file"
+    swap.write_bytes(bytes(8 << 20))
+    swap.chmod(0o600)
+    subprocess.run(["mkswap", swap], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["swapon", swap], check=True)
+    try:
+        for _ in range(2):
+            found = scrub()
+            assert named(found) == {}
+            assert counts(found)["swap_files"] == 1
+            assert found.objects[-1]["files"] == 6
+    finally:
+        subprocess.run(["swapoff", swap], check=True)
+    assert counts(scrub())["new"] == 1
 
 
 @pytest.mark.root

@@ -25,6 +25,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="read a file from the disk that was in memory, at least in part, in so many passes "
         "in a row (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--verdicts", metavar="FILE",
+        help="write what is found of each file to FILE, a line of JSON each: how much of it came "
+        "from the disk, and how much from memory",
+    )  # fmt: skip
     framed.add_arguments(parser, _task)
 
 
@@ -32,4 +37,6 @@ def _task(options: argparse.Namespace) -> "Maintenance":
     framed.need("scrub", "xxhash")
     from pyduet.maintenance.tasks.scrub import Scrub
 
-    return Scrub(from_disk=options.from_disk, passes=options.memory_passes)
+    return Scrub(
+        from_disk=options.from_disk, passes=options.memory_passes, verdicts=options.verdicts
+    )

@@ -43,9 +43,9 @@ def _mounts() -> Iterator[tuple[list[str], Mount]]:
         for line in file:
             words = line.rstrip("\n").split(" ")
             kind, source = words[words.index("-", 6) + 1 :][:2]
-            yield words, Mount(_plain(words[4]), kind, _plain(source), words[3] == "/")
+            yield words, Mount(plain(words[4]), kind, plain(source), words[3] == "/")
 
 
-def _plain(word: str) -> str:
-    """Return a word of mountinfo without its escapes: octal, of four ASCII characters."""
+def plain(word: str) -> str:
+    """Return a word of a file of /proc without its escapes: octal, of four ASCII characters."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)

@@ -3,18 +3,21 @@
 
 import contextlib
 import enum
+import json
+import os
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, NamedTuple, Self
 
 import xxhash
 
+from pyduet.maintenance.files.mounts import plain
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.files.tree import Tree
+from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import BadFileError, Stamp, Trouble
+from pyduet.maintenance.frame.work import BadFileError, Stamp, TargetError, Trouble
 
 #: Bytes of the blocks that a checksum is made of.
 _BLOCK = 64 << 10
@@ -143,20 +146,37 @@ class Scrub(Maintenance):
 
     kind = "scrub"
 
-    def __init__(self, *, from_disk: bool = False, passes: int = 10) -> None:
+    def __init__(
+        self, *, from_disk: bool = False, passes: int = 10, verdicts: str | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             from_disk: whether to read from the disk what is in memory, too.
             passes: in how many passes in a row a file may be in memory, at least in
                 part, before it is read from the disk all the same.
+            verdicts: a file to write what is found of each file to, a line of JSON
+                each; of several lines of a file the last one holds.
 
         """
         self._passes = 0 if from_disk else passes
+        self._verdicts = verdicts
+        self._lines: IO[str] | None = None
+        self.outputs = () if verdicts is None else (os.path.abspath(verdicts),)
 
     def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
-        """Count anew, or go on."""
+        """Count anew, or go on.
+
+        Raises:
+            OSError: the file for the verdicts cannot be written.
+
+        """
         del tree, found
+        if self._verdicts is not None:
+            mode = "a" if ledger.resumed else "w"
+            self._lines = open(self._verdicts, mode, encoding="ascii")  # noqa: SIM115 - see finish()
+        self._swap = _swap_files()
+        self._swap_found: set[tuple[int, int]] = set()
         self._ledger = ledger
         self._counts = Counter[str](ledger.note("counts", {}))
         # What is wrong with a file is found and named once more by a run that goes on.
@@ -173,9 +193,12 @@ class Scrub(Maintenance):
             assert before is not None  # noqa: S101 - it differs from that
             words = _words(before, reading.stamp) + self._second_look(reading, before, checksum)
             self._counts[verdict] += 1
+            self._tell(reading.work.path, verdict, from_disk, from_memory)
             raise BadFileError(Trouble.DIFFERENT, words + _ADVICE)
+        unread = unread + 1 if from_memory else 0
         if before is not None and note is not None and before.passed == self._ledger.number:
             # It was touched after it was processed, and is counted already.
+            unread = min(unread, max(1, note.unread))
             if note.verdict is Verdict.NEW or note.checksum == checksum:
                 verdict = note.verdict
             self._counts[note.verdict] -= 1
@@ -187,11 +210,55 @@ class Scrub(Maintenance):
             self._counts["bytes_verified_in_memory"] += from_memory
         self._counts[verdict] += 1
         self._ledger.remark("counts", self._counts)
-        return Note(checksum, unread + 1 if from_memory else 0, verdict).kept()
+        self._tell(reading.work.path, verdict, from_disk, from_memory)
+        return Note(checksum, unread, verdict).kept()
+
+    def worth(self, found: Found, before: Record | None) -> bool:
+        """Return whether to look at a file: the kernel writes those it swaps to past all times."""
+        inode = found.status.st_dev, found.status.st_ino
+        if inode in self._swap:
+            self._swap_found.add(inode)
+            return False
+        return super().worth(found, before)
+
+    def secure(self) -> None:
+        """Have the verdicts in their file."""
+        if self._lines is not None:
+            with self._written():
+                self._lines.flush()
+
+    def finish(self, found: Inventory) -> None:
+        """Close the file of the verdicts."""
+        del found
+        if self._lines is not None:
+            with self._written():
+                self._lines.close()
 
     def report(self) -> Mapping[str, int]:
         """Return the number of files of each verdict, and what is to be said of those verified."""
-        return {str(name): self._counts[name] for name in (*Verdict, *_OF_VERIFIED)}
+        names = (*Verdict, *_OF_VERIFIED)
+        return {str(name): self._counts[name] for name in names} | {
+            "swap_files": len(self._swap_found)
+        }
+
+    def _tell(self, path: str, verdict: Verdict, from_disk: int, from_memory: int) -> None:
+        if self._lines is None:
+            return
+        line = {
+            "path": path,
+            "verdict": verdict,
+            "bytes_from_disk": from_disk,
+            "bytes_from_memory": from_memory,
+        }
+        with self._written():
+            self._lines.write(json.dumps(line) + "\n")
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TargetError(error.errno, error.strerror, self._verdicts) from error
 
     def _read(self, reading: Reading, *, is_past: bool) -> tuple[str, int, int]:
         """Read a file.
@@ -239,6 +306,17 @@ class Scrub(Maintenance):
         if now == checksum:
             return "; read once more, from the disk itself, it is the same"
         return "; read once more, from the disk itself, it is a third one"
+
+
+def _swap_files() -> set[tuple[int, int]]:
+    """Return device and inode number of each file that the kernel swaps to (proc(5))."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError), open("/proc/swaps", "rb") as swaps:
+        for line in swaps.readlines()[1:]:
+            with contextlib.suppress(OSError):
+                status = os.stat(plain(os.fsdecode(line.split()[0])))
+                found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def _words(before: Record, stamp: Stamp) -> str:
