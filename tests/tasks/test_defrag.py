@@ -205,6 +205,45 @@ def test_xfs_keeps_what_is_written_between_copy_and_exchange(
         assert path.read_bytes()[5 * PIECE :].startswith(b"written" * 100)
 
 
+@pytest.mark.root
+@pytest.mark.skipif(
+    not Path("/proc/fs/xfs/xqm").exists(), reason="this kernel has no quotas of XFS"
+)
+def test_xfs_with_quotas(new_mount: Callable[..., Mounted], tmp_path: Path) -> None:
+    """The kernel exchanges only what is of one owner, one group and one project."""
+    mounted = new_mount("xfs", "uquota", "gquota", "pquota")
+    tree = mounted.path / "tree"
+    tree.mkdir()
+    paths = [tree / name for name in ("one", "two")]
+    write_in_pieces("xfs", paths, COUNT)
+    os.chown(paths[0], 4001, 4002)
+    subprocess.run(["xfs_io", "-c", "chproj 77", paths[1]], check=True)
+    ran = defrag(tree, tmp_path / "ledger")
+    assert ran.status == 0, ran.words
+    assert sum(map(pieces, paths)) <= 4
+    assert (paths[0].stat().st_uid, paths[0].stat().st_gid) == (4001, 4002)
+
+
+@pytest.mark.fs("xfs")
+@pytest.mark.parametrize("length", [40, 110, 200])
+@pytest.mark.parametrize("count", [8, 14, 20])
+def test_xfs_with_attributes(
+    length: int, count: int, mounted: Mounted, tree: Path, tmp_path: Path
+) -> None:
+    """They take the room of extents from the inode, so that these have another form there."""
+    paths = [tree / name for name in ("one", "two")]
+    for path in paths:
+        path.touch()
+        os.setxattr(path, "user.note", b"n" * length)
+    write_in_pieces("xfs", paths, count)
+    ran = defrag(tree, tmp_path / "ledger")
+    assert ran.status == 0, ran.words
+    report = ran.objects[-1]["report"]
+    assert "left_unsupported" not in report
+    assert sum(map(pieces, paths)) <= 4
+    assert os.getxattr(paths[0], "user.note") == b"n" * length
+
+
 def _free_above_reserve(path: Path) -> int:
     state = os.statvfs(path)
     return state.f_bavail * state.f_frsize - state.f_blocks * state.f_frsize // 20

@@ -38,6 +38,10 @@ _EXCHANGE: int = ioctl_opt.IOC(ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE, ord("X"
 #: Nanoseconds since the last change of a file, from which on another one has another time: the
 #: kernel's clock of files moves on with each timer interrupt, every 10 ms at the longest.
 _TICK = 100_000_000
+#: An attribute that leaves less room for extents in a donor's inode, and how long it is, one try
+#: after the other. What has more extents than fit into its inode, and would fit into the donor's,
+#: is not exchanged (xfs_swap_extents_check_format()).
+_PADDING, _PADDINGS = "user.duet", (0, 130)
 #: Bytes that are copied before it is looked whether there is room for others.
 _LOOK = 64 << 20
 
@@ -60,9 +64,21 @@ def join(reading: Reading, fd: int, directory: int, bad: Sequence[Part]) -> None
     """
     del bad
     status = _settled(fd)
+    for padding in _PADDINGS:
+        if _exchange(reading, fd, directory, status, padding):
+            return
+    raise LeftError(Left.UNSUPPORTED)
+
+
+def _exchange(
+    reading: Reading, fd: int, directory: int, status: os.stat_result, padding: int
+) -> bool:
+    """Exchange a file with a copy of it; returns False when the forms of the two do not fit."""
     length = status.st_size
     with donor(directory) as copy:
         _make_alike(copy, fd, status)
+        if padding:
+            os.setxattr(copy, _PADDING, bytes(padding))
         os.ftruncate(copy, length)
         for start, stop in _stretches(fd, length):
             allocate(copy, start, stop)
@@ -77,7 +93,15 @@ def join(reading: Reading, fd: int, directory: int, bad: Sequence[Part]) -> None
         try:
             fcntl.ioctl(fd, _EXCHANGE, request)
         except OSError as error:
-            _explain(error, fd, status)
+            # EFAULT: the length is another. It looks at the form of the extents (EINVAL), which a
+            # write may change, before it looks at the times (EBUSY).
+            changed = error.errno in (errno.EBUSY, errno.EFAULT)
+            if changed or (error.errno == errno.EINVAL and _has_changed(fd, status)):
+                raise UnstableError from error
+            if error.errno != errno.EINVAL:
+                raise
+            return False
+    return True
 
 
 def _settled(fd: int) -> os.stat_result:
@@ -154,20 +178,11 @@ def _write(fd: int, data: bytes, at: int) -> None:
         view, at = view[written:], at + written
 
 
-def _explain(error: OSError, fd: int, before: os.stat_result) -> None:
-    """Say why the kernel exchanged nothing."""
+def _has_changed(fd: int, before: os.stat_result) -> bool:
     now = os.fstat(fd)
-    same = (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
+    return (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
         before.st_size, before.st_mtime_ns, before.st_ctime_ns,
     )  # fmt: skip
-    # EFAULT: the length is another. It looks at the number of extents, which a write may have
-    # made fewer (EINVAL), before it looks at the times (EBUSY).
-    if error.errno in (errno.EBUSY, errno.EFAULT) or (error.errno == errno.EINVAL and not same):
-        raise UnstableError from error
-    if error.errno == errno.EINVAL:
-        # They have a form in its inode that those of a fresh file cannot have.
-        raise LeftError(Left.UNSUPPORTED) from error
-    raise error
 
 
 def _stretches(fd: int, length: int) -> Iterator[tuple[int, int]]:
