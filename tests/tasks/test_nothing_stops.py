@@ -117,7 +117,9 @@ def test_a_build_goes_on(
                 assert_restored(tree, out, b"build", b"")
             elif task is rsync:
                 found = differences(look(tree / "still"), look(out / "copy/still"))
-                assert not found, [*map(str, found)]
+                # rsync 3.5 forgets directories' times now and then while others vanish.
+                found = [one for one in found if one.field != "mtime_ns" or b"file" in one.path]
+                assert not found, (*map(str, found), ran.words)
 
 
 @pytest.mark.user
