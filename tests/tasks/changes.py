@@ -52,7 +52,11 @@ class Change:
 def apply(top: Path, change: Change) -> bool:
     """Make a change below a directory, if it can be made; return whether it was."""
     paths = list(_paths(os.fsencode(top)))
-    one = paths[change.which % len(paths)]
+    # The directory itself stays; things can be made in it and put there.
+    first = 0 if change.kind == "make" else 1
+    if not paths[first:]:
+        return False
+    one = paths[first:][change.which % len(paths[first:])]
     other = paths[change.other % len(paths)]
     try:
         MAKE[change.kind](one, other, change)

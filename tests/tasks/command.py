@@ -20,6 +20,8 @@ from pyduet.cli import main
 
 #: Tasks that know these: to be compared with, and not to wait for others on this machine.
 _PLAIN = ("--uninformed", "--no-idle", "--no-give-way")
+#: Not the one of the working directory.
+_DUET = (sys.executable, "-P", "-m", "pyduet")
 _TASKS = ("backup", "btrfs-scrub", "defrag", "rsync", "scrub", "send")
 
 
@@ -85,7 +87,7 @@ def command(*args: str | Path) -> Sequence[str | Path]:
     if args[0] == "run" and args[1] in _TASKS:
         # Before rsync's own options, and before an end of options.
         plain, args = ("run", str(args[1]), *_PLAIN), args[2:]
-    return [sys.executable, "-m", "pyduet", *plain, *args]
+    return [*_DUET, *plain, *args]
 
 
 class Killed(NamedTuple):
@@ -136,7 +138,7 @@ def _be_the_command(
         if killed:
             _kill_at(killed)
         try:
-            status = main([os.fsdecode(arg) for arg in command(*args)[3:]])
+            status = main([os.fsdecode(arg) for arg in command(*args)[len(_DUET) :]])
         except SystemExit as end:
             status = int(end.code or 0)
         sys.setprofile(None)
