@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-import xxhash
-
 from pyduet.maintenance.files.extents import extents
+from pyduet.maintenance.tasks.scrub import Checksum
 
 _PAGE = 4096
 #: Files are written in turns, so many bytes at a time: that is how long an extent is.
@@ -46,7 +45,7 @@ class Data:
             number = len(self.sizes)
             self.sizes[f"{number // 50:02}/{number:05}"] = one
         self.bytes = size
-        self.digests = {path: self._digest(path) for path in self.sizes}
+        self.digests = {path: _digest(self._content(path)) for path in self.sizes}
 
     def make(self) -> None:
         """Write all files, fragmented, in place of what is there."""
@@ -101,10 +100,7 @@ class Data:
             ValueError: it is another.
 
         """
-        digest = xxhash.xxh3_128()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-        if digest.hexdigest() != self.digests[path]:
+        if _digest(iter(lambda: file.read(1 << 20), b"")) != self.digests[path]:
             raise ValueError(f"{path}: its content is another")
 
     def _write(self, paths: list[str]) -> None:
@@ -132,8 +128,11 @@ class Data:
                 struct.pack_into("=QQ", piece, offset, number, (start + offset) // _PAGE)
             yield bytes(memoryview(piece)[: size - start])
 
-    def _digest(self, path: str) -> str:
-        digest = xxhash.xxh3_128()
-        for piece in self._content(path):
-            digest.update(piece)
-        return digest.hexdigest()
+
+def _digest(pieces: Iterator[bytes]) -> str:
+    """Return the checksum of a content, as scrub makes it."""
+    checksum, size = Checksum(), 0
+    for piece in pieces:
+        checksum.add(size, piece)
+        size += len(piece)
+    return checksum.end(size)

@@ -4,7 +4,6 @@
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyduet import Device, Mask
+from pyduet.maintenance import Ledger
+from pyduet.maintenance.tasks.scrub import Note
 
 from .data import Data
 
@@ -196,8 +197,9 @@ def _verify(data: Data, task: Running) -> None:
     if task.last["files_done"] < len(data.sizes):
         raise ValueError(f"{task.kind}: {task.last['files_done']} of {len(data.sizes)} files")
     if task.kind == "scrub":
-        rows = sqlite3.connect(_state("scrub")).execute("select path, note from files")
-        found = {os.fsdecode(path): json.loads(note) for path, note in rows}
+        with Ledger(str(_state("scrub")), "scrub", str(data.root), read_only=True) as ledger:
+            notes = {record.path: Note.of(record) for record in ledger.files()}
+        found = {path: note.checksum for path, note in notes.items() if note is not None}
         if found != data.digests:
             raise ValueError("scrub: its checksums are others")
     elif task.kind == "btrfs-scrub":
