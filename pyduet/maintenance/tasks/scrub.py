@@ -162,6 +162,8 @@ class Scrub(Maintenance):
         self._passes = 0 if from_disk else passes
         self._verdicts = verdicts
         self._lines: IO[str] | None = None
+        self._swap = _swap_files()
+        self._swap_found: set[tuple[int, int]] = set()
         self.outputs = () if verdicts is None else (os.path.abspath(verdicts),)
 
     def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
@@ -175,8 +177,6 @@ class Scrub(Maintenance):
         if self._verdicts is not None:
             mode = "a" if ledger.resumed else "w"
             self._lines = open(self._verdicts, mode, encoding="ascii")  # noqa: SIM115 - see finish()
-        self._swap = _swap_files()
-        self._swap_found: set[tuple[int, int]] = set()
         self._ledger = ledger
         self._counts = Counter[str](ledger.note("counts", {}))
         # What is wrong with a file is found and named once more by a run that goes on.
