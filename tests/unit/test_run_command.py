@@ -67,7 +67,7 @@ def test_without_duet_it_fails_where_that_is_required(tree: Path) -> None:
     assert (done.returncode, done.stdout) == (Exit.NOT_LOADED, "")
     assert done.stderr.splitlines()[-1] == "duet: /nowhere does not exist; load it: modprobe duet"
     # Nothing was done: the pass begins with all files.
-    assert last_object(run(tree, "--json").stdout)["report"] == {"verified": 0, "recorded": 3}
+    assert last_object(run(tree, "--json").stdout)["report"]["new"] == 3
 
 
 def test_required_and_not_asked(tree: Path) -> None:
@@ -325,14 +325,15 @@ def test_a_task_on_a_long_directory(tree: Path) -> None:
     long.mkdir(parents=True)
     (long / "file").write_text("x")
     environment = {"XDG_STATE_HOME": str(tree.parent / "state"), "HOME": "/nowhere"}
-    for recorded in (1, 0):
+    for new in (1, 0):
         done = subprocess.run(
             [sys.executable, "-c", AS_USER, "run", "scrub", long, "--uninformed", "--json"],
             capture_output=True, text=True, check=False, env={**os.environ, **environment},
         )  # fmt: skip
         assert done.returncode == Exit.OK, done.stderr
         report = last_object(done.stdout)["report"]
-        assert report == {"verified": 1 - recorded, "recorded": recorded}
+        verified = report["verified_on_disk"] + report["verified_in_memory"]
+        assert (report["new"], verified) == (new, 1 - new)
     assert len(list((tree.parent / "state/duet").glob("*.ledger"))) == 1
 
 
