@@ -34,7 +34,7 @@ CONFIG = "/etc/duet/duet.toml"
 
 LAUNCHER = """\
 #!{python} -P
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: MIT
 import sys
 
 sys.path[:0] = [{library!r}, {command!r}]
@@ -184,6 +184,8 @@ class Stage:
         documents = [TOP / "README.md", TOP / "LICENSE", *sorted(TOP.glob("docs/*.md"))]
         for document in [*documents, TOP / "udev/61-duet-task.rules.example"]:
             self.put(document, f"{share}/doc/duet/{document.name}")
+        for text in sorted(TOP.glob("LICENSES/*.txt")):
+            self.put(text, f"{share}/doc/duet/LICENSES/{text.name}")
 
     def _system(self) -> None:
         """What systemd and udev read, and the configuration."""

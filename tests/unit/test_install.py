@@ -101,6 +101,7 @@ def test_everything_has_its_place(installed: Path) -> None:
     local = installed / "usr/local"
     for path in (
         "share/man/man4/duet.4", "share/man/man8/duet.8", "share/doc/duet/install.md",
+        "share/doc/duet/LICENSES/MIT.txt", "share/doc/duet/LICENSES/GPL-2.0-only.txt",
         "share/bash-completion/completions/duet", "share/zsh/site-functions/_duet",
         "share/fish/vendor_completions.d/duet.fish", "lib/udev/rules.d/60-duet.rules",
         "lib/sysusers.d/duet.conf", "lib/modules-load.d/duet.conf", "include/duet.h",
@@ -211,7 +212,8 @@ def test_the_wheel(distributions: Path) -> None:
     assert metadata["Version"] == pyduet.__version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert "duet = pyduet.cli:main" in scripts
-    assert "GPL-2.0-only" in (metadata["License"] or metadata["License-Expression"])
+    assert (metadata["License"] or metadata["License-Expression"]) == "MIT"
+    assert [name for name in names if name.endswith("/MIT.txt")]
     for field in ("Summary", "Author", "Keywords", "Classifier", "License-File"):
         assert metadata[field], field
     assert metadata["Description-Content-Type"] == "text/markdown"
