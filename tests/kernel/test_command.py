@@ -22,8 +22,10 @@ from ordinary import ANNA, as_user, device_for_group
 from truth import PAGE, drop_caches, fill, identity
 
 from pyduet import Device, Mask, OffError
-from pyduet.cli import Exit, main
+from pyduet.cli import Exit, main, parser
 from pyduet.recording import Recording, ReplayedDevice, ReplayedStream
+
+parser()  # imports all commands, for duet_here
 
 
 def duet(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -36,10 +38,11 @@ def duet(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def duet_here(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the command in this process: an ordinary user may not read the lab's Python."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([*map(str, arguments)])
-    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+    out.seek(0)
+    return subprocess.CompletedProcess(arguments, code, out.read(), err.getvalue())
 
 
 def objects(done: subprocess.CompletedProcess[str], kind: str) -> list[Any]:
@@ -366,3 +369,56 @@ def test_no_task_is_free(device: Device, place: Path, restored: object) -> None:
             refused = duet(command, place / "tree")
             assert refused.returncode == Exit.IN_USE
             assert "duet start -n" in refused.stderr
+
+
+def test_where_sys_is_not_mounted(device: Device) -> None:
+    """As in a chroot: all is told but what only sysfs tells, and why."""
+
+    def there(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-c", 'umount -l /sys && exec "$@"', "sh",
+             sys.executable, "-m", "pyduet", *arguments],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    words = "duet: nothing is told of the hooks: cannot open /sys/class/misc/duet/hooks: /sys is "
+    for arguments in (["status"], ["status", "--json"], ["metrics"]):
+        done = there(*arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+        assert done.stderr.startswith(words)
+        if "--json" in arguments:
+            status = json.loads(done.stdout)
+            schema.check("status", status)
+            assert (status["on"], status["hooks"]) == (True, None)
+        else:
+            assert ("duet_loaded 1.0\n" if arguments == ["metrics"] else "\ntasks") in done.stdout
+            assert "duet_hook_state" not in done.stdout
+    limited = there("set", "--limit", "1G")
+    assert limited.returncode == Exit.FAILED
+    assert "/sys is not mounted; mount it: mount -t sysfs sys /sys" in limited.stderr
+
+
+def test_a_task_says_when_duet_is_lost(device: Device, place: Path) -> None:
+    """And goes on: here it waits for a neighbour, until Duet is switched off under both."""
+    for number in range(20):
+        fill(place / f"tree/{number}", 16)
+    drop_caches()
+    with device.register(place / "tree", Mask.EXISTS, name="duet-run/gate"):
+        options = ["--window", str(16 * PAGE), "--patience", "3600", "--no-give-way", "-q"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "pyduet", "run", "scrub", place / "tree",
+             "--state", place / "ledger", *options],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            assert eventually(lambda: any(task.done for task in device.tasks()))
+            device.stop()
+            out, err = process.communicate(timeout=300)
+    assert (process.returncode, out) == (0, "")
+    assert err.count("\n") == 1
+    assert err.startswith("duet: going on without Duet, in the disk's order: ")
+    refused = duet("run", "scrub", place / "tree", "--state", place / "ledger", "--require-duet")
+    assert refused.returncode == Exit.OFF
+    done = duet("run", "scrub", place / "tree", "--state", place / "ledger")
+    assert done.returncode == Exit.OK
+    assert "duet: working without Duet, in the disk's order: " in done.stderr
+    device.start()

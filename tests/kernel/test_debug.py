@@ -23,9 +23,11 @@ from truth import fill, identity
 
 from pyduet import Device, Mask
 from pyduet._text.jsonable import to_jsonable
-from pyduet.cli import main
-from pyduet.cli.shell import shell as _shell  # noqa: F401 -- another user cannot import it
+from pyduet.cli import main, parser
+from pyduet.cli.shell import shell as _shell  # noqa: F401 -- likewise
 from pyduet.cli.shell.grammar import COMMANDS
+
+parser()  # imports all commands: another user cannot
 
 DEBUG = (sys.executable, "-m", "pyduet", "debug")
 

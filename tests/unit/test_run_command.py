@@ -287,7 +287,7 @@ def test_a_dry_run_lists_what_a_run_would_do(tree: Path) -> None:
 
 
 @pytest.fixture
-def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
     monkeypatch.setattr(os, "getuid", lambda: 4711)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
@@ -349,7 +349,7 @@ def test_without_a_home(as_user: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with pytest.raises(ValueError, match=r"no passwd entry of user 4711\); name a file .*--state"):
+    with pytest.raises(ValueError, match=r"user 4711 has no passwd entry; name a file .*--state"):
         default_ledger("scrub", "/srv")
     monkeypatch.setenv("HOME", "relative")
     with pytest.raises(ValueError, match="there is no home directory"):

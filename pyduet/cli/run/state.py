@@ -4,6 +4,8 @@
 import hashlib
 import os
 
+from pyduet.cli.places import state_directory
+
 #: Where root's are.
 _ROOTS = "/var/lib/duet"
 #: NAME_MAX of linux/limits.h, less what SQLite adds to the name of a database for its journal.
@@ -28,6 +30,7 @@ def default_ledger(kind: str, root: str) -> str:
     room = _LONGEST - len(f"{kind}-.ledger")
     if len(os.fsencode(name)) > room:
         digest = f"...{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}"
+        name = name[: room - len(digest)]
         while len(os.fsencode(name)) > room - len(digest):
             name = name[:-1]
         name += digest
@@ -37,13 +40,7 @@ def default_ledger(kind: str, root: str) -> str:
 def _directory() -> str:
     if os.geteuid() == 0:
         return _ROOTS
-    # One that is relative is to be ignored, by the XDG Base Directory Specification.
-    home = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(home):
-        home = os.path.expanduser("~/.local/state")
-    if not os.path.isabs(home):
-        raise ValueError(
-            "there is no home directory to keep in what was done ($HOME is not set, and there is "
-            f"no passwd entry of user {os.geteuid()}); name a file for it: --state FILE"
-        )
-    return os.path.join(home, "duet")
+    try:
+        return state_directory()
+    except ValueError as error:
+        raise ValueError(f"{error}; name a file for what was done: --state FILE") from None

@@ -2,20 +2,14 @@
 """The lines of earlier shells, in ``$XDG_STATE_HOME/duet/history``."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from pyduet.cli.places import state_directory
+from pyduet.cli.text import warn
+
 #: Lines that are kept.
 _LENGTH = 1000
-
-
-def file() -> str:
-    """Return the path of the history file."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(base):  # which the XDG Base Directory Specification has us ignore
-        base = os.path.expanduser("~/.local/state")
-    return os.path.join(base, "duet", "history")
 
 
 @contextmanager
@@ -30,13 +24,14 @@ def kept() -> Iterator[None]:
     except ImportError:
         yield
         return
-    path = file()
     try:
+        path = os.path.join(state_directory(), "history")
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         readline.read_history_file(path)
-    except OSError as error:
-        print(f"duet: {path}: {error.strerror}; this history is not kept", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        why = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        warn(f"{why}; this history is not kept")
         yield
         return
     readline.set_history_length(_LENGTH)
