@@ -25,7 +25,9 @@ _OBJECTS, _LINES = 1.0, 10.0
 
 
 @contextlib.contextmanager
-def shown(options: argparse.Namespace, kind: str, root: str) -> Iterator[_Tell]:
+def shown(
+    options: argparse.Namespace, kind: str, root: str, *, bar: bool = True
+) -> Iterator[_Tell]:
     """Show the progress that the function is told which this gives.
 
     Args:
@@ -33,6 +35,7 @@ def shown(options: argparse.Namespace, kind: str, root: str) -> Iterator[_Tell]:
             with --quiet no words.
         kind: of the task.
         root: what it works on.
+        bar: whether there may be a bar in a terminal.
 
     """
     if options.json:
@@ -41,7 +44,7 @@ def shown(options: argparse.Namespace, kind: str, root: str) -> Iterator[_Tell]:
     if options.quiet:
         yield lambda _: None
         return
-    if not sys.stderr.isatty():
+    if not bar or not sys.stderr.isatty():
         print(f"{kind}: begun on {printable(root)}", file=sys.stderr)
         yield _now_and_then(time.monotonic() + _LINES, _LINES, functools.partial(_line, kind))
         return
@@ -75,11 +78,11 @@ def shown(options: argparse.Namespace, kind: str, root: str) -> Iterator[_Tell]:
         console=Console(stderr=True),
         transient=True,
     ) as bars:
-        bar = bars.add_task(kind, total=None, saved="")
+        number = bars.add_task(kind, total=None, saved="")
 
         def tell(progress: _Progress) -> None:
             bars.update(
-                bar,
+                number,
                 description=f"{kind}: {progress.step}",
                 total=progress.bytes or None,
                 completed=progress.bytes_done,

@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
         if ledger.resumed:
             say(options, "duet: going on where the last run was ended")
         try:
-            with shown(options, task.kind, root) as tell:
+            with shown(options, task.kind, root, bar=not task.prints) as tell:
                 progress = Frame(task, root, ledger, how, _Blindness(options, tell)).run()
         except KeyboardInterrupt as end:
             by = "SIGTERM" if isinstance(end, Terminated) else "Ctrl-C"

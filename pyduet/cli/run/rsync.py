@@ -2,10 +2,14 @@
 """``duet run rsync``."""
 
 import argparse
+import functools
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from pyduet.cli.lazy import Parser
 from pyduet.cli.run import framed
+from pyduet.cli.text import say
 
 if TYPE_CHECKING:
     from pyduet.maintenance import Maintenance
@@ -14,15 +18,31 @@ if TYPE_CHECKING:
 def add(parser: Parser) -> None:
     """Add what the task takes."""
     parser.description = (
-        "Drive rsync -a: files in batches, then a plain run that settles all else. Its own options "
-        "come after --."
+        "Copy a directory with rsync -a: what is in memory first, in batches, and then all else in "
+        "a run over everything. The result is that of rsync -a OPTION... PATH/ TARGET; with "
+        "options of which several runs would make something else, rsync is run once, and that is "
+        "said. What rsync prints is shown."
     )
-    framed.add_arguments(parser, _task)
-    parser.add_argument("target", metavar="TARGET", help="as rsync has it")
+    framed.add_arguments(parser, functools.partial(_task, parser))
+    parser.add_argument(
+        "target", metavar="TARGET", help="a directory, HOST:DIRECTORY or rsync://HOST/MODULE"
+    )
     parser.add_rest("options", "rsync", help="rsync's own, all that comes after --")
 
 
-def _task(options: argparse.Namespace) -> "Maintenance":
+def _task(parser: Parser, options: argparse.Namespace) -> "Maintenance":
     from pyduet.maintenance.tasks.rsync import Rsync
 
-    return Rsync(options.target, options.options)
+    # With --json there is nothing else on stdout.
+    stdout = sys.stderr if options.json else sys.stdout
+    try:
+        return Rsync(
+            options.target,
+            options.options,
+            source=options.path,
+            stdout=stdout.fileno(),
+            stderr=lambda line: sys.stderr.write(os.fsdecode(line)),
+            tell=lambda words: say(options, f"duet: {words}"),
+        )
+    except ValueError as error:
+        parser.error(str(error))

@@ -14,27 +14,39 @@ class Mount(NamedTuple):
         place: where it is mounted.
         kind: of the file system.
         source: what was mounted: a device node, where there is one.
-        whole: whether the file system's own root is there, not a directory of it.
+        root: which directory of the file system is there: ``/`` is its own root.
+        device: of the file system, as ``MAJOR:MINOR``.
+        number: as statx(2) tells it.
 
     """
 
     place: str
     kind: str
     source: str
-    whole: bool
+    root: str
+    device: str
+    number: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file system's own root is there, not a directory of it."""
+        return self.root == "/"
 
 
 def mount_with_id(number: int) -> Mount | None:
     """Return the mount that has a number, as statx(2) tells it; None where /proc tells nothing."""
     with contextlib.suppress(OSError):
-        for words, mount in _mounts():
-            if int(words[0]) == number:
-                return mount
+        return next((one for one in mounts() if one.number == number), None)
     return None
 
 
-def _mounts() -> Iterator[tuple[list[str], Mount]]:
-    """Yield all mounts, each with its words."""
+def mounts() -> Iterator[Mount]:
+    """Yield all mounts; of those at one place the last one is on top.
+
+    Raises:
+        OSError: /proc is not mounted.
+
+    """
     # Users may mount FUSE file systems on names of theirs. Of these the kernel escapes a space, a
     # tabulator and a newline, and nothing else that Python takes for one.
     with open(
@@ -43,7 +55,9 @@ def _mounts() -> Iterator[tuple[list[str], Mount]]:
         for line in file:
             words = line.rstrip("\n").split(" ")
             kind, source = words[words.index("-", 6) + 1 :][:2]
-            yield words, Mount(plain(words[4]), kind, plain(source), words[3] == "/")
+            yield Mount(
+                plain(words[4]), kind, plain(source), plain(words[3]), words[2], int(words[0])
+            )
 
 
 def plain(word: str) -> str:

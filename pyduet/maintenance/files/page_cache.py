@@ -88,6 +88,12 @@ def drop(fd: int, ranges: Iterable[range]) -> None:
         os.posix_fadvise(fd, pages.start * _PAGE, len(pages) * _PAGE, os.POSIX_FADV_DONTNEED)
 
 
+def drop_written(fd: int) -> None:
+    """Have the kernel write an open file's data to the disk, and drop all of its pages."""
+    os.fdatasync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def missing(fd: int) -> list[range]:
     """Return which pages of an open file's data are not in the page cache, in order.
 

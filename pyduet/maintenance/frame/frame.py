@@ -42,9 +42,9 @@ from pyduet.maintenance.sharing.residency import Watch
 _TRIES = 3
 #: How often all is looked at again for what changed after it was processed.
 _ROUNDS = 3
-#: Bytes of a batch, from which on no more files are added; and of the available memory one of so
-#: many parts at most, else what is written of it takes the place of what others hold.
-_BATCH, _BATCH_PART = 32 << 20, 16
+#: A batch has of the available memory one of so many parts at most, else what is written of it
+#: takes the place of what others hold; and of so many where it is to be large.
+_BATCH_PART, _LARGE_PART = 16, 4
 #: Seconds to wait for others before asking again.
 _TURN = 0.1
 #: So many times what asking took is waited, up to as many seconds: it is not to keep a processor
@@ -201,11 +201,13 @@ class Frame:
             OSError: as of :meth:`run`.
 
         """
-        with self._watching(), self._inventory() as found, self._order(found) as order:
-            self._look(order)
-            while best := order.best():
-                yield best
-                order.remove(best[0])
+        with self._watching(), self._inventory() as found:
+            self._task.survey(self._tree, found)
+            with self._order(found) as order:
+                self._look(order)
+                while best := order.best():
+                    yield best
+                    order.remove(best[0])
 
     def run(self) -> Progress:
         """Do all of the work; returns how it went.
@@ -230,6 +232,7 @@ class Frame:
     def _run(self) -> None:
         found = self._inventory()
         try:
+            self._task.survey(self._tree, found)
             self._task.begin(self._tree, self._ledger, found)
             try:
                 found = self._work(found)
@@ -415,7 +418,7 @@ class Frame:
             return [work] if work else [] if self._turn or order.best() else None
         works: list[Work] = []
         size = 0
-        most = min(_BATCH, available() // _BATCH_PART) if self._task.batch > 1 else 0
+        most = self._most()
         while not works or (len(works) < self._task.batch and size < most):
             best = order.best()
             if best is None:
@@ -429,6 +432,13 @@ class Frame:
             order.remove(work)
             works.append(work)
         return works
+
+    def _most(self) -> int:
+        """Return from how many bytes on no more files are added to a batch."""
+        if self._task.batch == 1:
+            return 0
+        wanted = self._task.batch_bytes
+        return min(wanted, available() // _BATCH_PART) if wanted else available() // _LARGE_PART
 
     def _may_use_disk(self) -> bool:
         return not self._options.give_way or self._courtesy.may_read()
@@ -647,7 +657,11 @@ class Frame:
         self.progress.named = len(self._bad) + len(self._unseen)
 
     def _list_problems(self) -> None:
-        self.progress.problems = list((self._unseen | self._bad).values())
+        if self._task.problems is None:
+            self.progress.problems = list((self._unseen | self._bad).values())
+        else:
+            self.progress.problems = list(self._task.problems)
+            self.progress.left_out, self.progress.left_out_count = [], 0
         self.progress.named = len(self.progress.problems)
 
     def _say(self, step: str) -> None:

@@ -10,13 +10,13 @@ from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Found, Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
-from pyduet.maintenance.frame.work import LeftOut, Work, stamp_of
+from pyduet.maintenance.frame.work import LeftOut, Problem, Work, stamp_of
 
 
 class Maintenance:
     """A maintenance task. Those of one's own need :meth:`process` and a ``kind``.
 
-    The frame calls, in this order: :meth:`begin`; :meth:`process` for every
+    The frame calls, in this order: :meth:`survey`; :meth:`begin`; :meth:`process` for every
     regular file, in whatever order is best; :meth:`finish`. A file that changed
     after it was processed is processed again; one that vanished is told to
     :meth:`vanished`.
@@ -32,7 +32,14 @@ class Maintenance:
     after_others: ClassVar[bool] = False
     #: How many files are processed at a time: one by :meth:`process`, more by
     #: :meth:`process_many`.
-    batch: ClassVar[int] = 1
+    batch: int = 1
+    #: Bytes, from which on no more files are added to those; 0 for as many as memory allows.
+    batch_bytes: int = 32 << 20
+    #: What is wrong, of a task that looks at the tree by itself and leaves nothing out: it is told
+    #: in place of what the frame has seen. None of others.
+    problems: Sequence[Problem] | None = None
+    #: Whether the task prints by itself, so that no bar of progress fits between.
+    prints: bool = False
     #: Paths of files that the task itself writes: no work, wherever they are, and whatever other
     #: names they have.
     outputs: Sequence[str] = ()
@@ -48,6 +55,18 @@ class Maintenance:
         """
         del device, root
         return contextlib.nullcontext()
+
+    def survey(self, tree: Tree, found: Inventory) -> None:
+        """Find out what is worth the work; nothing is changed, since it may be all that is wanted.
+
+        Args:
+            tree: the directory, by which all files are reached.
+            found: all that is there; not to be kept, there is another one later.
+
+        Raises:
+            OSError: nothing can be done.
+
+        """
 
     def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Prepare; when the pass was begun by an earlier run, ``ledger.resumed`` says so.

@@ -1,103 +1,377 @@
 # SPDX-License-Identifier: MIT
 """rsync, in the order of what is in memory: in batches, and once over all in the end."""
 
+import collections
+import contextlib
 import os
 import re
+import secrets
+import shutil
+import stat
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pyduet._text.numbers import plural
+from pyduet.maintenance.files.page_cache import drop_written
 from pyduet.maintenance.files.tree import Tree
-from pyduet.maintenance.frame.inventory import Inventory
-from pyduet.maintenance.frame.ledger import Ledger
+from pyduet.maintenance.frame.inventory import Found, Inventory, temporary
+from pyduet.maintenance.frame.ledger import Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import BadFileError, Problem, TargetError, Trouble, Work
+from pyduet.maintenance.frame.work import Problem, TargetError, Trouble, Work
+from pyduet.maintenance.rsync import nesting, process, said
+from pyduet.maintenance.rsync.options import OptionError, parse
+from pyduet.maintenance.rsync.shell import Shell, target_of
 
-#: Exit codes after which the other files may well be in order: some could not be
-#: transferred, or vanished.
-_PARTIAL = (23, 24)
+#: Exit codes after which the other files may well be in order: some could not be transferred,
+#: vanished, or were not deleted.
+_PARTIAL = (23, 24, 25)
+#: Files of a batch, where each is a run in a connection that is there; and where each is a
+#: connection of its own, with a login.
+_FILES, _MANY_FILES = 1000, 100_000
+#: So many batches in a row fail before the last run has to do alone.
+_FAILURES = 3
+#: Lines of what a run said that are kept, to be told if it fails.
+_TAIL = 20
+#: Bytes of a path that rsync takes: MAXPATHLEN, with what it puts before and after.
+_LONGEST = 4000
+#: The version from which on rsync does not follow links that were put in the place of directories
+#: by others (CVE-2024-12747, CVE-2026-53797, CVE-2026-53801, CVE-2026-53802).
+_SAFE = (3, 5, 0)
 
 
 class Rsync(Maintenance):
     """Drives the real rsync.
 
     rsync sorts its list and waits for the end of it, so it is given files in
-    batches, those that are in memory first. What a list of files cannot say,
-    directories, links, deletions, is left to a plain run over everything in the
-    end, which finds the files' data in place.
+    batches, those that are in memory first. Which files these may be it says
+    itself, in a dry run over everything: so all of its options count. What is
+    not of one file, directories, links, deletions, is left to a plain run over
+    everything in the end, which finds the files' data in place, and whose word
+    is what counts.
+
+    With options that would make of several runs something else than of one,
+    that last run is all there is.
     """
 
     kind = "rsync"
-    batch = 200
 
-    def __init__(self, target: str, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        target: str,
+        options: Sequence[str] = (),
+        *,
+        source: str | None = None,
+        stdout: int = subprocess.DEVNULL,
+        stderr: Callable[[bytes], object] = lambda _: None,
+        tell: Callable[[str], object] = lambda _: None,
+    ) -> None:
         """Prepare.
 
         Args:
             target: as rsync has it: a directory, HOST:DIR, or rsync://HOST/MODULE.
-            options: rsync's own, for every run of it; ``-a`` is always given.
+            options: rsync's own; ``-a`` is always given.
+            source: the directory as it was written, which counts with ``--relative``.
+            stdout: descriptor for what rsync prints.
+            stderr: told each line of rsync's errors, and of what went wrong with a batch.
+            tell: told what is to be known of the runs, when all is well.
+
+        Raises:
+            OptionError: rsync is not to be run with an option.
+            ValueError: the target is none.
 
         """
-        self._target = target
-        self._options = list(options)
-        self._runs = 0
-
-    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
-        """Take the directory."""
-        del ledger, found
-        self._source = f"{tree.path.rstrip('/')}/"
+        self._given = parse(options)
+        self._target = target_of(target)
+        self._written = source
+        self._stdout = stdout
+        self._stderr = stderr
+        self._inform = tell
+        self._mark = f"{secrets.token_hex(8)} "
+        self._data = temporary()
+        self._data.execute("create table sent (name blob primary key, work blob) without rowid")
+        self._runs = self._in_batches = self._failures = 0
+        self._code = 0
         self.problems: list[Problem] = []
+        given = self._given
+        self.prints = bool(given.once or given.names is not None or given.totals)
+
+    def survey(self, tree: Tree, found: Inventory) -> None:
+        """Ask rsync what it would send."""
+        if shutil.which("rsync") is None:
+            raise TargetError(0, "rsync is not installed", "rsync")
+        self._tree = tree
+        self._roots = tree.path, os.path.realpath(tree.path)
+        self._refuse_nesting()
+        self._once = self._given.once or self._danger(found)
+        self._shell = Shell(self._target, self._given.rsh)
+        # A run in a connection that is there costs little, and the files are soon done.
+        self.batch = _MANY_FILES if self._shell.connects else _FILES
+        self.batch_bytes = 0 if self._shell.connects else type(self).batch_bytes
+        if self._once:
+            self._inform(f"rsync is run once, in its own order, because of {self._once}")
+            return
+        self._list()
+        for first, further in found.links():
+            self._data.execute(
+                "update sent set work = ? where name = ?",
+                (os.fsencode(first), os.fsencode(further.path)),
+            )
+        self._data.execute("create index by_work on sent (work)")
+
+    def worth(self, found: Found, before: Record | None) -> bool:
+        """Return whether rsync would send a file, and no batch has had it."""
+        del before
+        return not self._once and any(self._names(found.path))
 
     def process_many(self, works: Sequence[Work]) -> Mapping[str, Any]:
-        """Transfer a batch of files; those that were not are named by the last run, if at all."""
-        # To delete takes a directory to compare with.
-        options = [one for one in self._options if not one.startswith("--del")]
-        names = b"".join(os.fsencode(work.path) + b"\0" for work in works)
-        self._rsync([*options, "--files-from=-", "--from0", "--ignore-missing-args"], names)
-        if os.path.isdir(self._target):
-            for work in works:
-                _drop(os.path.join(self._target, work.path))
+        """Transfer a batch of files; what becomes of them is told by the last run."""
+        names: list[bytes] = []
+        for work in works:
+            names += self._names(work.path)
+            self._data.execute("delete from sent where work = ?", (os.fsencode(work.path),))
+        if names and self._failures < _FAILURES:
+            self._batch(names)
         return {}
 
     def finish(self, found: Inventory) -> None:
         """Settle the rest."""
         del found
-        said = self._rsync(self._options, b"")
-        if said:
-            raise BadFileError(Trouble.FAILED, said)
+        given = self._given
+        if self._once:
+            source = self._written if "relative" in given.has else None
+            source = source or self._tree.path
+            code, reason = self._run(
+                given.words, f"{source.rstrip('/')}/", self._target.name,
+                stdin=None, stdout=self._stdout, stderr=self._judge,
+            )  # fmt: skip
+        else:
+            code, reason = self._run_beneath(
+                given.last, self._target.name, stdout=self._stdout, stderr=self._judge
+            )
+            self._shell.close()
+        self._code = code
+        if given.totals and self._in_batches:
+            self._inform(
+                f"rsync's totals are of its last run: {plural(self._in_batches, 'file')} were sent "
+                "before, in batches"
+            )
+        if code and code not in _PARTIAL:
+            raise self._ended(code, reason)
+        if code and not self.problems:
+            self.problems.append(Problem(".", Trouble.FAILED, _words(code, reason)))
 
     def report(self) -> Mapping[str, int]:
-        """Return how often rsync was run."""
-        return {"rsync_runs": self._runs}
+        """Return how often rsync was run, what batches sent, and how the last run ended."""
+        counts = {"rsync_runs": self._runs, "files_in_batches": self._in_batches}
+        return {**counts, "rsync_exit_code": self._code} if self._code else counts
 
-    def _rsync(self, options: Sequence[str], names: bytes) -> str:
-        """Run rsync; returns what it said when not all could be transferred.
+    def _names(self, path: str) -> list[bytes]:
+        """Return the names to be sent of a file, of which the frame knows the first."""
+        rows = self._data.execute("select name from sent where work = ?", (os.fsencode(path),))
+        return [name for (name,) in rows]
+
+    def _list(self) -> None:
+        """Take the names of what rsync would send, now that nothing is changed yet."""
+        tail: collections.deque[bytes] = collections.deque(maxlen=_TAIL)
+        mark = self._mark.encode()
+
+        def take(lines: Iterator[bytes]) -> None:
+            names = said.sent(lines, mark)
+            # A list has a name on each line, and no more of it than fits.
+            fit = (name for name in names if not re.search(rb"[\r\n]", name[: _LONGEST + 1]))
+            self._data.executemany(
+                "insert or ignore into sent values (?, ?)",
+                ((name, name) for name in fit if len(name) <= _LONGEST),
+            )
+
+        code, reason = self._run_beneath(
+            [*self._given.list_only, "--no-motd", "--dry-run", f"--out-format={self._mark}%i%n"],
+            self._target.name, stdout=take, stderr=tail.append,
+        )  # fmt: skip
+        # What is wrong with a file the last run says as well.
+        if code and code not in _PARTIAL:
+            self._pass_on(tail)
+            raise self._ended(code, reason)
+
+    def _batch(self, names: Sequence[bytes]) -> None:
+        tail: collections.deque[bytes] = collections.deque(maxlen=_TAIL)
+        mark = self._mark.encode()
+
+        def show(lines: Iterator[bytes]) -> None:
+            for line in lines:
+                if (part := said.shown(line, mark)) is None:
+                    continue
+                words, is_sent = part
+                self._in_batches += is_sent
+                if self._given.names is not None:
+                    _write(self._stdout, words)
+
+        with tempfile.TemporaryFile() as file:
+            # With ./ the directory itself is sent, and no name looks like a comment.
+            file.writelines(b"./" + name + b"\n" for name in names)
+            file.seek(0)
+            code, reason = self._run_beneath(
+                [
+                    *self._given.batch, "--relative", "--files-from=-", "--ignore-missing-args",
+                    "--no-motd", f"--out-format={self._mark}%i{self._given.names or ''}",
+                ],
+                self._target.directory, stdin=file, stdout=show, stderr=tail.append,
+            )  # fmt: skip
+        if self._target.host is None:
+            self._drop(names)
+        if not code or code in _PARTIAL:
+            self._failures = 0
+            return
+        self._pass_on(tail)
+        self._failures += 1
+        self._warn(
+            f"{_words(code, reason)}: {plural(len(names), 'file')} of a batch left to the last run"
+            + (", and so are all others" if self._failures == _FAILURES else "")
+        )
+
+    def _run_beneath(
+        self, options: Sequence[str], target: str, **streams: Any
+    ) -> tuple[int, str | None]:
+        """Run rsync with the directory that is held as its source, whatever became of its name."""
+        return self._run(
+            [*options, *self._shell.options], "./", target,
+            cwd=f"/proc/self/fd/{self._tree.fd}", **streams,
+        )  # fmt: skip
+
+    def _run(
+        self,
+        options: Sequence[str],
+        source: str,
+        target: str,
+        *,
+        stderr: Callable[[bytes], object],
+        **how: Any,
+    ) -> tuple[int, str | None]:
+        """Run rsync; returns its exit code, and in its words why it was that."""
+        self._runs += 1
+        reason: str | None = None
+
+        def hear(line: bytes) -> None:
+            nonlocal reason
+            reason = said.reason_of(line.rstrip(b"\n")) or reason
+            stderr(line)
+
+        command = ["rsync", "-a", *options, "--", source, target]
+        return process.run(command, stderr=hear, **how), reason
+
+    def _judge(self, line: bytes) -> None:
+        """Pass a line of the last run's errors on, and take what it says of a file."""
+        self._stderr(line)
+        problem = said.problem_of(line.rstrip(b"\n"), self._roots, self._target.name)
+        if problem is not None:
+            self.problems.append(problem)
+
+    def _ended(self, code: int, reason: str | None) -> TargetError:
+        return TargetError(0, _words(code, reason), self._target.name)
+
+    def _refuse_nesting(self) -> None:
+        """Refuse a target that would be copied into itself.
 
         Raises:
-            TargetError: it failed as a whole.
+            OptionError: it is one.
 
         """
-        self._runs += 1
-        command = ["rsync", "-a", *options, self._source, self._target]
+        has = self._given.has
+        # With a list of files, what is copied is what it names.
+        if self._target.host is not None or has & {"dry-run", "list-only", "files-from"}:
+            return
+        for path in nesting.within(self._tree.path, self._target.name):
+            if path != "." and (
+                ("one-file-system" in has and _device(self._target.name) != self._tree.device)
+                or ("relative" not in has and nesting.is_left_out(path, self._given.filters))
+            ):
+                continue
+            where = "is PATH itself" if path == "." else f"lies in PATH, as {path}"
+            raise OptionError(
+                f"{self._target.name} {where}, and would be copied into itself: name another "
+                "target" + ("" if path == "." else f", or leave it out: -- '--exclude=/{path}'")
+            )
+
+    def _danger(self, found: Inventory) -> str | None:
+        """Return why others might have root copy what is elsewhere, by batches.
+
+        rsync looks up a name that it is given as it is written. From 3.5.0 on it follows no link
+        but root's and its user's for that, and older ones follow all. What it finds by itself
+        it does not look up that way.
+        """
+        if os.geteuid():
+            return None
+        directory: Found | None = None
+        version = _version()
+        for one in found:
+            if stat.S_ISDIR(one.status.st_mode):
+                directory = one
+                if _is_others(one) and version < _SAFE:
+                    return (
+                        f"{one.path or '.'}: rsync {'.'.join(map(str, version))} would follow "
+                        "links that others put in the place of directories: from "
+                        f"{'.'.join(map(str, _SAFE))} on it does not"
+                    )
+            elif stat.S_ISLNK(one.status.st_mode) and not one.status.st_uid:
+                above = os.path.dirname(one.path)
+                theirs = directory is None or directory.path != above or _is_others(directory)
+                if theirs and self._leads_away(one):
+                    return (
+                        f"{one.path}: others may put this link of root's in the place of a "
+                        "directory, and rsync would follow it"
+                    )
+        return None
+
+    def _leads_away(self, link: Found) -> bool:
+        """Return whether a link leads out of the tree, or may when it is moved."""
         try:
-            done = subprocess.run(command, input=names, capture_output=True, check=False)
-        except FileNotFoundError:
-            raise TargetError(0, "rsync is not installed", "rsync") from None
-        words = done.stderr.decode(errors="replace").strip()
-        if done.returncode in (0, *_PARTIAL):
-            return words if done.returncode == 23 else ""
-        last = re.sub(r"\s+", " ", words.splitlines()[-1] if words else "no reason given")
-        raise TargetError(0, f"rsync ended with {done.returncode}: {last}", self._target)
+            with self._tree.held(link.path, link.status) as fd:
+                target = os.readlink("", dir_fd=fd)
+        except OSError:
+            return False
+        return target.startswith("/") or ".." in target.split("/")
+
+    def _drop(self, names: Sequence[bytes]) -> None:
+        """Send the files that were written to the disk, and out of memory."""
+        with contextlib.suppress(OSError), Tree(self._target.name) as target:
+            for name in names:
+                with contextlib.suppress(OSError), target.opened(os.fsdecode(name)) as fd:
+                    drop_written(fd)
+
+    def _pass_on(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            self._stderr(line)
+
+    def _warn(self, words: str) -> None:
+        self._stderr(f"duet: {words}\n".encode(errors="surrogateescape"))
 
 
-def _drop(path: str) -> None:
-    """Send a file that was written to the disk, and out of memory."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return
-    try:
-        os.fdatasync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(fd)
+def _words(code: int, reason: str | None) -> str:
+    return f"rsync ended with {code}: {reason or 'it gave no reason'}"
+
+
+def _device(path: str) -> int:
+    """Return the device of the file system that a path is on, or will be."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return os.stat(path).st_dev
+
+
+def _is_others(directory: Found) -> bool:
+    """Return whether others than root may rename what is in a directory."""
+    return bool(directory.status.st_uid or directory.status.st_mode & 0o022)
+
+
+def _version() -> tuple[int, ...]:
+    """Return the version of rsync that is installed; (0,) where it does not tell."""
+    done = subprocess.run(["rsync", "--version"], capture_output=True, check=False)
+    found = re.match(rb"rsync +version v?(\d+)\.(\d+)\.(\d+)", done.stdout)
+    return tuple(map(int, found.groups())) if found else (0,)
+
+
+def _write(fd: int, words: bytes) -> None:
+    """Write all of it; nothing to nowhere."""
+    while words and fd >= 0:
+        words = words[os.write(fd, words) :]
