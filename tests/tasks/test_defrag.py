@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.sharedctypes import Synchronized
@@ -25,6 +26,28 @@ from pyduet.maintenance.tasks.defrag import Defrag
 
 MIB = 1 << 20
 COUNT = 60
+#: Bytes that are written, and how many a second.
+SLOWLY, RATE = 256 << 10, 64 << 10
+#: Begins to write past the page cache, says so, and ends when that has ended.
+DIRECT_WRITER = f"""
+import ctypes, mmap, os, struct, sys
+SETUP, GETEVENTS, SUBMIT = 206, 208, 209  # of x86_64
+call = ctypes.CDLL(None, use_errno=True).syscall
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT)
+memory = mmap.mmap(-1, {SLOWLY})
+memory.write(b"n" * {SLOWLY})
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+context = ctypes.c_ulong()
+assert call(SETUP, 1, ctypes.byref(context)) == 0
+request = struct.pack("=QIIHhIQQqQII", 0, 0, 0, 1, 0, fd, address, {SLOWLY}, 0, 0, 0, 0)
+block = ctypes.create_string_buffer(request)
+blocks = (ctypes.c_void_p * 1)(ctypes.addressof(block))
+assert call(SUBMIT, context, 1, blocks) == 1
+print("begun", flush=True)
+event = ctypes.create_string_buffer(32)
+assert call(GETEVENTS, context, 1, 1, event, None) == 1
+assert struct.unpack("=QQqq", event.raw)[2] == {SLOWLY}
+"""
 
 
 def defrag(tree: Path, ledger: Path, *options: str) -> Ran:
@@ -174,6 +197,43 @@ def test_leaves_room_to_others(
     assert ran.status == 0, ran.words
     assert sum(map(pieces, two)) <= 4
     assert [path.read_bytes() for path in two] == content
+
+
+@pytest.fixture
+def slow(mounted: Mounted) -> Iterator[Path]:
+    """A file for the numbers of processes that may write little a second."""
+    assert mounted.device
+    status = os.stat(mounted.device)
+    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    top = Path("/sys/fs/cgroup")
+    if (top / "blkio").exists():
+        group, limit = top / "blkio", ("blkio.throttle.write_bps_device", f"{number} {RATE}")
+    else:
+        (top / "cgroup.subtree_control").write_text("+io")
+        group, limit = top, ("io.max", f"{number} wbps={RATE}")
+    group /= f"duet-test-{os.getpid()}"
+    group.mkdir()
+    (group / limit[0]).write_text(limit[1])
+    yield group / "cgroup.procs"
+    group.rmdir()
+
+
+@pytest.mark.root
+def test_a_slow_direct_write_is_waited_for(
+    slow: Path, two: list[Path], tree: Path, tmp_path: Path
+) -> None:
+    """It is under way for seconds, since its program may do little I/O."""
+    rest = two[0].read_bytes()[SLOWLY:]
+    program = f"echo $$ > {slow}; exec {sys.executable} -c '{DIRECT_WRITER}' {two[0]}"
+    with subprocess.Popen(["sh", "-c", program], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout
+        assert writer.stdout.readline() == b"begun\n"
+        ran = defrag(tree, tmp_path / "ledger")
+        assert ran.status in (0, 12), ran.words
+        assert writer.wait() == 0
+    for path in two:
+        drop_caches(path)
+    assert two[0].read_bytes() == b"n" * SLOWLY + rest
 
 
 @pytest.mark.fs("xfs")
@@ -355,22 +415,24 @@ def test_leaves_a_program_that_runs(two: list[Path], tree: Path, tmp_path: Path)
 
 @pytest.mark.root
 @pytest.mark.parametrize(
-    ("mkfs", "mount", "words"),
+    ("kind", "mkfs", "mount", "words"),
     [
-        (("-O", "bigalloc"), (), "bigalloc"),
-        (("-O", "^extents,^64bit"), (), "without extents"),
-        ((), ("data=journal",), "data=journal"),
+        ("ext4", ("-O", "bigalloc"), (), "bigalloc"),
+        ("ext4", ("-O", "^extents,^64bit"), (), "without extents"),
+        ("ext4", (), ("data=journal",), "data=journal"),
+        ("xfs", ("-m", "reflink=0"), (), "no reflink"),
     ],
 )
-def test_refuses_an_ext4_that_cannot(
+def test_refuses_a_file_system_that_cannot(
     new_mount: Callable[..., Mounted],
     tmp_path: Path,
+    kind: str,
     mkfs: tuple[str, ...],
     mount: tuple[str, ...],
     words: str,
 ) -> None:
     """Once, before any file is read."""
-    mounted = new_mount("ext4", *mount, mkfs=mkfs)
+    mounted = new_mount(kind, *mount, mkfs=mkfs)
     (mounted.path / "file").write_bytes(b"data")
     ran = defrag(mounted.path, tmp_path / "ledger")
     assert ran.status not in (0, 12)

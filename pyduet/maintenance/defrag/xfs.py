@@ -35,6 +35,10 @@ from pyduet.maintenance.frame.work import UnstableError
 #: of modification and change only.
 _SWAP = struct.Struct("=5q16x56xqi4xqi4x48x")
 _EXCHANGE: int = ioctl_opt.IOC(ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE, ord("X"), 109, _SWAP.size)
+#: FIDEDUPERANGE of linux/fs.h, and struct file_dedupe_range with one of its infos.
+_DEDUPE_RANGE = struct.Struct("=QQHHIqQQiI")
+_DEDUPE: int = ioctl_opt.IOC(ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE, 0x94, 54, 24)
+_NO_WAITING = (errno.EOPNOTSUPP, errno.EINVAL)
 #: Nanoseconds since the last change of a file, from which on another one has another time: the
 #: kernel's clock of files moves on with each timer interrupt, every 10 ms at the longest.
 _TICK = 100_000_000
@@ -44,6 +48,27 @@ _TICK = 100_000_000
 _PADDING, _PADDINGS = "user.duet", (0, 130)
 #: Bytes that are copied before it is looked whether there is room for others.
 _LOOK = 64 << 20
+
+
+def probe(directory: int) -> None:
+    """Try whether writes can be waited for, with files that have no name; as that of ext4.
+
+    Raises:
+        OSError: they cannot be made; with EOPNOTSUPP: this XFS cannot do it.
+
+    """
+    with donor(directory) as one:
+        _write(one, bytes(os.fstatvfs(one).f_frsize), 0)
+        try:
+            _wait_for_direct_writes(one, directory)
+        except OSError as error:
+            if error.errno not in _NO_WAITING:
+                raise
+            raise OSError(
+                errno.EOPNOTSUPP,
+                "this XFS has no reflink, and so no way to wait for writes past the page cache "
+                "that are under way: exchanging extents, as xfs_fsr does, might lose them",
+            ) from error
 
 
 def join(reading: Reading, fd: int, directory: int, bad: Sequence[Part]) -> None:
@@ -64,6 +89,12 @@ def join(reading: Reading, fd: int, directory: int, bad: Sequence[Part]) -> None
     """
     del bad
     status = _settled(fd)
+    try:
+        _wait_for_direct_writes(fd, directory)
+    except OSError as error:
+        if error.errno not in _NO_WAITING:
+            raise
+        raise LeftError(Left.UNSUPPORTED) from error
     for padding in _PADDINGS:
         if _exchange(reading, fd, directory, status, padding):
             return
@@ -121,6 +152,28 @@ def _settled(fd: int) -> os.stat_result:
         if abs(time.time_ns() - status.st_ctime_ns) < _TICK:
             raise UnstableError
     return status
+
+
+def _wait_for_direct_writes(fd: int, directory: int) -> None:
+    """Wait for writes past the page cache that were begun before: the exchange does not.
+
+    They have changed the file's times when they began. Whoever asks whether a
+    block is that of another file is made to wait for them
+    (generic_remap_file_range_prep() in fs/remap_range.c); it is not, so nothing
+    comes of the question.
+
+    Raises:
+        OSError: with EOPNOTSUPP or EINVAL: such a file cannot be waited for.
+
+    """
+    block = os.fstatvfs(fd).f_frsize
+    with donor(directory) as other:
+        first = os.pread(fd, 1, 0) or b"\0"
+        _write(other, bytes([first[0] ^ 0xFF]) * block, 0)
+        request = _DEDUPE_RANGE.pack(0, block, 1, 0, 0, other, 0, 0, 0, 0)
+        status = _DEDUPE_RANGE.unpack(fcntl.ioctl(fd, _DEDUPE, request))[8]
+        if status < 0:
+            raise OSError(-status, os.strerror(-status))
 
 
 def _make_alike(copy: int, fd: int, status: os.stat_result) -> None:

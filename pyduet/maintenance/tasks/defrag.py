@@ -39,7 +39,7 @@ _JOIN: dict[str, Callable[[Reading, int, int, Sequence[Part]], None]] = {
 _PROBE: dict[str, Callable[[int], None]] = {
     "btrfs": can_be_made,
     "ext4": ext4.probe,
-    "xfs": can_be_made,
+    "xfs": xfs.probe,
 }
 #: Files that are named though nothing is wrong with them; the others are counted.
 _NAMED = 1000
