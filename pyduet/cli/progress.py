@@ -15,9 +15,10 @@ from pyduet.cli.text import print_json
 
 if TYPE_CHECKING:
     from pyduet.maintenance import Progress
+    from pyduet.maintenance.archive.restore import Restored
     from pyduet.maintenance.f2fs.cleaner import Cleaning
 
-_Progress: TypeAlias = "Progress | Cleaning"
+_Progress: TypeAlias = "Progress | Cleaning | Restored"
 _Tell: TypeAlias = Callable[[_Progress], object]
 
 #: Seconds between two objects, and between two lines of words.
@@ -86,7 +87,7 @@ def shown(
                 description=f"{kind}: {progress.step}",
                 total=progress.bytes or None,
                 completed=progress.bytes_done,
-                saved=f"{size(progress.bytes_cached)} saved" if progress.bytes_cached else "",
+                saved=f"{size(_saved(progress))} saved" if _saved(progress) else "",
             )
 
         yield tell
@@ -107,8 +108,14 @@ def _now_and_then(begin: float, seconds: float, tell: _Tell) -> _Tell:
 
 def _line(kind: str, progress: _Progress) -> None:
     share = f"{progress.bytes_done / progress.bytes:.0%}, " if progress.bytes else ""
+    saved = f", {size(_saved(progress))} from memory" if hasattr(progress, "bytes_cached") else ""
     print(
         f"{kind}: {progress.step}: {share}{size(progress.bytes_done)} of "
-        f"{size(progress.bytes)}, {size(progress.bytes_cached)} from memory",
+        f"{size(progress.bytes)}{saved}",
         file=sys.stderr,
     )
+
+
+def _saved(progress: _Progress) -> int:
+    """Return the bytes that were in memory; a restore counts none."""
+    return getattr(progress, "bytes_cached", 0)

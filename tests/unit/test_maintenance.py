@@ -281,8 +281,10 @@ def test_a_full_target_ends_the_run_and_it_goes_on(tree: Path, tmp_path: Path) -
             run(Backup(str(archive)), tree, state)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert error.value.filename == str(archive)
-    assert archive.stat().st_size <= 1 << 20
+    partial = tmp_path / "archive.tar.partial"
+    assert error.value.filename == str(partial)
+    assert partial.stat().st_size <= 1 << 20
+    assert not archive.exists()
     progress = run(Backup(str(archive)), tree, state)
     assert progress.problems == []
     assert listing(restore(tmp_path / "restored", archive)) == listing(tree)
@@ -443,14 +445,15 @@ def test_it_is_paused_by_a_signal(tmp_path: Path) -> None:
     command += ["--state", str(tmp_path / "state"), "--uninformed", "--rate", "4M"]
     command += ["--no-idle", "--no-give-way"]
     with subprocess.Popen(command, cwd=TOP) as process:
-        while not (archive.exists() and archive.stat().st_size > 2 << 20):
+        half = tmp_path / "archive.tar.partial"
+        while not (half.exists() and half.stat().st_size > 2 << 20):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGSTOP)
         os.waitpid(process.pid, os.WUNTRACED)
-        size = archive.stat().st_size
+        size = half.stat().st_size
         time.sleep(1)
-        assert archive.stat().st_size == size < 14 << 20
+        assert half.stat().st_size == size < 14 << 20
         process.send_signal(signal.SIGCONT)
     assert process.returncode == 0
     assert listing(restore(tmp_path / "restored", archive)) == listing(root)

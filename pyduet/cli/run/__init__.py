@@ -14,6 +14,7 @@ _TASKS = {
         "verify the checksums of btrfs, reading only what was not read meanwhile",
     ),
     "backup": ("pyduet.cli.run.backup", "write an archive that tar restores"),
+    "restore": ("pyduet.cli.run.restore", "restore what backup wrote"),
     "send": ("pyduet.cli.run.send", "write a stream that btrfs receive takes (btrfs)"),
     "defrag": ("pyduet.cli.run.defrag", "join the extents of files (btrfs, ext4, XFS)"),
     "rsync": (

@@ -6,7 +6,7 @@ import collections
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyduet._text.names import printable
 from pyduet._text.numbers import plural, size
@@ -21,13 +21,20 @@ if TYPE_CHECKING:
 
 
 def add_arguments(
-    parser: argparse.ArgumentParser, task: Callable[[argparse.Namespace], "Maintenance"]
+    parser: argparse.ArgumentParser,
+    task: Callable[[argparse.Namespace], Any],
+    *,
+    within: Callable[[argparse.Namespace], str] = lambda _: "",
+    after: Callable[[argparse.Namespace, Any], object] = lambda _options, _task: None,
 ) -> None:
     """Add PATH, which comes before what the task has of its own, and the common options.
 
     Args:
         parser: of the task.
         task: makes it, of the options.
+        within: tells what else the ledger is for, besides the task and PATH: see
+            :func:`default_ledger`.
+        after: says what else there is to say of a task that has ended.
 
     """
     parser.add_argument("path", metavar="PATH", help="the directory")
@@ -76,7 +83,7 @@ def add_arguments(
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="say more: where the ledger is, what is left"
     )
-    parser.set_defaults(run=_run, task=task)
+    parser.set_defaults(run=run, task=task, within=within, after=after)
 
 
 def need(task: str, package: str) -> None:
@@ -93,7 +100,8 @@ def need(task: str, package: str) -> None:
         )
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the task that the options of :func:`add_arguments` describe; return the exit status."""
     from pyduet.cli.progress import shown
     from pyduet.maintenance import Frame, Ledger
 
@@ -101,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
     with os.scandir(root):
         pass  # else nothing is begun
     task: Maintenance = options.task(options)
-    state = options.state or default_ledger(task.kind, root)
+    state = options.state or default_ledger(task.kind, root, options.within(options))
     how = _options(options)
     if options.dry_run:
         with Ledger(state, task.kind, root, anew=options.anew, read_only=True) as ledger:
@@ -120,7 +128,9 @@ def _run(options: argparse.Namespace) -> int:
             by = "SIGTERM" if isinstance(end, Terminated) else "Ctrl-C"
             warn(f"ended by {by}; run it again, and it goes on where it was")
             raise
-    return summary(options, progress)
+    status = summary(options, progress)
+    options.after(options, task)
+    return status
 
 
 def _options(options: argparse.Namespace) -> "Options":

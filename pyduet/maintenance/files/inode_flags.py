@@ -4,12 +4,15 @@
 import errno
 import fcntl
 import struct
+import sys
 from typing import NamedTuple
 
 import ioctl_opt
 
-#: FS_IOC_GETFLAGS of linux/fs.h. Its number says long, and file systems write an int.
+#: FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of linux/fs.h. Their numbers say long, and file systems take
+#: and write an int.
 _GET: int = ioctl_opt.IOC(ioctl_opt.IOC_READ, ord("f"), 1, 8)
+_SET: int = ioctl_opt.IOC(ioctl_opt.IOC_WRITE, ord("f"), 2, 8)
 #: FS_*_FL of linux/fs.h, as far as they matter.
 COMPRESSED = 0x4
 IMMUTABLE = 0x10
@@ -57,7 +60,17 @@ def flags_of(fd: int) -> int:
         if error.errno in _ABSENT:
             return 0
         raise
-    return int.from_bytes(answer[:4], "little")
+    return int.from_bytes(answer[:4], sys.byteorder)
+
+
+def set_flags(fd: int, flags: int) -> None:
+    """Set the flags of an open file: all of them.
+
+    Raises:
+        OSError: one of them cannot be set, or not by this user.
+
+    """
+    fcntl.ioctl(fd, _SET, flags.to_bytes(4, sys.byteorder) + bytes(4))
 
 
 def extended_of(fd: int) -> Extended:

@@ -230,6 +230,7 @@ class Frame:
         return self.progress
 
     def _run(self) -> None:
+        self._task.name = self._name
         found = self._inventory()
         try:
             self._task.survey(self._tree, found)
@@ -245,6 +246,7 @@ class Frame:
             except BadFileError as error:
                 self._name(Problem("", error.trouble, error.words))
         finally:
+            self._task.close()
             found.close()
         self._ledger.end()
         if self._held is not None:
@@ -268,7 +270,7 @@ class Frame:
                 for one in self._changed(last):
                     # What has come since is younger than the run, and of what was done and has
                     # changed again it has an earlier state.
-                    is_late = self._ledger.done_now(one.status) is None
+                    is_late = not self._is_done(one)
                     if is_late and found.has(one.path, one.status):
                         self._name(Problem(one.path, Trouble.UNSTABLE, _RESTLESS))
             found = last
@@ -347,9 +349,12 @@ class Frame:
 
     def _order(self, found: Inventory) -> Order:
         """Return the work of this pass that is left."""
-        return self._ordered(
-            one for one in found.regular() if self._ledger.done_now(one.status) is None
-        )
+        return self._ordered(one for one in found.regular() if not self._is_done(one))
+
+    def _is_done(self, one: Found) -> bool:
+        """Return whether this pass has processed a file, whatever became of it since."""
+        now = self._ledger.done_now(one.status)
+        return now is not None and (now.path == one.path or not self._task.by_name)
 
     def _ordered(self, found: Iterable[Found]) -> Order:
         """Return what is worth the work; of the rest neighbours hear that it is not wanted."""
@@ -599,7 +604,7 @@ class Frame:
             if bad is not None and bad.trouble not in _PASSING:
                 continue
             now = self._ledger.done_now(one.status)
-            if now is not None and now.holds(stamp_of(one.status)):
+            if now is not None and now.holds(stamp_of(one.status)) and self._is_done(one):
                 continue
             if self._task.worth(one, now or self._ledger.done_before(one.status)):
                 yield one

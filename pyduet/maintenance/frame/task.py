@@ -28,6 +28,8 @@ class Maintenance:
     #: since, is to be processed in this one.
     always: ClassVar[bool] = True
 
+    #: Whether a file is to be processed again when only its name is another.
+    by_name: ClassVar[bool] = False
     #: Whether others that want a file are to have it first, because it lies elsewhere afterwards.
     after_others: ClassVar[bool] = False
     #: How many files are processed at a time: one by :meth:`process`, more by
@@ -47,6 +49,8 @@ class Maintenance:
     #: Shows what is being done, in a word or two; for what takes long in :meth:`begin` and
     #: :meth:`finish`. The frame sets it.
     say: Callable[[str], object] = staticmethod(lambda _: None)
+    #: Names something at the end, besides what :meth:`process` raises. The frame sets it.
+    name: Callable[[Problem], object] = staticmethod(lambda _: None)
 
     def watching(self, device: Device, root: str) -> contextlib.AbstractContextManager[object]:
         """Ask Duet for more than the frame does, until the context ends; before :meth:`begin`.
@@ -128,6 +132,9 @@ class Maintenance:
             BadFileError: not all is as it should be.
 
         """
+
+    def close(self) -> None:
+        """Let go of what :meth:`begin` took; also of a run that is broken off."""
 
     def worth(self, found: Found, before: Record | None) -> bool:
         """Return whether a file is to be processed at all; nothing is opened to find that out.

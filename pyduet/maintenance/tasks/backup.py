@@ -1,146 +1,496 @@
 # SPDX-License-Identifier: MIT
 """Backup: a pax archive that tar restores, whatever the order its files were read in."""
 
+import contextlib
+import functools
+import grp
 import os
+import pwd
+import shlex
 import stat
-import tarfile
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pyduet.maintenance.files.output import Output
+from pyduet.files import data_ranges
+from pyduet.maintenance.archive import attributes, pax
+from pyduet.maintenance.archive.chain import Link, current, link_of
+from pyduet.maintenance.files.output import Output, names_of
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.files.statx import Status
+from pyduet.maintenance.files.statx import Identity, Status, status_of
 from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import stamp_of
+from pyduet.maintenance.frame.work import (
+    Problem,
+    ReplacedError,
+    TargetError,
+    Trouble,
+    problem_of,
+    stamp_of,
+)
+
+#: Directories of which it is remembered that they are in the archive; else they are written again.
+_REMEMBERED = 100_000
+#: What GNU tar wants to be told to restore all that is in an archive.
+_TAR = (
+    "tar", "--extract", "--same-permissions", "--numeric-owner", "--xattrs",
+    "--xattrs-include=*", "--acls", "--warning=no-unknown-keyword",
+)  # fmt: skip
 
 
 class Backup(Maintenance):
-    """Writes an archive in pax format: what is no file first, then files as they come.
+    """Writes an archive in pax format.
 
-    Directories come first, for their permissions, and last, for their times.
+    In it are, in this order:
 
-    A file that changes while it is read is written again; where an archive has
-    a file twice, the later one counts. An incremental archive has what changed
-    since the ledger's last one, and of each directory the list of what was in
-    it (``GNU.dumpdir``), by which ``tar --extract --incremental`` removes what
-    is gone.
+    - the root, with what the archive says of itself (:mod:`..archive.chain`);
+    - files as they come, each after the directories that lead to it;
+    - links, FIFOs and devices, and the further names of files;
+    - the directories, the deepest first, with all that is theirs: what is
+      extracted into a directory changes its time, and tar puts it right once.
+
+    A file that changes while it is read is taken back and written again; where
+    an archive has a file twice, the later one counts. An incremental archive
+    has what changed since the chain's last one, and of each directory the list
+    of what is in it (``GNU.dumpdir``), by which ``tar --extract --incremental``
+    and :mod:`..archive.restore` remove what is gone. A full one has that of
+    those directories of which something was removed while it was written.
     """
 
     kind = "backup"
+    by_name = True
 
     def __init__(self, archive: str, *, incremental: bool = False) -> None:
         """Prepare; nothing is written yet.
 
         Args:
-            archive: the file to write; a run that goes on after another was
-                broken off finds what that has written there.
-            incremental: leave out what has not changed since the last archive.
+            archive: the file to write; it is ``ARCHIVE.partial`` until it is
+                whole.
+            incremental: leave out what has not changed since the last archive
+                of the ledger.
 
         """
-        self.outputs = (os.path.abspath(archive),)
+        self.outputs = names_of(archive)
+        self.archive = self.outputs[0]
         self._incremental = incremental
+        self._out: Output
+        self._held = contextlib.ExitStack()
+        self._chain: list[Link] = []
+        #: Directories that need a list of what is in them, since something of them is gone.
+        self._shrunk: set[str] = set()
+        self._ready: set[str] = set()
+        #: What is in the archive without something of its own.
+        self._lacking: dict[str, str] = {}
+        self._notes: list[str] = []
+
+    # What the frame asks for
 
     def worth(self, found: Found, before: Record | None) -> bool:
         """Return whether a file has to be in this archive."""
-        if not self._incremental or before is None or before.path != found.path:
-            return True
-        return not before.holds(stamp_of(found.status))
+        return (
+            not self._incremental
+            or before is None
+            or not before.holds(stamp_of(found.status))
+            or before.path != found.path
+            or before.note is not None
+        )
 
     def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
-        """Open the archive; a new one begins with directories, links and the like.
+        """Open the archive; a new one begins with the root.
 
         Raises:
-            TargetError: the archive cannot be written, or is not what the
-                ledger knows of it.
+            TargetError: it cannot be written, is not the one that the run that
+                was broken off was writing, or has nothing to come after.
 
         """
-        self._root = tree.path
-        self._ledger = ledger
-        written = ledger.note("written")
-        self._out = Output(self.outputs[0], written)
-        # For what it makes of a file's status; it writes nothing.
-        self._tar = tarfile.TarFile(os.devnull, "w", format=tarfile.PAX_FORMAT)
-        if written is None:
-            names = _names(found) if self._incremental else {}
-            for one in found:
-                self._write_other(one, names)
-            self.secure()
+        del found
+        self._tree, self._ledger = tree, ledger
+        self._chain = [Link.of(kept) for kept in ledger.fact("chain", [])]
+        before = ledger.note("archive")
+        if before is not None:
+            self._go_on(before)
+            if self._incremental or self._can_be_gone_on_with():
+                return
+            self._notes.append(
+                "what was a directory in the archive that was broken off is none any more, which "
+                "no archive can say: it was begun anew"
+            )
+            self._out.discard()
+            ledger.begin_anew()
+        parent = self._parent() if self._incremental else None
+        self._link = Link.new(self.archive, tree.path, parent)
+        self._out = self._opened()
+        self._write_directory(Found("", tree.root), [self._link.record], is_last=False)
+        self._ready.add("")
+        self.secure()
 
     def process(self, reading: Reading, before: Record | None) -> Any:
         """Write a file; what was written of one that changed meanwhile is taken back."""
-        del before
+        path, status = reading.work.path, reading.status
+        if before is not None and before.passed == self._ledger.number and before.path != path:
+            self._is_gone(before.path)
+        self._write_leading_to(path)
+        lacking: list[str] = []
         start = self._out.offset
         try:
-            member = self._member(reading.work.path, reading.status, reading.fd)
-            self._write_header(member)
-            for piece in reading.pieces():
-                self._out.write(piece)
-            reading.check()
-            self._out.pad(tarfile.BLOCKSIZE)
+            extents = _extents(reading.fd, status.st_size)
+            records = self._attributes(reading.fd, lacking)
+            member = _member(path, status, records, size=status.st_size, extents=extents)
+            self._out.write(pax.header(member))
+            for offset, length in [(0, status.st_size)] if extents is None else extents:
+                for piece in reading.part(offset, length):
+                    self._out.write(piece)
+            reading.check()  # also whether all of it was read
+            self._out.pad(pax.BLOCK)
         except BaseException:
             self._out.cut(start)
             raise
+        return self._lacks(path, lacking)
+
+    def vanished(self, before: Record) -> None:
+        """Take in that what is in the archive is there no more."""
+        self._is_gone(before.path)
 
     def secure(self) -> None:
         """Have the archive on the disk, as far as the ledger is about to say."""
         self._out.sync()
-        self._ledger.remark("written", self._out.offset)
+        self._ledger.remark(
+            "archive",
+            {
+                "written": self._out.written,
+                "link": self._link.kept,
+                "incremental": self._incremental,
+                "shrunk": sorted(self._shrunk),
+                "lacking": self._lacking,
+            },
+        )
 
     def finish(self, found: Inventory) -> None:
-        """Write the other names of files, the directories once more, and the end.
+        """Write what is no file, look whether all is in it, and put it in its place.
 
-        What is extracted into a directory changes its time, and tar puts it
-        right only once: so the last word on each is here, the deepest first.
+        Raises:
+            TargetError: it cannot be written.
+
         """
-        first: dict[int, str] = {}
-        for path, status in found:
-            if not stat.S_ISREG(status.st_mode) or status.st_nlink == 1:
+        others: dict[Identity, str] = {}
+        for one in found:
+            if stat.S_ISREG(one.status.st_mode) or stat.S_ISDIR(one.status.st_mode):
                 continue
-            if first.setdefault(status.st_ino, path) != path:
-                member = self._member(path, status)
-                member.type, member.size = tarfile.LNKTYPE, 0
-                member.linkname = _name(first[status.st_ino])
-                self._write_header(member)
+            first = others.get(one.status.identity)
+            if first is not None:
+                self._write_link(first, one)
+            elif self._write_other(one) and one.status.st_nlink > 1:
+                others[one.status.identity] = one.path
+        for first, one in found.links():
+            known = self._ledger.get(one.status)
+            if known is not None and known.path == first:
+                self._write_link(first, one)
+            else:
+                words = f"it is {first} by another name, which is not in the archive as it is now"
+                self.name(Problem(one.path, Trouble.FAILED, words))
+        if not self._incremental:
+            self._look_through()
         for one in found.directories(deepest_first=True):
-            self._write_other(one, {})
-        self._out.write(bytes(2 * tarfile.BLOCKSIZE))
-        self._out.pad(tarfile.RECORDSIZE)
-        self._out.close()
+            try:
+                self._write_leading_to(one.path)
+                self._write_directory(one, [], is_last=True)
+            except FileNotFoundError:
+                pass  # it was removed since it was found
+            except OSError as error:
+                self.name(problem_of(one.path, error))
+        for path, words in self._lacking.items():
+            self.name(Problem(path, Trouble.FAILED, words))
+        self._out.write(pax.ending(self._out.offset))
+        self._out.finish()
+        self._say_so()
 
-    def _write_other(self, one: Found, names: dict[str, list[bytes]]) -> None:
-        """Write what has no data, with the names in it where it is a directory."""
-        mode = one.status.st_mode
-        # A socket is made by who listens at it.
-        if stat.S_ISREG(mode) or stat.S_ISSOCK(mode):
+    def close(self) -> None:
+        """Let go of the archive."""
+        self._held.close()
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is to be said of the run, a line each."""
+        return self._notes
+
+    @property
+    def chain(self) -> Sequence[Link]:
+        """The archives that are needed to restore: the full one, and those after it."""
+        return current(self._chain)
+
+    def commands(self, target: str = "TARGET") -> list[str]:
+        """Return the commands that restore, in their order: those of tar, and that of duet."""
+        chain = self.chain
+        tar = []
+        for link in chain:
+            more = ["--incremental"] if len(chain) > 1 or self._shrunk else []
+            tar.append(shlex.join([*_TAR, *more, "--file", link.archive, "--directory", target]))
+        ours = ["duet", "run", "restore", *(link.archive for link in chain), target]
+        return [*tar, shlex.join(ours)]
+
+    # Beginning
+
+    def _parent(self) -> Link:
+        """Return the archive that this one comes after."""
+        chain = current(self._chain)
+        if not chain:
+            raise TargetError(
+                0,
+                "there is no full archive that it could come after: this ledger knows of none; "
+                "make one, without --incremental",
+                self.archive,
+            )
+        if self.archive in (link.archive for link in chain):
+            raise TargetError(
+                0, "the archives that are to come need it: name another for this one", self.archive
+            )
+        parent = chain[-1]
+        try:
+            is_there = link_of(parent.archive).id == parent.id
+        except OSError:
+            self._notes.append(
+                f"{parent.archive}, which this archive comes after, is not there: to restore, "
+                "bring it back"
+            )
+            return parent
+        except pax.ArchiveError:
+            is_there = False
+        if not is_there:
+            raise TargetError(
+                0,
+                "it should come after this one, which is another archive by now: make a full one, "
+                "without --incremental",
+                parent.archive,
+            )
+        return parent
+
+    def _go_on(self, before: Any) -> None:
+        """Go on with the archive of the run that was broken off."""
+        if before["incremental"] != self._incremental:
+            was, way = ("a full", "without") if self._incremental else ("an incremental", "with")
+            raise TargetError(
+                0,
+                f"the run that was broken off was writing {was} archive: go on {way} "
+                "--incremental, or begin anew with --anew",
+                self.archive,
+            )
+        self._out = self._opened(before["written"])
+        self._link = Link.of(before["link"])
+        self._shrunk = set(before["shrunk"])
+        self._lacking = dict(before["lacking"])
+
+    def _opened(self, before: Any = None) -> Output:
+        return self._held.enter_context(
+            contextlib.closing(Output(self.archive, pax.BEGINNING, before))
+        )
+
+    def _can_be_gone_on_with(self) -> bool:
+        """Return whether all directories of the archive so far are still directories, or gone."""
+        for member in pax.members(self._out.fileno(), self._out.partial, self._out.offset):
+            if member.type == pax.DIRECTORY and self._kind(member) not in (None, stat.S_IFDIR):
+                return False
+        return True
+
+    def _kind(self, member: pax.Member) -> int | None:
+        """Return what kind of thing has a member's name by now; None if there is none."""
+        try:
+            with self._tree.held(_path(member.name)) as fd:
+                return stat.S_IFMT(os.fstat(fd).st_mode)
+        except OSError:
+            return None
+
+    # Writing
+
+    def _write_leading_to(self, path: str) -> None:
+        """Write the directories above something, but those that are there."""
+        missing = []
+        while path:
+            path = os.path.dirname(path)
+            if path in self._ready:
+                break
+            missing.append(path)
+        for directory in reversed(missing):
+            with self._tree.held(directory) as fd:
+                found = Found(directory, status_of(fd))
+            self._write_directory(found, [], is_last=False)
+            if len(self._ready) >= _REMEMBERED:
+                self._ready.clear()
+            self._ready.add(directory)
+
+    def _write_directory(
+        self, one: Found, records: list[tuple[bytes, bytes]], *, is_last: bool
+    ) -> None:
+        """Write a directory; with all that is its own, if it is for the last time.
+
+        What is mounted on it is not looked at.
+        """
+        path, status = one
+        records = list(records)
+        lacking: list[str] = []
+        if not self._tree.is_outside(status):
+            try:
+                with contextlib.closing(_Directory(self._tree, one)) as directory:
+                    status = directory.status
+                    if is_last:
+                        records += self._attributes(directory.file, lacking)
+                    if self._incremental or (is_last and path in self._shrunk):
+                        records += directory.listing()
+            except (FileNotFoundError, NotADirectoryError, ReplacedError):
+                raise
+            except OSError as error:
+                self.name(problem_of(path, error))
+        self._lacks(path, lacking)
+        # Files are yet to come into it, which GNU tar has a user write as such.
+        mode = status.st_mode if is_last else status.st_mode | stat.S_IRWXU
+        self._out.write(pax.header(_member(path, status, records, mode=mode)))
+
+    def _write_other(self, one: Found) -> bool:
+        """Write what has no data; returns whether that was possible."""
+        path = one.path
+        if pax.type_of(one.status.st_mode) is None:
+            return False  # a socket, which who listens at it makes
+        lacking: list[str] = []
+        try:
+            with self._tree.held(path, one.status) as fd:
+                target = os.readlink("", dir_fd=fd) if stat.S_ISLNK(one.status.st_mode) else ""
+                records = self._attributes(f"/proc/self/fd/{fd}", lacking)
+                status = status_of(fd)
+            self._write_leading_to(path)
+        except OSError as error:
+            self.name(problem_of(path, error))
+            return False
+        self._lacks(path, lacking)
+        self._out.write(pax.header(_member(path, status, records, target=target)))
+        return True
+
+    def _write_link(self, first: str, other: Found) -> None:
+        """Write a further name of something that is in the archive, or in one before it."""
+        try:
+            self._write_leading_to(other.path)
+        except OSError as error:
+            self.name(problem_of(other.path, error))
             return
-        member = self._member(one.path, one.status)
-        if one.path in names:
-            listing = b"".join(name + b"\0" for name in names[one.path]) + b"\0"
-            member.pax_headers = {
-                **member.pax_headers,
-                "GNU.dumpdir": listing.decode("utf-8", "surrogateescape"),
-            }
-        self._write_header(member)
+        member = _member(other.path, other.status, [], type=pax.LINK, target=_name(first))
+        self._out.write(pax.header(member))
 
-    def _member(self, path: str, status: Status, fd: int | None = None) -> tarfile.TarInfo:
-        """Return the archive's header of something, as it is now."""
-        full = os.path.join(self._root, path)
-        member = self._tar.gettarinfo(full, _name(path))
-        if stat.S_ISREG(status.st_mode):
-            # Another name of it may be in the archive, with other content.
-            member.type, member.linkname, member.size = tarfile.REGTYPE, "", status.st_size
-        seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
-        member.mtime = seconds
-        member.pax_headers = {"mtime": f"{seconds}.{nanoseconds:09}"} | {
-            f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape")
-            for name, value in _attributes(full if fd is None else fd).items()
-        }
-        return member
+    def _attributes(self, file: int | str, lacking: list[str]) -> list[tuple[bytes, bytes]]:
+        def failed(what: str, error: OSError) -> None:
+            lacking.append(f"{what}: {error.strerror}")
 
-    def _write_header(self, member: tarfile.TarInfo) -> None:
-        self._out.write(member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+        return list(attributes.collect(file, failed))
+
+    def _lacks(self, path: str, lacking: list[str]) -> Any:
+        """Remember what is missing of something in the archive; returns it for the ledger."""
+        self._lacking.pop(path, None)
+        if not lacking:
+            return None
+        self._lacking[path] = f"it is in the archive without {'; '.join(lacking)}"
+        return lacking
+
+    # Ending
+
+    def _is_gone(self, path: str) -> None:
+        """Take in that a name of the archive is another's, or nobody's."""
+        while path:
+            path = os.path.dirname(path)
+            self._shrunk.add(path)
+
+    def _look_through(self) -> None:
+        """Read all headers back, and find what is there no more or is something else."""
+        for member in pax.members(self._out.fileno(), self._out.partial, self._out.offset):
+            kind = self._kind(member)
+            if kind is None:
+                self._is_gone(_path(member.name))
+            elif member.type == pax.DIRECTORY and kind != stat.S_IFDIR:
+                self._is_gone(_path(member.name))
+                self.name(
+                    Problem(
+                        _path(member.name),
+                        Trouble.UNSTABLE,
+                        "it was a directory when it was written to the archive, and is none now: "
+                        "only tar --incremental and duet run restore can restore that",
+                    )
+                )
+
+    def _say_so(self) -> None:
+        """Have the ledger know of the archive, and of nothing that is in none of its chain."""
+        if not self._incremental:
+            for (_, born), record in self._ledger.inodes():
+                if record.passed != self._ledger.number:
+                    self._ledger.forget(record, born)
+        self._chain.append(self._link)
+        self._ledger.keep("chain", [link.kept for link in self._chain])
+        if self._link.before:
+            self._notes.append(f"it comes after {self._link.before}")
+
+
+class _Directory:
+    """A directory that is held: open where that is permitted."""
+
+    def __init__(self, tree: Tree, found: Found) -> None:
+        try:
+            self._fd = tree.open_directory(found.path, found.status)
+            self.file: int | str = self._fd
+        except PermissionError:
+            self._fd = tree.hold(found.path, found.status)
+            self.file = f"/proc/self/fd/{self._fd}"
+        self.status = status_of(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def listing(self) -> Iterable[tuple[bytes, bytes]]:
+        """Return the record of what is in it; of one that cannot be listed none."""
+        if isinstance(self.file, str):
+            return []
+        with os.scandir(self._fd) as entries:
+            names = [
+                (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries
+            ]
+        return [pax.dumpdir(names)]
+
+
+def _member(
+    path: str,
+    status: Status,
+    records: Sequence[tuple[bytes, bytes]],
+    *,
+    type: bytes | None = None,  # noqa: A002 - as the member calls it
+    mode: int | None = None,
+    size: int = 0,
+    target: str = "",
+    extents: Sequence[tuple[int, int]] | None = None,
+) -> pax.Member:
+    kind = type or pax.type_of(status.st_mode)
+    assert kind is not None  # noqa: S101 - sockets do not come here
+    return pax.Member(
+        name=_name(path),
+        type=kind,
+        mode=stat.S_IMODE(status.st_mode if mode is None else mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mtime_ns=status.st_mtime_ns,
+        user=_user(status.st_uid),
+        group=_group(status.st_gid),
+        size=size,
+        target=target,
+        device=status.st_rdev,
+        extents=extents,
+        records=records,
+    )
+
+
+def _extents(fd: int, size: int) -> list[tuple[int, int]] | None:
+    """Return what of a file is no hole, in whole blocks as tar has it; None if there is no hole."""
+    extents: list[tuple[int, int]] = []
+    for data in data_ranges(fd, 0, size):
+        begin = data.start // pax.BLOCK * pax.BLOCK
+        end = min(size, -(-data.stop // pax.BLOCK) * pax.BLOCK)
+        if extents and begin <= sum(extents[-1]):
+            begin = extents.pop()[0]
+        extents.append((begin, end - begin))
+    return None if extents == [(0, size)] or not size else extents
 
 
 def _name(path: str) -> str:
@@ -148,24 +498,27 @@ def _name(path: str) -> str:
     return f"./{path}" if path else "."
 
 
-def _names(found: Inventory) -> dict[str, list[bytes]]:
-    """Return of each directory the names in it, as a ``GNU.dumpdir`` has them."""
-    names: dict[str, list[bytes]] = {}
-    for path, status in found:
-        if stat.S_ISDIR(status.st_mode):
-            names[path] = []
-        if path:
-            directory, name = os.path.split(path)
-            letter = b"D" if stat.S_ISDIR(status.st_mode) else b"Y"
-            names[directory].append(letter + os.fsencode(name))
-    # tar searches in it by halves.
-    return {path: sorted(found, key=lambda name: name[1:]) for path, found in names.items()}
+def _path(name: str) -> str:
+    """Return the path of a name in the archive."""
+    return name[2:]
 
 
-def _attributes(file: str | int) -> dict[str, bytes]:
-    """Return the extended attributes, ACLs among them; none where there can be none."""
-    follow = {} if isinstance(file, int) else {"follow_symlinks": False}
+@functools.lru_cache(maxsize=1000)
+def _user(number: int) -> str:
     try:
-        return {name: os.getxattr(file, name, **follow) for name in os.listxattr(file, **follow)}
-    except OSError:
-        return {}
+        return _short(pwd.getpwuid(number).pw_name)
+    except (KeyError, OverflowError):
+        return ""
+
+
+@functools.lru_cache(maxsize=1000)
+def _group(number: int) -> str:
+    try:
+        return _short(grp.getgrgid(number).gr_name)
+    except (KeyError, OverflowError):
+        return ""
+
+
+def _short(name: str) -> str:
+    """Return a name that fits into a header; the number does without."""
+    return name if name.isascii() and len(name) < 32 else ""

@@ -21,7 +21,7 @@ from pyduet.maintenance.btrfs.sendplan import SendPlan, Wanted
 from pyduet.maintenance.btrfs.subvolume import Subvolume, subvolume
 from pyduet.maintenance.files.extents import extents, shared
 from pyduet.maintenance.files.inode_flags import NOCOW, flags_of
-from pyduet.maintenance.files.output import Output
+from pyduet.maintenance.files.output import Output, names_of
 from pyduet.maintenance.files.page_cache import drop, missing
 from pyduet.maintenance.files.reading import PIECE, Reading, pieces_of
 from pyduet.maintenance.files.statx import status_of
@@ -61,10 +61,11 @@ class Send(Maintenance):
                 is received; None for a full stream.
 
         """
-        self.outputs = (os.path.abspath(stream),)
+        self.outputs = names_of(stream)
         self._snapshot_path = os.path.abspath(snapshot)
         self._parent = None if parent is None else os.path.abspath(parent)
         self._plan: SendPlan | None = None
+        self._held = contextlib.ExitStack()
 
     def worth(self, found: Found, before: Record | None) -> bool:
         """Return whether data of a file are wanted that were not written yet."""
@@ -101,9 +102,13 @@ class Send(Maintenance):
                         "begin anew with --anew",
                         self._snapshot_path,
                     )
-                self._out = Output(self.outputs[0], before[0])
+                self._out = stack.enter_context(
+                    contextlib.closing(Output(self.outputs[0], sendstream.HEADER, before[0]))
+                )
             else:
-                self._out = Output(self.outputs[0])
+                self._out = stack.enter_context(
+                    contextlib.closing(Output(self.outputs[0], sendstream.HEADER))
+                )
                 self._out.write(sendstream.HEADER)
                 self._digest = self._compute(plan)
             if plan.source != source.name_in_streams:
@@ -143,7 +148,7 @@ class Send(Maintenance):
     def secure(self) -> None:
         """Have the stream on the disk, as far as the ledger is about to say."""
         self._out.sync()
-        self._ledger.remark("written", [self._out.offset, self._digest])
+        self._ledger.remark("written", [self._out.written, self._digest])
 
     def finish(self, found: Inventory) -> None:
         """Write the data of files that are in the snapshot alone, and what comes after all data.
@@ -155,17 +160,20 @@ class Send(Maintenance):
         """
         del found
         plan = self._planned()
-        with self._held:
-            for ino in plan.left():
-                wanted = plan.wanted(ino)
-                if wanted is not None:
-                    with self._opened(wanted) as fd:
-                        ranges = list(_joined(wanted.ranges, os.fstat(fd).st_size))
-                        self._write_snapshot(wanted.path, ranges, fd)
-                    plan.written(ino)
-            for encoded in plan.late():
-                self._out.write(encoded)
-            self._out.close()
+        for ino in plan.left():
+            wanted = plan.wanted(ino)
+            if wanted is not None:
+                with self._opened(wanted) as fd:
+                    ranges = list(_joined(wanted.ranges, os.fstat(fd).st_size))
+                    self._write_snapshot(wanted.path, ranges, fd)
+                plan.written(ino)
+        for encoded in plan.late():
+            self._out.write(encoded)
+        self._out.finish()
+
+    def close(self) -> None:
+        """Let go of the snapshots and of the stream."""
+        self._held.close()
 
     def _planned(self) -> SendPlan:
         if self._plan is None:

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: MIT
+"""Restores archives of the backup task: a full one, and the incremental ones after it.
+
+All below the target is reached as :class:`Tree` does, beneath a held directory. What is to be made
+is made by its last name in a directory that is held, and gets what is its own by its descriptor.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pyduet.maintenance.archive import attributes, pax
+from pyduet.maintenance.archive.chain import Link, read_link
+from pyduet.maintenance.files.reading import pieces_of
+from pyduet.maintenance.files.statx import status_of
+from pyduet.maintenance.files.tree import Tree
+from pyduet.maintenance.frame.work import Problem, ReplacedError, Trouble, problem_of
+
+_OUTSIDE = "it was not removed: a file system is mounted there, or it is a subvolume"
+
+
+class RestoreError(ValueError):
+    """The archives are not those that are needed, or the target is not; says what to do."""
+
+
+@dataclass(slots=True)
+class Restored:
+    """How far a restore is, and at its end what became of it.
+
+    Attributes:
+        step: what it does now, in a word or two.
+        bytes: of the archives.
+        bytes_done: of them that were gone through.
+        members: that were restored.
+        removed: names that were removed, because a later archive has them no more.
+        problems: what could not be restored as it was.
+
+    """
+
+    step: str = "looking at the archives"
+    bytes: int = 0
+    bytes_done: int = 0
+    members: int = 0
+    removed: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+class Restore:
+    """Restores a chain of archives into a directory.
+
+    Thread-safety: none.
+    """
+
+    def __init__(
+        self,
+        archives: Sequence[str],
+        target: str,
+        *,
+        over: bool = False,
+        tell: Callable[[Restored], object] = lambda _: None,
+    ) -> None:
+        """Prepare; nothing is read or written yet.
+
+        Args:
+            archives: a full one, and the incremental ones after it, in their order.
+            target: the directory to restore into; made if it is not there.
+            over: whether it may have something in it, which the archives'
+                content then replaces.
+            tell: called with the progress now and then.
+
+        """
+        self._archives = list(archives)
+        self._target = target
+        self._over = over
+        self._tell = tell
+        self.progress = Restored()
+
+    def run(self) -> Restored:
+        """Restore all of it; returns how it went.
+
+        Raises:
+            RestoreError: the archives are no chain, or there is something in the
+                target.
+            ArchiveError: one is damaged, or none of ours; nothing was changed.
+            OSError: an archive or the target cannot be opened.
+
+        """
+        with contextlib.ExitStack() as stack:
+            files = []
+            for path in self._archives:
+                file = stack.enter_context(open(path, "rb", buffering=0))
+                self.progress.bytes += os.fstat(file.fileno()).st_size
+                files.append((file.fileno(), path))
+            _need_chain([(read_link(fd, path), path) for fd, path in files])
+            # Nothing is changed for an archive that cannot be restored to its end.
+            last = [_last_of_directories(fd, path) for fd, path in files]
+            self._make_target()
+            self._tree = stack.enter_context(Tree(self._target))
+            self.progress.step = "restoring"
+            begin = 0
+            for (fd, path), final in zip(files, last, strict=True):
+                for member in pax.members(fd, path):
+                    self._restore(member, fd, is_last=final.get(member.name) == member.begin)
+                    self.progress.bytes_done = begin + member.data
+                    self.progress.members += 1
+                    self._tell(self.progress)
+                begin += os.fstat(fd).st_size
+            self.progress.bytes_done = begin
+            self.progress.step = "writing to the disk"
+            self._tell(self.progress)
+            os.sync()
+        self.progress.step = "done"
+        self._tell(self.progress)
+        return self.progress
+
+    def _make_target(self) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._target, 0o700)
+        with os.scandir(self._target) as entries:
+            if not self._over and next(entries, None) is not None:
+                raise RestoreError(
+                    f"{self._target}: it is not empty; name another directory, or with --over "
+                    "what is in it is replaced"
+                )
+
+    # A member
+
+    def _restore(self, member: pax.Stored, fd: int, *, is_last: bool) -> None:
+        path = member.name[2:]
+        if not _is_safe(member.name):
+            words = "its name leads out of the archive: it was left out"
+            self._name(Problem(member.name, Trouble.REFUSED, words))
+            return
+        try:
+            if member.type == pax.DIRECTORY:
+                self._directory(path, member, is_last=is_last)
+            elif member.type == pax.LINK:
+                self._link(path, member)
+            else:
+                with self._in(path) as (directory, name):
+                    self._clear(directory, name, path)
+                    if member.type == pax.FILE:
+                        self._file(directory, name, path, member, fd)
+                    else:
+                        self._other(directory, name, path, member)
+        except OSError as error:
+            self._name(problem_of(path, error))
+
+    def _directory(self, path: str, member: pax.Stored, *, is_last: bool) -> None:
+        if path:
+            with self._in(path) as (directory, name):
+                try:
+                    os.mkdir(name, 0o700, dir_fd=directory)
+                except FileExistsError:
+                    there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    if not stat.S_ISDIR(there.st_mode):
+                        self._clear(directory, name, path)
+                        os.mkdir(name, 0o700, dir_fd=directory)
+        try:
+            fd = self._open_directory(path)
+        except ReplacedError:
+            if b"GNU.dumpdir" in member.known or not is_last:
+                raise
+            return  # something is mounted there, as was when it was archived
+        try:
+            attributes.release(fd)
+            if (listing := member.known.get(b"GNU.dumpdir")) is not None:
+                self._remove_others(fd, path, pax.dumped(listing))
+            # Of what was another file system's the archive knows no attributes.
+            if is_last and not self._tree.is_outside(status_of(fd)):
+                self._own(fd, path, member)
+        finally:
+            os.close(fd)
+
+    def _open_directory(self, path: str) -> int:
+        """Open a directory, and make it one's own to write in."""
+        try:
+            fd = self._tree.open_directory(path)
+        except PermissionError:
+            with self._tree.held(path) as held:
+                os.chmod(f"/proc/self/fd/{held}", 0o700)
+            fd = self._tree.open_directory(path)
+        mode = os.fstat(fd).st_mode
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            # Who is not its owner is root, or is told when it is written in.
+            with contextlib.suppress(PermissionError):
+                os.fchmod(fd, stat.S_IMODE(mode) | stat.S_IRWXU)
+        return fd
+
+    def _file(self, directory: int, name: str, path: str, member: pax.Stored, archive: int) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=directory)
+        try:
+            attributes.prepare(fd, member.known)
+            extents = [(0, member.size)] if member.extents is None else member.extents
+            data = member.data
+            for offset, length in extents:
+                for piece in pieces_of(archive, data, length):
+                    _write(fd, piece, offset)
+                    offset += len(piece)
+                    self._tell(self.progress)
+                data += length
+            os.ftruncate(fd, member.size)
+            self._own(fd, path, member)
+        finally:
+            os.close(fd)
+
+    def _link(self, path: str, member: pax.Stored) -> None:
+        if not _is_safe(member.target):
+            raise OSError(errno.EINVAL, "it links to what is not in the archive")
+        with self._tree.held(member.target[2:]) as held, self._in(path) as (directory, name):
+            with contextlib.suppress(FileNotFoundError):
+                there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if os.path.samestat(there, os.fstat(held)):
+                    return
+            self._clear(directory, name, path)
+            os.link(f"/proc/self/fd/{held}", name, dst_dir_fd=directory, follow_symlinks=True)
+
+    def _other(self, directory: int, name: str, path: str, member: pax.Stored) -> None:
+        if member.type == pax.SYMLINK:
+            os.symlink(member.target, name, dir_fd=directory)
+        elif member.type == pax.FIFO:
+            os.mkfifo(name, 0o600, dir_fd=directory)
+        else:
+            kind = stat.S_IFCHR if member.type == pax.CHARACTER else stat.S_IFBLK
+            os.mknod(name, kind | 0o600, member.device, dir_fd=directory)
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            self._own(fd, path, member)
+        finally:
+            os.close(fd)
+
+    def _own(self, fd: int, path: str, member: pax.Stored) -> None:
+        """Give something what is its own: owner, mode, attributes, times, flags."""
+        failures: list[str] = []
+
+        def failed(what: str, error: OSError) -> None:
+            failures.append(f"{what}: {error.strerror}")
+
+        place = f"/proc/self/fd/{fd}"
+        before = os.fstat(fd)
+        if (before.st_uid, before.st_gid) != (member.uid, member.gid):
+            try:
+                os.chown(place, member.uid, member.gid)
+            except OSError as error:
+                failed(f"its owner {member.uid}:{member.gid}", error)
+                member = _without_rights(member)
+        attributes.apply(fd, stat.S_IFMT(before.st_mode) | member.mode, member.known, failed)
+        try:
+            os.utime(place, ns=(before.st_atime_ns, member.mtime_ns))
+            if os.fstat(fd).st_mtime_ns != member.mtime_ns:
+                raise OSError(errno.ERANGE, "the file system cannot keep it")  # noqa: TRY301
+        except OSError as error:
+            failed("its time", error)
+        if stat.S_ISREG(before.st_mode) or stat.S_ISDIR(before.st_mode):
+            attributes.apply_flags(fd, member.known, failed)
+        if failures:
+            self._name(Problem(path, Trouble.FAILED, f"restored without {'; '.join(failures)}"))
+
+    # Making room
+
+    def _clear(self, directory: int, name: str, path: str) -> None:
+        """Remove what has a name in a directory, if anything does."""
+        try:
+            there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(there.st_mode):
+            fd = self._open_directory(path)
+            try:
+                if self._tree.is_outside(status_of(fd)):
+                    raise ReplacedError(path, _OUTSIDE)
+                attributes.release(fd)
+                self._remove_others(fd, path, {})
+            finally:
+                os.close(fd)
+            os.rmdir(name, dir_fd=directory)
+        else:
+            try:
+                os.unlink(name, dir_fd=directory)
+            except PermissionError:
+                self._release(path, there)
+                os.unlink(name, dir_fd=directory)
+
+    def _release(self, path: str, there: os.stat_result) -> None:
+        if not stat.S_ISREG(there.st_mode):
+            return
+        with self._tree.opened(path) as fd:
+            attributes.release(fd)
+
+    def _remove_others(self, fd: int, path: str, names: dict[bytes, bool]) -> None:
+        """Remove what is in a directory and not among names, or another kind of thing than there.
+
+        Never what is mounted, or a subvolume, or what has one of these in it.
+        """
+        with os.scandir(fd) as entries:
+            there = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for name, is_directory in there:
+            if names.get(os.fsencode(name)) == is_directory:
+                continue
+            one = f"{path}/{name}" if path else name
+            try:
+                self._clear(fd, name, one)
+                self.progress.removed += 1
+            except OSError as error:
+                self._name(problem_of(one, error))
+
+    # Directories
+
+    @contextlib.contextmanager
+    def _in(self, path: str) -> Iterator[tuple[int, str]]:
+        """Give the directory that something is to be in, and its name there."""
+        place, _, name = path.rpartition("/")
+        try:
+            fd = self._open_directory(place)
+        except FileNotFoundError:
+            raise OSError(errno.ENOENT, "its directory was not restored", path) from None
+        try:
+            yield fd, name
+        finally:
+            os.close(fd)
+
+    def _name(self, problem: Problem) -> None:
+        self.progress.problems.append(problem)
+
+
+def _need_chain(links: Sequence[tuple[Link, str]]) -> None:
+    """Ensure that archives are a full one and those after it, none left out."""
+    before: Link | None = None
+    for link, path in links:
+        if link.parent is None and before is not None:
+            raise RestoreError(f"{path}: it is a full archive; it has to be the first, or alone")
+        if link.parent is not None and (before is None or before.id != link.parent):
+            raise RestoreError(
+                f"{path}: it is incremental, and comes after {link.before}: name that before it"
+            )
+        before = link
+
+
+def _last_of_directories(fd: int, path: str) -> dict[str, int]:
+    """Go through an archive, and return where it has each directory for the last time."""
+    return {
+        member.name: member.begin
+        for member in pax.members(fd, path)
+        if member.type == pax.DIRECTORY
+    }
+
+
+def _is_safe(name: str) -> bool:
+    """Return whether a name of a member leads to what is in the archive."""
+    if name == ".":
+        return True
+    first, *parts = name.split("/")
+    return first == "." and bool(parts) and not {"", ".", ".."} & set(parts)
+
+
+def _without_rights(member: pax.Stored) -> pax.Stored:
+    """Return a member that gives the rights of its owner to nobody else."""
+    return dataclasses.replace(member, mode=member.mode & ~(stat.S_ISUID | stat.S_ISGID))
+
+
+def _write(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written
