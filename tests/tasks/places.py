@@ -146,7 +146,8 @@ def _mount(kind: str, path: Path, image: Path, options: tuple[str, ...]) -> Moun
 def _mounts_below(path: Path) -> list[str]:
     """Return the mount points from a directory on, the last mounted first."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+    # Of what Python takes for the end of a line the kernel escapes but one.
+    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n")[:-1]:
         name = line.split(" ")[4]
         for character in " \t\n\\":
             name = name.replace(f"\\{ord(character):03o}", character)

@@ -97,9 +97,14 @@ def drop_written(fd: int) -> None:
 def missing(fd: int) -> list[range]:
     """Return which pages of an open file's data are not in the page cache, in order.
 
-    A page of a hole is none of these: nothing is read for it.
+    A page of a hole is none of these: nothing is read for it. Where the file cannot be
+    mapped (FUSE that keeps nothing in memory), all others are.
     """
-    return list(_without(_pages_of_data(fd), cached_ranges(fd)))
+    try:
+        cached = cached_ranges(fd)
+    except OSError:
+        cached = []
+    return list(_without(_pages_of_data(fd), cached))
 
 
 def _pages_of_data(fd: int) -> Iterator[range]:
