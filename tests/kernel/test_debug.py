@@ -332,7 +332,7 @@ def test_errors_change_nothing(device: Device, place: Path) -> None:
         f"register {place}/none": f"{place}/none",
         f"register {pipe}": str(pipe),
         "register /proc": "/proc",
-        f"register {tree} 0x21": str(tree),
+        f"register {tree} 0x21": "exists excludes added",
         "set 7 7:7": "task 7",
         "items 7": "task 7",
         "bitmap 9": "task 9",

@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "chain: an incremental one has what has changed since the last one there."
     )
     framed.add_arguments(parser, _task, within=_within, after=_after)
-    parser.add_argument("archive", nargs="?", metavar="ARCHIVE", help="the file to write")
+    archive = parser.add_argument("archive", metavar="ARCHIVE", help="the file to write")
     parser.add_argument(
         "--incremental",
         action="store_true",
@@ -38,17 +38,35 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--list",
-        action="store_true",
+        action=_List,
+        nargs=0,
+        const=archive,
+        default=False,
         help="only list the archives of PATH: of all chains, or with ARCHIVE or --chain of one",
     )
     parser.set_defaults(run=_run)
 
 
+class _List(argparse.Action):
+    """Does without the archive, which is its constant: one that need not be may follow no option."""
+
+    const: argparse.Action
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        del parser, values, option_string
+        namespace.list = True
+        self.const.nargs, self.const.required = "?", False
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.list:
         return _list(options)
-    if options.archive is None:
-        raise ValueError("the archive to write is missing: duet run backup PATH ARCHIVE")
     return framed.run(options)
 
 
