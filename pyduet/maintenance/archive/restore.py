@@ -18,9 +18,7 @@ from pyduet.maintenance.archive.chain import Link, read_link
 from pyduet.maintenance.files.reading import pieces_of
 from pyduet.maintenance.files.statx import status_of
 from pyduet.maintenance.files.tree import Tree
-from pyduet.maintenance.frame.work import Problem, ReplacedError, Trouble, problem_of
-
-_OUTSIDE = "it was not removed: a file system is mounted there, or it is a subvolume"
+from pyduet.maintenance.frame.work import Problem, Trouble, problem_of
 
 
 class RestoreError(ValueError):
@@ -162,8 +160,8 @@ class Restore:
                         os.mkdir(name, 0o700, dir_fd=directory)
         try:
             fd = self._open_directory(path)
-        except ReplacedError:
-            if b"GNU.dumpdir" in member.known or not is_last:
+        except OSError as error:
+            if error.errno != errno.EXDEV or b"GNU.dumpdir" in member.known:
                 raise
             return  # something is mounted there, as was when it was archived
         try:
@@ -270,10 +268,13 @@ class Restore:
         except FileNotFoundError:
             return
         if stat.S_ISDIR(there.st_mode):
-            fd = self._open_directory(path)
+            try:
+                fd = self._open_directory(path)
+            except OSError as error:
+                raise _kept(path) if error.errno == errno.EXDEV else error from error
             try:
                 if self._tree.is_outside(status_of(fd)):
-                    raise ReplacedError(path, _OUTSIDE)
+                    raise _kept(path)
                 attributes.release(fd)
                 self._remove_others(fd, path, {})
             finally:
@@ -361,6 +362,11 @@ def _is_safe(name: str) -> bool:
 def _without_rights(member: pax.Stored) -> pax.Stored:
     """Return a member that gives the rights of its owner to nobody else."""
     return dataclasses.replace(member, mode=member.mode & ~(stat.S_ISUID | stat.S_ISGID))
+
+
+def _kept(path: str) -> OSError:
+    words = "it was not removed: a file system is mounted there, or it is a subvolume"
+    return OSError(errno.EXDEV, words, path)
 
 
 def _write(fd: int, data: bytes, offset: int) -> None:
