@@ -2,6 +2,7 @@
 """Backup: a pax archive that tar restores, whatever the order its files were read in."""
 
 import contextlib
+import errno
 import functools
 import grp
 import os
@@ -23,7 +24,6 @@ from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.frame.work import (
     Problem,
-    ReplacedError,
     TargetError,
     Trouble,
     problem_of,
@@ -32,6 +32,8 @@ from pyduet.maintenance.frame.work import (
 
 #: Directories of which it is remembered that they are in the archive; else they are written again.
 _REMEMBERED = 100_000
+#: What says that a directory is none any more, or another one, or hidden by a mount.
+_ELSEWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EXDEV)
 #: What GNU tar wants to be told to restore all that is in an archive.
 _TAR = (
     "tar", "--extract", "--same-permissions", "--numeric-owner", "--xattrs",
@@ -335,10 +337,10 @@ class Backup(Maintenance):
                     if is_last:
                         records += self._attributes(directory.file, lacking)
                     if self._incremental or (is_last and path in self._shrunk):
-                        records += directory.listing()
-            except (FileNotFoundError, NotADirectoryError, ReplacedError):
-                raise
+                        records += directory.listing(self.outputs)
             except OSError as error:
+                if error.errno in _ELSEWHERE:
+                    raise
                 self.name(problem_of(path, error))
         self._lacks(path, lacking)
         # Files are yet to come into it, which GNU tar has a user write as such.
@@ -440,15 +442,31 @@ class _Directory:
     def close(self) -> None:
         os.close(self._fd)
 
-    def listing(self) -> Iterable[tuple[bytes, bytes]]:
-        """Return the record of what is in it; of one that cannot be listed none."""
+    def listing(self, outputs: Sequence[str]) -> Iterable[tuple[bytes, bytes]]:
+        """Return the record of what is in it; of one that cannot be listed none.
+
+        Args:
+            outputs: what the archive is called, and what until it is whole. Where it
+                is in the directory it is to be kept, too.
+
+        """
         if isinstance(self.file, str):
             return []
+        names: dict[bytes, bool] = {}
+        archive, partial = (os.path.basename(path) for path in outputs)
         with os.scandir(self._fd) as entries:
-            names = [
-                (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries
-            ]
-        return [pax.dumpdir(names)]
+            for entry in entries:
+                names[os.fsencode(entry.name)] = entry.is_dir(follow_symlinks=False)
+        if os.fsencode(partial) in names and _is_in(self._fd, outputs[1]):
+            names.setdefault(os.fsencode(archive), False)
+        return [pax.dumpdir(names.items())]
+
+
+def _is_in(directory: int, path: str) -> bool:
+    """Return whether a path leads to something in a directory, whose name is there, too."""
+    return os.path.samestat(
+        os.stat(os.path.basename(path), dir_fd=directory, follow_symlinks=False), os.stat(path)
+    )
 
 
 def _member(
