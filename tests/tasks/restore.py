@@ -16,7 +16,11 @@ _INT_MAX = b"\xff\xff\xff\x7f"
 
 
 def gnu_tar(archives: Sequence[Path], target: Path) -> Ran:
-    """Extract a chain of archives with GNU tar, and return how that went."""
+    """Extract a chain of archives with GNU tar, and return how that went.
+
+    What it cannot extract of one, as too long a path, keeps it from none of the others.
+    """
+    runs = []
     for archive in archives:
         ran = _run(
             "tar", "--extract", "--file", archive, "--directory", target, "--xattrs",
@@ -24,9 +28,8 @@ def gnu_tar(archives: Sequence[Path], target: Path) -> Ran:
             # A full archive wants that, too, of which something was removed while it was written.
             "--incremental",
         )  # fmt: skip
-        if ran.status:
-            break
-    return ran
+        runs.append(ran)
+    return Ran(max(ran.status for ran in runs), b"", b"".join(ran.stderr for ran in runs))
 
 
 def bsdtar(archives: Sequence[Path], target: Path) -> Ran:

@@ -1,0 +1,591 @@
+# SPDX-License-Identifier: MIT
+"""Archives that are gone on with, their chains, and what restores them on a bad day."""
+
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import places
+import pytest
+import restore
+from command import Ran, run_forked
+from compare import differences, look
+from places import Mounted
+from trees import empty_path
+
+from pyduet.maintenance import Frame, Ledger, Options, Progress, Use
+from pyduet.maintenance.archive import pax
+from pyduet.maintenance.archive.chain import Link, link_of
+from pyduet.maintenance.tasks.backup import Backup
+
+DONE, FAILED, NAMED = 0, 1, 12
+
+
+class EndedError(Exception):
+    """Somebody ended the run."""
+
+
+class Disk:
+    """Where archives of a tree go, and the ledger is."""
+
+    def __init__(self, tree: Path, path: Path) -> None:
+        self.tree = tree
+        self.path = path
+        self.path.mkdir()
+
+    def backup(self, name: str, *more: str) -> Ran:
+        """Run the command to its end."""
+        archive = self.path / name
+        return run_forked("run", "backup", self.tree, archive, "--state", self._state, *more)
+
+    def broken_off(self, name: str, *, incremental: bool = False, after: int = 3) -> None:
+        """Run the task until so many files are done."""
+        task = Backup(str(self.path / name), incremental=incremental)
+
+        def tell(progress: Progress) -> None:
+            if progress.files_done >= after:
+                raise EndedError
+
+        options = Options(duet=Use.NEVER, give_way=False)
+        with (
+            Ledger(str(self._state), task.kind, str(self.tree)) as ledger,
+            pytest.raises(EndedError),
+        ):
+            Frame(task, str(self.tree), ledger, options, tell).run()
+        assert (self.path / f"{name}.partial").stat().st_size > 0
+
+    def assert_restores(
+        self,
+        *names: str,
+        programs: tuple[Callable[..., Ran], ...] = (restore.gnu_tar, restore.duet),
+    ) -> None:
+        """Assert that the archives give back what is in the tree."""
+        wanted = look(self.tree)
+        for program in programs:
+            target = self.tree.parent / "restored"
+            target.mkdir()
+            ran = program([self.path / name for name in names], target)
+            lost = restore.lost_by_bsdtar if program is restore.bsdtar else restore.lost_by_gnu_tar
+            found = [one for one in differences(wanted, look(target)) if not lost(one)]
+            assert not found, (program.__name__, found, ran.words)
+            assert ran.status == DONE, ran.words
+            empty_path(target)
+            target.rmdir()
+
+    @property
+    def _state(self) -> Path:
+        return self.path / "state"
+
+
+@pytest.fixture
+def disk(tree: Path, tmp_path: Path) -> Disk:
+    """A tree with some files of a day ago, and where to back it up."""
+    (tree / "d").mkdir()
+    for number in range(8):
+        (tree / "d" / f"f{number}").write_bytes(os.urandom(50_000 + number))
+    (tree / "link").symlink_to("d/f1")
+    os.mkfifo(tree / "pipe")
+    (tree / "hard").hardlink_to(tree / "d/f2")
+    moment = 1_790_000_000_123_456_789
+    for path in [*tree.rglob("*"), tree]:
+        os.utime(path, ns=(moment, moment), follow_symlinks=False)
+    return Disk(tree, tmp_path / "disk")
+
+
+def test_it_goes_on_with_the_archive_that_it_began(disk: Disk) -> None:
+    disk.broken_off("a.tar")
+    assert not (disk.path / "a.tar").exists()
+    assert disk.backup("a.tar").status == DONE
+    assert not (disk.path / "a.tar.partial").exists()
+    assert stat.S_IMODE((disk.path / "a.tar").stat().st_mode) == 0o600
+    names = [member.name for member in members(disk.path / "a.tar") if member.type == pax.FILE]
+    assert len(names) == len(set(names)) == 8
+    disk.assert_restores("a.tar", programs=(restore.gnu_tar, restore.bsdtar, restore.duet))
+
+
+def test_another_name_is_another_archive(disk: Disk) -> None:
+    """A1: what has that name, last week's archive, stays as it is."""
+    (disk.path / "tue.tar").write_bytes(b"of last week")
+    disk.broken_off("mon.tar")
+    half = (disk.path / "mon.tar.partial").read_bytes()
+    ran = disk.backup("tue.tar")
+    assert ran.status == FAILED
+    assert f"was writing {disk.path / 'mon.tar'}" in ran.words
+    assert "--anew" in ran.words
+    assert (disk.path / "tue.tar").read_bytes() == b"of last week"
+    assert (disk.path / "mon.tar.partial").read_bytes() == half
+    assert disk.backup("tue.tar", "--anew").status == DONE
+    disk.assert_restores("tue.tar")
+
+
+@pytest.mark.parametrize("how", ["gone", "another", "changed", "shorter"])
+def test_another_file_of_the_name_is_not_gone_on_with(disk: Disk, how: str) -> None:
+    disk.broken_off("a.tar")
+    half = disk.path / "a.tar.partial"
+    content = half.read_bytes()
+    if how == "gone":
+        half.rename(disk.path / "elsewhere")
+    elif how == "another":
+        shutil.copy(half, disk.path / "copy")
+        os.replace(disk.path / "copy", half)
+    elif how == "changed":
+        half.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        os.truncate(half, len(content) - 1)
+    before = half.read_bytes() if half.exists() else None
+    ran = disk.backup("a.tar")
+    assert ran.status == FAILED
+    assert "begin anew with --anew" in ran.words
+    assert str(half) in ran.words
+    assert (half.read_bytes() if half.exists() else None) == before
+    assert disk.backup("a.tar", "--anew").status == DONE
+    disk.assert_restores("a.tar")
+
+
+def test_what_is_in_the_way_and_not_ours_stays(disk: Disk) -> None:
+    half = disk.path / "a.tar.partial"
+    half.write_bytes(b"somebody's")
+    ran = disk.backup("a.tar")
+    assert (ran.status, half.read_bytes()) == (FAILED, b"somebody's")
+    assert "not of duet: move it elsewhere" in ran.words
+    half.unlink()
+    os.mkfifo(half)
+    ran = disk.backup("a.tar")
+    assert (ran.status, half.is_fifo()) == (FAILED, True)
+    half.unlink()
+    (disk.path / "dir.tar").mkdir()
+    assert "no regular file" in disk.backup("dir.tar").words
+
+
+def test_two_runs_do_not_write_one_archive(disk: Disk) -> None:
+    disk.broken_off("a.tar")
+    program = f"""
+import sys
+from pyduet.maintenance.files.output import Output
+from pyduet.maintenance.archive import pax
+Output({str(disk.path / "a.tar")!r}, pax.BEGINNING)
+print("begun", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=places.TOP
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"begun\n"
+        ran = disk.backup("a.tar", "--anew")
+        assert ran.status == FAILED
+        assert "another run is writing it" in ran.words
+        other.communicate()
+
+
+def test_full_and_incremental_never_mix(disk: Disk) -> None:
+    """A2."""
+    disk.broken_off("full.tar")
+    ran = disk.backup("full.tar", "--incremental")
+    assert (ran.status, "go on without --incremental" in ran.words) == (FAILED, True)
+    assert disk.backup("full.tar").status == DONE
+    write_all(disk.tree, b"later")
+    disk.broken_off("inc.tar", incremental=True)
+    ran = disk.backup("inc.tar")
+    assert (ran.status, "go on with --incremental" in ran.words) == (FAILED, True)
+    assert disk.backup("inc.tar", "--incremental").status == DONE
+    disk.assert_restores("full.tar", "inc.tar")
+
+
+def test_a_pass_that_was_given_up_counts_for_none(disk: Disk) -> None:
+    """A2: what was in half an archive is in no archive."""
+    assert disk.backup("full.tar").status == DONE
+    write_all(disk.tree, b"later")
+    disk.broken_off("inc1.tar", incremental=True)
+    (disk.path / "inc1.tar.partial").unlink()
+    assert disk.backup("inc2.tar", "--incremental").status == FAILED
+    assert disk.backup("inc2.tar", "--incremental", "--anew").status == DONE
+    disk.assert_restores("full.tar", "inc2.tar")
+
+
+def test_the_last_archive_stays_until_the_next_is_whole(disk: Disk) -> None:
+    """A9."""
+    assert disk.backup("a.tar").status == DONE
+    first = (disk.path / "a.tar").read_bytes()
+    write_all(disk.tree, b"later")
+    disk.broken_off("a.tar")
+    assert (disk.path / "a.tar").read_bytes() == first
+    assert disk.backup("a.tar").status == DONE
+    disk.assert_restores("a.tar")
+
+
+def test_it_is_whole_though_the_ledger_was_not_told(disk: Disk) -> None:
+    """The machine fails after the archive was put in its place."""
+    disk.broken_off("a.tar")
+    state = disk.path / "state"
+    saved = disk.path / "saved"
+    shutil.copy(state, saved)
+    assert disk.backup("a.tar").status == DONE
+    saved.rename(state)
+    write_all(disk.tree, b"later")
+    assert disk.backup("a.tar").status == DONE
+    disk.assert_restores("a.tar")
+
+
+def test_a_chain_has_its_own_ledger_in_each_place(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A8: an archive on another disk in between breaks nothing."""
+    monkeypatch.setattr("pyduet.cli.run.state._ROOTS", str(tmp_path / "ledgers"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "ledgers"))
+    for name in ("usb", "at home"):
+        (tmp_path / name).mkdir()
+
+    def backup(archive: str, *more: str) -> Ran:
+        return run_forked("run", "backup", disk.tree, tmp_path / archive, *more)
+
+    assert backup("at home/1.tar").status == DONE
+    (disk.tree / "d/f2").write_bytes(b"changed")
+    assert backup("usb/1.tar").status == DONE
+    ran = backup("at home/2.tar", "--incremental")
+    assert ran.status == DONE
+    assert f"it comes after {tmp_path / 'at home/1.tar'}" in ran.words
+    (tmp_path / "at home/1.tar").rename(disk.path / "1.tar")
+    (tmp_path / "at home/2.tar").rename(disk.path / "2.tar")
+    disk.assert_restores("1.tar", "2.tar")
+    listed = run_forked("run", "backup", disk.tree, "--list", "--json")
+    assert listed.status == DONE
+    states = {Path(one["archive"]).relative_to(tmp_path): one for one in listed.objects}
+    assert {str(path): one["state"] for path, one in states.items()} == {
+        "at home/1.tar": "missing", "at home/2.tar": "missing", "usb/1.tar": "there",
+    }  # fmt: skip
+    assert states[Path("at home/2.tar")]["parent"] == states[Path("at home/1.tar")]["id"]
+    words = run_forked("run", "backup", disk.tree, tmp_path / "usb", "--list").stdout
+    assert b"no archive" not in words
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        ran = backup(f"{name}/c.tar", "--chain", "mine", *(["--incremental"] * (name == "other")))
+        assert ran.status == DONE, ran.words
+    assert f"it comes after {tmp_path / 'one/c.tar'}" in ran.words
+
+
+def test_an_incremental_archive_needs_what_it_comes_after(disk: Disk) -> None:
+    ran = disk.backup("a.tar", "--incremental")
+    assert ran.status == FAILED
+    assert "no full archive" in ran.words
+    assert not list(disk.path.glob("a.tar*"))
+    assert disk.backup("full.tar").status == DONE
+    ran = disk.backup("full.tar", "--incremental")
+    assert (ran.status, "name another for this one" in ran.words) == (FAILED, True)
+    (disk.path / "full.tar").rename(disk.path / "moved")
+    ran = disk.backup("inc1.tar", "--incremental")
+    assert (ran.status, "is not there" in ran.words) == (DONE, True)
+    (disk.path / "inc1.tar").write_bytes(b"another")
+    ran = disk.backup("inc2.tar", "--incremental")
+    assert (ran.status, "make a full one" in ran.words) == (FAILED, True)
+
+
+def test_what_no_archive_of_the_chain_has_is_in_the_next(disk: Disk) -> None:
+    """Also what has not changed: the last full archive has it, and this one could not."""
+    (disk.tree / "secret").write_bytes(b"x")
+    assert disk.backup("old.tar").status == DONE
+    assert disk.backup("full.tar").status == DONE
+    with Ledger(str(disk.path / "state"), "backup", str(disk.tree)) as ledger:
+        passes = {record.passed for record in ledger.files()}
+        assert passes == {2}
+    # As if one could not be read while the second was written.
+    path = disk.tree / "secret"
+    if os.geteuid():
+        path.chmod(0)
+        assert disk.backup("full.tar").status == NAMED
+        path.chmod(0o644)
+        assert disk.backup("inc.tar", "--incremental").status == DONE
+        disk.assert_restores("full.tar", "inc.tar")
+
+
+def test_what_has_become_something_else_when_it_goes_on(disk: Disk) -> None:
+    """F5: by every program, and as the commands say that are printed."""
+    tree = disk.tree
+    (tree / "e").mkdir()
+    (tree / "e/g").write_bytes(b"in a directory")
+    disk.broken_off("a.tar", after=9)
+    in_it = {member.name for member in members(disk.path / "a.tar.partial", half=True)}
+    assert {"./e", "./e/g"} <= in_it
+    shutil.rmtree(tree / "e")
+    (tree / "e").write_bytes(b"a file")
+    (tree / "d/f1").unlink()
+    (tree / "d/f1").mkdir()
+    (tree / "d/f1/inner").write_bytes(b"inner")
+    (tree / "link").unlink()
+    (tree / "link").symlink_to("elsewhere")
+    (tree / "pipe").unlink()
+    (tree / "pipe").write_bytes(b"was a pipe")
+    os.mkfifo(tree / "new pipe")
+    ran = disk.backup("a.tar")
+    assert ran.status == DONE
+    assert "begun anew" in ran.words
+    disk.assert_restores("a.tar", programs=(restore.gnu_tar, restore.bsdtar, restore.duet))
+
+
+def test_what_was_removed_or_renamed_when_it_goes_on(disk: Disk) -> None:
+    tree = disk.tree
+    disk.broken_off("a.tar", after=8)
+    (tree / "d/f3").unlink()
+    (tree / "d/f2").unlink()
+    (tree / "d").rename(tree / "renamed")
+    (tree / "renamed/f4").rename(tree / "f4")
+    (tree / "renamed/f5").unlink()
+    (tree / "renamed/f5").symlink_to("f6")
+    ran = disk.backup("a.tar")
+    assert ran.status == DONE
+    disk.assert_restores("a.tar")
+    assert_commands_restore(disk, ran)
+
+
+def test_what_was_renamed_between_archives(disk: Disk) -> None:
+    """Whose times are what they were, and whose data are in an archive by another name."""
+    tree = disk.tree
+    assert disk.backup("full.tar").status == DONE
+    (tree / "d").rename(tree / "moved")
+    (tree / "moved/f1").unlink()
+    (tree / "d").write_bytes(b"now a file")
+    (tree / "further").hardlink_to(tree / "moved/f6")
+    ran = disk.backup("inc.tar", "--incremental")
+    assert ran.status == DONE
+    disk.assert_restores("full.tar", "inc.tar")
+    assert_commands_restore(disk, ran)
+    (tree / "moved").rename(tree / "away")
+    (tree / "d").unlink()
+    (tree / "d").symlink_to("away")
+    assert disk.backup("inc2.tar", "--incremental").status == DONE
+    disk.assert_restores("full.tar", "inc.tar", "inc2.tar")
+
+
+def test_an_incremental_archive_has_what_changed(disk: Disk) -> None:
+    assert disk.backup("full.tar").status == DONE
+    (disk.tree / "d/f3").write_bytes(b"changed")
+    assert disk.backup("inc.tar", "--incremental").status == DONE
+    files = {one.name for one in members(disk.path / "inc.tar") if one.type == pax.FILE}
+    assert files == {"./d/f3"}
+
+
+def test_the_archive_is_not_in_itself(disk: Disk, tmp_path: Path) -> None:
+    """F10: by whatever name; and a restore in place leaves it there."""
+    (tmp_path / "way").symlink_to(disk.tree)
+    way = tmp_path / "way"
+
+    def backup(name: str, *more: str) -> Ran:
+        return run_forked(
+            "run", "backup", way, way / "d" / name, "--state", way / "d/ledger", *more
+        )
+
+    assert backup("a.tar").status == DONE
+    assert backup("b.tar", "--incremental").status == DONE
+    for name in ("a.tar", "b.tar"):
+        inside = {one.name for one in members(disk.tree / "d" / name)}
+        assert not inside & {f"./d/{name}", f"./d/{name}.partial", "./d/ledger"}
+    ran = run_forked(
+        "run", "restore", disk.tree / "d/a.tar", disk.tree / "d/b.tar", disk.tree, "--over"
+    )
+    assert ran.status == DONE, ran.words
+    assert (disk.tree / "d/ledger").exists()
+    assert (disk.tree / "d/b.tar").exists()
+
+
+@pytest.mark.root
+def test_what_is_mounted_is_there_and_never_removed(disk: Disk, mounted: Mounted) -> None:
+    """B6, F4: in the archive, in its lists of names, and when it is restored in place."""
+    (disk.tree / "d/m").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", disk.tree / "d/m"], check=True)
+    try:
+        (disk.tree / "d/m/kept").write_bytes(b"kept")
+        if mounted.kind == "btrfs":
+            subprocess.run(["btrfs", "-q", "subvolume", "create", disk.tree / "d/sub"], check=True)
+            (disk.tree / "d/sub/kept").write_bytes(b"kept")
+        ran = disk.backup("full.tar")
+        assert ran.status == DONE
+        assert "mount-point" in ran.words
+        (disk.tree / "d/f1").unlink()
+        assert disk.backup("inc.tar", "--incremental").status == DONE
+        for name in ("full.tar", "inc.tar"):
+            assert "./d/m" in {one.name for one in members(disk.path / name)}
+        archives = [disk.path / "full.tar", disk.path / "inc.tar"]
+        for program in (restore.gnu_tar, restore.duet):
+            (disk.tree / "d/stray").write_bytes(b"stray")
+            if program is restore.duet:
+                ran = run_forked("run", "restore", *archives, disk.tree, "--over")
+            else:
+                ran = program(archives, disk.tree)
+            assert ran.status == DONE, ran.words
+            assert not (disk.tree / "d/stray").exists()
+            assert (disk.tree / "d/m/kept").read_bytes() == b"kept"
+            if mounted.kind == "btrfs":
+                assert (disk.tree / "d/sub/kept").read_bytes() == b"kept"
+    finally:
+        subprocess.run(["umount", disk.tree / "d/m"], check=True)
+
+
+@pytest.mark.root
+def test_what_is_mounted_where_something_else_is_to_be(disk: Disk) -> None:
+    assert disk.backup("full.tar").status == DONE
+    target = disk.tree.parent / "target"
+    for name in ("d/f1", "gone"):
+        (target / name).mkdir(parents=True)
+    (disk.tree / "gone").touch()
+    (disk.tree / "gone").unlink()
+    assert disk.backup("inc.tar", "--incremental").status == DONE
+    for name in ("d/f1", "gone"):
+        subprocess.run(["mount", "-t", "tmpfs", "none", target / name], check=True)
+        (target / name / "kept").write_bytes(b"kept")
+    try:
+        archives = [disk.path / "full.tar", disk.path / "inc.tar"]
+        ran = run_forked("run", "restore", *archives, target, "--over", "--json")
+        assert ran.status == NAMED
+        assert {"d/f1", "gone"} <= {one["path"] for one in ran.objects[-1]["problems"]}
+        for name in ("d/f1", "gone"):
+            assert (target / name / "kept").read_bytes() == b"kept"
+        assert (target / "d/f2").read_bytes() == (disk.tree / "d/f2").read_bytes()
+    finally:
+        for name in ("d/f1", "gone"):
+            subprocess.run(["umount", target / name], check=True)
+
+
+def test_archives_that_are_no_chain_change_nothing(disk: Disk, tmp_path: Path) -> None:
+    assert disk.backup("full.tar").status == DONE
+    for name in ("inc1.tar", "inc2.tar"):
+        (disk.tree / name).touch()
+        assert disk.backup(name, "--incremental").status == DONE
+    target = tmp_path / "target"
+
+    def refused(*names: str) -> str:
+        ran = run_forked("run", "restore", *(disk.path / name for name in names), target)
+        assert ran.status == FAILED
+        assert not target.exists()
+        return ran.words
+
+    assert f"comes after {disk.path / 'full.tar'}" in refused("inc1.tar")
+    assert f"comes after {disk.path / 'inc1.tar'}" in refused("full.tar", "inc2.tar")
+    assert f"comes after {disk.path / 'inc1.tar'}" in refused("full.tar", "inc2.tar", "inc1.tar")
+    assert "has to be the first" in refused("full.tar", "full.tar")
+    subprocess.run(["tar", "-cf", disk.path / "tars.tar", "-C", disk.tree, "."], check=True)
+    assert "no archive of duet" in refused("tars.tar")
+    subprocess.run(["gzip", "--keep", disk.path / "full.tar"], check=True)
+    assert "expanded first" in refused("full.tar.gz")
+    (disk.path / "empty.tar").touch()
+    assert "no archive of duet" in refused("empty.tar")
+
+
+def test_a_damaged_archive_changes_nothing(disk: Disk, tmp_path: Path) -> None:
+    assert disk.backup("full.tar").status == DONE
+    content = (disk.path / "full.tar").read_bytes()
+    starts = [member.begin for member in members(disk.path / "full.tar")]
+    target = tmp_path / "target"
+    damaged = disk.path / "damaged.tar"
+    for cut in (len(content) // 2, len(content) - 10240, starts[-1], starts[-1] + 512):
+        damaged.write_bytes(content[:cut])
+        ran = run_forked("run", "restore", damaged, target)
+        assert (ran.status, target.exists()) == (FAILED, False), cut
+        assert "too early" in ran.words, cut
+    for start in starts[1:]:
+        damaged.write_bytes(content[: start + 10] + b"\x7f" + content[start + 11 :])
+        ran = run_forked("run", "restore", damaged, target)
+        assert (ran.status, target.exists()) == (FAILED, False), start
+        assert f"damaged at byte {start}" in ran.words
+
+
+def test_a_target_that_is_not_empty_is_left(disk: Disk, tmp_path: Path) -> None:
+    assert disk.backup("full.tar").status == DONE
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "d").write_bytes(b"in the way")
+    ran = run_forked("run", "restore", disk.path / "full.tar", target)
+    assert (ran.status, "not empty" in ran.words) == (FAILED, True)
+    assert (target / "d").read_bytes() == b"in the way"
+    assert run_forked("run", "restore", disk.path / "full.tar", target, "--over").status == DONE
+    assert (target / "d").is_dir()
+
+
+@pytest.mark.user
+def test_a_user_gets_what_a_user_can_have(tmp_path: Path) -> None:
+    me, group = os.geteuid(), os.getegid()
+
+    def member(name: str, kind: bytes, mode: int, owner: int = me, **more: Any) -> bytes:
+        return pax.header(pax.Member(name, kind, mode, owner, group, 10**18, **more))
+
+    link = Link.new("full.tar", "/", None)
+    archive = b"".join([
+        member(".", pax.DIRECTORY, 0o755, records=[link.record]),
+        member("./d", pax.DIRECTORY, 0o755),
+        member("./d/mine", pax.FILE, 0o444, size=1), pax.padded(b"x"),
+        member("./d/of root", pax.FILE, 0o4755, 0, size=1), pax.padded(b"y"),
+        member("./d/trusted", pax.FILE, 0o644, records=[(pax.attribute(b"trusted.x"), b"1")]),
+        member("./null", pax.CHARACTER, 0o666, device=os.makedev(1, 3)),
+        member("./d", pax.DIRECTORY, 0o555),
+        member(".", pax.DIRECTORY, 0o755),
+    ])  # fmt: skip
+    (tmp_path / "full.tar").write_bytes(archive + pax.ending(len(archive)))
+    target = tmp_path / "target"
+    ran = run_forked("run", "restore", tmp_path / "full.tar", target, "--json")
+    assert ran.status == NAMED, ran.words
+    problems = {one["path"]: one["words"] for one in ran.objects[-1]["problems"]}
+    assert problems.keys() == {"d/of root", "d/trusted", "null"}
+    assert "its owner 0:" in problems["d/of root"]
+    assert "trusted.x" in problems["d/trusted"]
+    assert (target / "d/mine").read_bytes() == b"x"
+    assert stat.S_IMODE((target / "d").stat().st_mode) == 0o555
+    assert stat.S_IMODE((target / "d/of root").stat().st_mode) == 0o755
+    (target / "d").chmod(0o755)
+
+
+def test_the_list_of_nothing(disk: Disk) -> None:
+    ran = run_forked("run", "backup", disk.tree, "--list", "--state", disk.path / "none")
+    assert (ran.status, ran.stdout) == (DONE, b"")
+    assert "no archive" in ran.words
+    assert not (disk.path / "none").exists()
+    ran = run_forked("run", "backup", disk.tree)
+    assert "ARCHIVE" in ran.words
+    assert ran.status != DONE
+
+
+def test_quiet_says_nothing(disk: Disk) -> None:
+    ran = disk.backup("a.tar", "--quiet")
+    assert (ran.status, ran.words, ran.stdout) == (DONE, "", b"")
+    assert link_of(str(disk.path / "a.tar")).tree == str(disk.tree)
+
+
+def members(archive: Path, *, half: bool = False) -> list[pax.Stored]:
+    """Return what is in an archive."""
+    with open(archive, "rb") as file:
+        end = archive.stat().st_size if half else None
+        return list(pax.members(file.fileno(), str(archive), end))
+
+
+def write_all(tree: Path, content: bytes) -> None:
+    """Give all files of the directory other content."""
+    for path in (tree / "d").iterdir():
+        path.write_bytes(content + os.fsencode(path.name))
+
+
+def assert_commands_restore(disk: Disk, ran: Ran) -> None:
+    """Assert that the commands which a run prints do what it says of them."""
+    lines = [line.strip() for line in ran.words.splitlines() if line.startswith("  ")]
+    tar = [line for line in lines if line.startswith("tar ")]
+    ours = [line for line in lines if line.startswith("duet ")]
+    assert len(tar) + len(ours) == len(lines)
+    wanted = look(disk.tree)
+    for commands in (tar, ours):
+        target = disk.tree.parent / "by command"
+        target.mkdir()
+        for command in commands:
+            words = [str(target) if word == "TARGET" else word for word in shlex.split(command)]
+            if words[0] == "duet":
+                words = [sys.executable, "-m", "pyduet", *words[1:]]
+            done = subprocess.run(words, cwd=places.TOP, capture_output=True, check=False)
+            assert (done.returncode, b"unknown" in done.stderr) == (0, False), done.stderr
+        assert not [
+            one for one in differences(wanted, look(target)) if not restore.lost_by_gnu_tar(one)
+        ]
+        empty_path(target)
+        target.rmdir()
