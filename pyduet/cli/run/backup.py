@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 class _List(argparse.Action):
-    """Does without the archive, which is its constant: one that need not be may follow no option."""
+    """Does without the archive, its constant: what need not be given may follow no option."""
 
     const: argparse.Action
 
