@@ -298,6 +298,8 @@ def _member(
         data += length
         if sum(count for _, count in extents) + length != stored:
             raise ArchiveError(f"{path}: it is damaged at byte {begin}: its map is another's")
+    if size < 0 or stored < 0 or not _is_in_order(extents or (), size):
+        raise ValueError("a size that no file has")
     name = known.get(_SPARSE + b"name", known.get(b"path", fields[0]))
     seconds = known.get(b"mtime")
     member = Stored(
@@ -318,6 +320,15 @@ def _member(
         known=known,
     )
     return member, stored
+
+
+def _is_in_order(extents: Sequence[tuple[int, int]], size: int) -> bool:
+    end = 0
+    for offset, length in extents:
+        if offset < end or length < 0:
+            return False
+        end = offset + length
+    return end <= size
 
 
 def _read_map(fd: int, path: str, offset: int) -> tuple[list[tuple[int, int]], int]:

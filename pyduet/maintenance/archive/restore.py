@@ -147,6 +147,11 @@ class Restore:
                         self._other(directory, name, path, member)
         except OSError as error:
             self._name(problem_of(path, error))
+        except (ValueError, OverflowError) as error:
+            # Names with NULs, and numbers that nothing has: the archive was damaged.
+            self._name(
+                Problem(path, Trouble.FAILED, f"the archive has no right words of it: {error}")
+            )
 
     def _directory(self, path: str, member: pax.Stored, *, is_last: bool) -> None:
         if path:

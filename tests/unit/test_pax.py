@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""The pax format, held against Python's tarfile; tests/tasks holds it against tar and bsdtar."""
+
+import contextlib
+import io
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyduet.maintenance.archive import attributes, pax
+
+_NS = 10**9
+NAMES = st.binary(min_size=1, max_size=300).filter(
+    lambda name: not {b"", b".", b".."} & set(name.split(b"/")) and b"\0" not in name
+)
+KEYWORDS = st.binary(min_size=1, max_size=255).filter(lambda name: b"\0" not in name)
+EXTENTS = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), max_size=5)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[pax.Member, bytes]:
+    """A file, with what of it is in the archive."""
+    extents: list[tuple[int, int]] | None = None
+    size = draw(st.integers(0, 3000))
+    if draw(st.booleans()):
+        extents, end = [], 0
+        for gap, length in draw(EXTENTS):
+            extents.append((end + (gap + (gap == 0 and end > 0)) * 512, length * 512))
+            end = sum(extents[-1])
+        size = end + draw(st.sampled_from([0, 512, 5000]))
+        if not size:
+            extents = None
+    member = pax.Member(
+        name="./" + os.fsdecode(draw(NAMES)),
+        type=pax.FILE,
+        mode=draw(st.integers(0, 0o7777)),
+        uid=draw(st.integers(0, 2**32 - 2)),
+        gid=draw(st.integers(0, 2**32 - 2)),
+        mtime_ns=draw(st.integers(-(10**20), 10**21)),
+        size=size,
+        extents=extents,
+        records=[
+            (pax.attribute(name), value)
+            for name, value in draw(
+                st.dictionaries(KEYWORDS, st.binary(max_size=2000), max_size=3)
+            ).items()
+        ],
+    )
+    return member, draw(st.binary(min_size=member.stored, max_size=member.stored))
+
+
+def archive_of(contents: list[tuple[pax.Member, bytes]]) -> bytes:
+    """Return an archive."""
+    written = b"".join(pax.header(member) + pax.padded(data) for member, data in contents)
+    return written + pax.ending(len(written))
+
+
+def read(archive: bytes, path: Path) -> list[pax.Stored]:
+    """Read it back."""
+    path.write_bytes(archive)
+    with open(path, "rb") as file:
+        return list(pax.members(file.fileno(), str(path)))
+
+
+def fields(member: pax.Member) -> tuple[Any, ...]:
+    extents = None if member.extents is None else list(member.extents)
+    return (
+        member.name, member.type, member.mode, member.uid, member.gid, member.mtime_ns,
+        member.size, member.target, extents,
+    )  # fmt: skip
+
+
+@given(contents=st.lists(files(), max_size=3))
+def test_it_is_read_as_it_was_written(
+    contents: list[tuple[pax.Member, bytes]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    archive = archive_of(contents)
+    assert len(archive) % 10240 == 0
+    found = read(archive, tmp_path_factory.getbasetemp() / "archive")
+    assert len(found) == len(contents)
+    for one, (member, data) in zip(found, contents, strict=True):
+        assert fields(one) == fields(member)
+        assert archive[one.data :][: one.stored] == data
+        assert {keyword: one.known[keyword] for keyword, _ in member.records} == dict(
+            member.records
+        )
+        for keyword, _ in member.records:
+            name = pax.attribute_name(keyword)
+            assert name is not None
+            assert pax.attribute(name) == keyword
+
+
+@given(contents=st.lists(files(), max_size=3))
+def test_pythons_tarfile_reads_it(contents: list[tuple[pax.Member, bytes]]) -> None:
+    with tarfile.open(
+        fileobj=io.BytesIO(archive_of(contents)), encoding="utf-8", errors="surrogateescape"
+    ) as tar:
+        for (member, data), found in zip(contents, tar, strict=True):
+            assert found.name == member.name
+            assert (found.mode, found.uid, found.gid) == (member.mode, member.uid, member.gid)
+            assert found.size == member.size
+            assert found.mtime == pytest.approx(member.mtime_ns / _NS)
+            file = tar.extractfile(found)
+            assert file is not None
+            whole = bytearray(member.size)
+            place = 0
+            for offset, length in [(0, member.size)] if member.extents is None else member.extents:
+                whole[offset : offset + length] = data[place : place + length]
+                place += length
+            assert file.read() == bytes(whole)
+
+
+@given(
+    contents=st.lists(files(), min_size=1, max_size=3),
+    wrongs=st.lists(
+        st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=9
+    ),
+    cut=st.integers(0, 3000),
+)
+def test_what_is_damaged_is_said(
+    contents: list[tuple[pax.Member, bytes]],
+    wrongs: list[tuple[int, int]],
+    cut: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """It is said, or it is read; it never ends otherwise, and never goes on for ever."""
+    damaged = bytearray(archive_of(contents))
+    for place, byte in wrongs:
+        damaged[place % len(damaged)] = byte
+    damaged = damaged[: len(damaged) - cut]
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    found: list[pax.Stored] = []
+    with contextlib.suppress(pax.ArchiveError):
+        found = read(bytes(damaged), path)
+    assert len(found) <= len(contents)
+
+
+def test_a_size_below_nothing_does_not_lead_back(tmp_path: Path) -> None:
+    member = pax.Member("./f", pax.FILE, 0o644, 0, 0, 0, records=[(b"size", b"-1536")])
+    with pytest.raises(pax.ArchiveError, match="a size that no file has"):
+        read(archive_of([(member, b"")]), tmp_path / "archive")
+
+
+@pytest.mark.parametrize("length", [*range(80, 110), *range(985, 1005), 9990, 99_990])
+def test_the_length_of_a_record_counts_itself(length: int, tmp_path: Path) -> None:
+    member = pax.Member(".", pax.DIRECTORY, 0o755, 0, 0, 0, records=[(b"comment", b"x" * length)])
+    [found] = read(archive_of([(member, b"")]), tmp_path / "archive")
+    assert found.known == {b"comment": b"x" * length}
+
+
+@pytest.mark.parametrize(
+    "acl",
+    [
+        "user::rwx,group::r-x,other::---",
+        "user::rw-,user:0:r--,user:4000000000:rwx,group::---,group:5:--x,mask::rwx,other::r--",
+    ],
+)
+def test_an_acl_is_the_kernels_again(acl: str) -> None:
+    kernels = attributes._acl_bytes(acl.encode())
+    assert attributes._acl_text(kernels) == acl.encode()
+    assert attributes._acl_bytes(b",".join(reversed(acl.encode().split(b",")))) == kernels
+
+
+def test_names_of_a_directory() -> None:
+    names = {b"b": True, b"a\n": False, b"\xff": False}
+    keyword, value = pax.dumpdir(names.items())
+    assert (keyword, value) == (b"GNU.dumpdir", b"Ya\n\0Db\0Y\xff\0\0")
+    assert pax.dumped(value) == names
+    assert pax.dumped(pax.dumpdir([])[1]) == {}
