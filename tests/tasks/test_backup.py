@@ -507,6 +507,38 @@ def test_a_target_that_is_not_empty_is_left(disk: Disk, tmp_path: Path) -> None:
     assert (target / "d").is_dir()
 
 
+@pytest.mark.root
+@pytest.mark.fs("ext4")
+def test_what_lacks_its_attributes_is_named_and_in_the_archive(
+    disk: Disk, mounted: Mounted
+) -> None:
+    """B7: the block that they are in is damaged below the file system."""
+    path = disk.tree / "d/f1"
+    os.setxattr(path, "user.large", b"x" * 3000)
+    content = path.read_bytes()
+    assert mounted.image
+    mounted.unmount()
+    debugfs = ["debugfs", "-R", f"stat /{path.relative_to(mounted.path)}", mounted.image]
+    said = subprocess.run(debugfs, check=True, capture_output=True, text=True).stdout
+    block = int(said.split("File ACL: ")[1].split()[0])
+    with open(mounted.image, "r+b") as image:
+        image.seek(block * 4096)
+        image.write(bytes(32))
+    mounted.mount()
+    with pytest.raises(OSError, match="Structure needs cleaning"):
+        os.listxattr(path)
+    for archive, more in (("full.tar", []), ("inc.tar", ["--incremental"])):
+        ran = disk.backup(archive, "--json", *more)
+        assert ran.status == NAMED, ran.words
+        [problem] = ran.objects[-1]["problems"]
+        assert problem["path"] == "d/f1"
+        assert "without its extended attributes: Structure needs cleaning" in problem["words"]
+        # The next one has it, in case that it is mended.
+        [found] = [one for one in members(disk.path / archive) if one.name == "./d/f1"]
+        with open(disk.path / archive, "rb") as file:
+            assert os.pread(file.fileno(), found.size, found.data) == content
+
+
 @pytest.mark.user
 def test_a_user_gets_what_a_user_can_have(tmp_path: Path) -> None:
     me, group = os.geteuid(), os.getegid()

@@ -160,8 +160,14 @@ def test_a_chain_of_archives(
         else:
             archives.append(archive_of(tree, out, number, step))
     before = look(tree)
-    ran = restore.gnu_tar(archives, target)
-    assert_same(before, target, ran, restore.lost_by_gnu_tar)
+
+    def lost(one: Difference) -> bool:
+        # It takes from a directory that is there no attribute that it has no more.
+        is_directory = one.path in before and stat.S_ISDIR(before[one.path].kind)
+        taken = one.before is None and one.field.startswith("attribute ") and is_directory
+        return taken or restore.lost_by_gnu_tar(one)
+
+    assert_same(before, target, restore.gnu_tar(archives, target), lost)
     empty_path(target)
     ran = restore.duet(archives, target)
     assert ran.status == DONE, ran.words
