@@ -4,6 +4,7 @@
 import os
 import shlex
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -361,6 +362,33 @@ def test_what_was_renamed_between_archives(disk: Disk) -> None:
     (tree / "d").symlink_to("away")
     assert disk.backup("inc2.tar", "--incremental").status == DONE
     disk.assert_restores("full.tar", "inc.tar", "inc2.tar")
+
+
+def test_what_has_become_a_socket_is_no_more(disk: Disk) -> None:
+    assert disk.backup("full.tar").status == DONE
+    (disk.tree / "pipe").unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(disk.tree / "pipe"))
+        assert disk.backup("inc.tar", "--incremental").status == DONE
+        archives = [disk.path / "full.tar", disk.path / "inc.tar"]
+        for program in (restore.gnu_tar, restore.duet):
+            target = disk.path / program.__name__
+            target.mkdir()
+            assert program(archives, target).status == DONE
+            assert not os.path.lexists(target / "pipe")
+        # In place somebody listens.
+        ran = run_forked("run", "restore", disk.path / "full.tar", disk.tree, "--over")
+        assert ran.status == DONE
+        assert (disk.tree / "pipe").is_fifo()
+        (disk.tree / "pipe").unlink()
+        listener.close()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(disk.tree / "other"))
+        (disk.tree / "new").mkdir()
+        ran = run_forked("run", "restore", *archives, disk.tree, "--over")
+        assert ran.status == DONE
+        assert (disk.tree / "other").is_socket()
+        assert not (disk.tree / "new").exists()
 
 
 def test_an_incremental_archive_has_what_changed(disk: Disk) -> None:

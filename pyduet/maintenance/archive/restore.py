@@ -172,7 +172,7 @@ class Restore:
         try:
             attributes.release(fd)
             if (listing := member.known.get(b"GNU.dumpdir")) is not None:
-                self._remove_others(fd, path, pax.dumped(listing))
+                self._remove_others(fd, path, pax.dumped(listing), sockets=False)
             # Of what was another file system's the archive knows no attributes.
             if is_last and not self._tree.is_outside(status_of(fd)):
                 self._own(fd, path, member)
@@ -281,7 +281,7 @@ class Restore:
                 if self._tree.is_outside(status_of(fd)):
                     raise _kept(path)
                 attributes.release(fd)
-                self._remove_others(fd, path, {})
+                self._remove_others(fd, path, {}, sockets=True)
             finally:
                 os.close(fd)
             os.rmdir(name, dir_fd=directory)
@@ -298,15 +298,20 @@ class Restore:
         with self._tree.opened(path) as fd:
             attributes.release(fd)
 
-    def _remove_others(self, fd: int, path: str, names: dict[bytes, bool]) -> None:
+    def _remove_others(
+        self, fd: int, path: str, names: dict[bytes, bool], *, sockets: bool
+    ) -> None:
         """Remove what is in a directory and not among names, or another kind of thing than there.
 
         Never what is mounted, or a subvolume, or what has one of these in it.
+        Sockets, which no archive has, only if it is said: somebody may listen.
         """
         with os.scandir(fd) as entries:
             there = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         for name, is_directory in there:
             if names.get(os.fsencode(name)) == is_directory:
+                continue
+            if not sockets and _is_socket(fd, name):
                 continue
             one = f"{path}/{name}" if path else name
             try:
@@ -367,6 +372,13 @@ def _is_safe(name: str) -> bool:
 def _without_rights(member: pax.Stored) -> pax.Stored:
     """Return a member that gives the rights of its owner to nobody else."""
     return dataclasses.replace(member, mode=member.mode & ~(stat.S_ISUID | stat.S_ISGID))
+
+
+def _is_socket(directory: int, name: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        return stat.S_ISSOCK(there.st_mode)
+    return False
 
 
 def _kept(path: str) -> OSError:

@@ -456,10 +456,20 @@ class _Directory:
         archive, partial = (os.path.basename(path) for path in outputs)
         with os.scandir(self._fd) as entries:
             for entry in entries:
-                names[os.fsencode(entry.name)] = entry.is_dir(follow_symlinks=False)
+                if not _is_socket(entry):
+                    names[os.fsencode(entry.name)] = entry.is_dir(follow_symlinks=False)
         if os.fsencode(partial) in names and _is_in(self._fd, outputs[1]):
             names.setdefault(os.fsencode(archive), False)
         return [pax.dumpdir(names.items())]
+
+
+def _is_socket(entry: "os.DirEntry[str]") -> bool:
+    """Return whether something is a socket, which is in no archive, nor what it was before."""
+    if entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False):
+        return False  # as the directory says, without a look
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+    return False
 
 
 def _is_in(directory: int, path: str) -> bool:
