@@ -29,6 +29,9 @@ _REFUSED = (
     errno.EOVERFLOW,
 )  # fmt: skip
 
+#: Bytes on the disk, from which on nothing is appended to a file.
+_MOST = 4 << 20
+
 
 @dataclass(frozen=True)
 class Change:
@@ -153,7 +156,10 @@ def _rewrite_quietly(one: bytes, _: bytes, change: Change) -> None:
 
 def _append(one: bytes, _: bytes, change: Change) -> None:
     with _opened(one) as fd:
-        os.pwrite(fd, data(change.fill | 1, 1 + change.fill % 5000), os.fstat(fd).st_size)
+        status = os.fstat(fd)
+        if status.st_blocks * 512 > _MOST:
+            raise OSError(errno.EFBIG, "it would fill the disk before the run ends", one)
+        os.pwrite(fd, data(change.fill | 1, 1 + change.fill % 5000), status.st_size)
 
 
 def _truncate(one: bytes, _: bytes, change: Change) -> None:
