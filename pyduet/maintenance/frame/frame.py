@@ -18,7 +18,7 @@ from pyduet.maintenance.files.settled import settle
 from pyduet.maintenance.files.statx import Identity
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Found, Inventory, work_of
-from pyduet.maintenance.frame.ledger import Ledger
+from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.order import Order
 from pyduet.maintenance.frame.pace import Courtesy, Throttle
 from pyduet.maintenance.frame.task import Maintenance
@@ -175,7 +175,7 @@ class Frame:
 
         """
         self._task = task
-        task.say = self._say
+        task.say, task.name = self._say, self._name
         self._root = os.path.abspath(root)
         self._ledger = ledger
         self._options = options
@@ -230,7 +230,6 @@ class Frame:
         return self.progress
 
     def _run(self) -> None:
-        self._task.name = self._name
         found = self._inventory()
         try:
             self._task.survey(self._tree, found)
@@ -267,10 +266,10 @@ class Frame:
         else:
             with found:
                 last = self._inventory()
-                for one in self._changed(last):
+                for one, before in self._changed(last):
                     # What has come since is younger than the run, and of what was done and has
                     # changed again it has an earlier state.
-                    is_late = not self._is_done(one)
+                    is_late = not self._is_done(one, before)
                     if is_late and found.has(one.path, one.status):
                         self._name(Problem(one.path, Trouble.UNSTABLE, _RESTLESS))
             found = last
@@ -349,20 +348,27 @@ class Frame:
 
     def _order(self, found: Inventory) -> Order:
         """Return the work of this pass that is left."""
-        return self._ordered(one for one in found.regular() if not self._is_done(one))
+        return self._ordered(
+            (one, before) for one, before in self._known(found) if not self._is_done(one, before)
+        )
 
-    def _is_done(self, one: Found) -> bool:
+    def _known(self, found: Inventory) -> Iterator[tuple[Found, Record | None]]:
+        """Yield the regular files, each with what the ledger has of it."""
+        for one in found.regular():
+            yield one, self._ledger.get(one.status)
+
+    def _is_done(self, one: Found, before: Record | None) -> bool:
         """Return whether this pass has processed a file, whatever became of it since."""
-        now = self._ledger.done_now(one.status)
-        return now is not None and (now.path == one.path or not self._task.by_name)
+        if before is None or before.passed != self._ledger.number:
+            return False
+        return before.path == one.path or not self._task.by_name
 
-    def _ordered(self, found: Iterable[Found]) -> Order:
+    def _ordered(self, found: Iterable[tuple[Found, Record | None]]) -> Order:
         """Return what is worth the work; of the rest neighbours hear that it is not wanted."""
         idle: list[Work] = []
 
         def works() -> Iterator[Work]:
-            for one in found:
-                before = self._ledger.get(one.status)
+            for one, before in found:
                 if self._task.worth(one, before):
                     try:
                         yield work_of(self._tree, one)
@@ -597,17 +603,17 @@ class Frame:
         else:
             self._held.add(footprint)
 
-    def _changed(self, found: Inventory) -> Iterator[Found]:
+    def _changed(self, found: Inventory) -> Iterator[tuple[Found, Record | None]]:
         """Yield what is new, or another than when it was processed in this pass."""
-        for one in found.regular():
+        for one, before in self._known(found):
             bad = self._bad.get(one.path)
             if bad is not None and bad.trouble not in _PASSING:
                 continue
-            now = self._ledger.done_now(one.status)
-            if now is not None and now.holds(stamp_of(one.status)) and self._is_done(one):
+            is_same = before is not None and before.holds(stamp_of(one.status))
+            if is_same and self._is_done(one, before):
                 continue
-            if self._task.worth(one, now or self._ledger.done_before(one.status)):
-                yield one
+            if self._task.worth(one, before):
+                yield one, before
 
     def _vanished(self, found: Inventory) -> None:
         """Forget the files of the ledger that are gone."""
@@ -649,16 +655,20 @@ class Frame:
 
     def _name(self, problem: Problem) -> None:
         self._bad.setdefault(problem.path, problem)
-        self.progress.named = len(self._bad) + len(self._unseen)
+        self._count()
 
     def _forgive(self, path: str) -> None:
         """Take back what was said of a file that was processed after all."""
         bad = self._bad.get(path)
         if bad is not None and bad.trouble in _PASSING:
             del self._bad[path]
+            self._count()
 
     def _unsee(self, problem: Problem) -> None:
         self._unseen.setdefault(problem.path, problem)
+        self._count()
+
+    def _count(self) -> None:
         self.progress.named = len(self._bad) + len(self._unseen)
 
     def _list_problems(self) -> None:
