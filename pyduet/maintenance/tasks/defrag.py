@@ -23,6 +23,7 @@ from pyduet.maintenance.files.inode_flags import (
 )
 from pyduet.maintenance.files.mounts import mount_with_id
 from pyduet.maintenance.files.reading import Reading
+from pyduet.maintenance.files.swap import swap_files
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
@@ -88,7 +89,7 @@ class Defrag(Maintenance):
         # Only who may write in the root can try it there: else it is tried where it is wanted.
         with contextlib.suppress(PermissionError):
             self._probe(tree.fd)
-        self._swap = set(_swap_files())
+        self._swap = swap_files()
 
     def process(self, reading: Reading, before: Record | None) -> Any:
         """Join the extents of a file, if it has too many.
@@ -201,20 +202,3 @@ class Defrag(Maintenance):
                     raise BadFileError(Trouble.IN_USE, "somebody has a lease on it") from error
                 raise
             yield fd, directory
-
-
-def _swap_files() -> Iterator[tuple[int, int]]:
-    """Yield device and inode number of the files that the kernel swaps to (proc(5))."""
-    try:
-        with open("/proc/swaps", encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.readlines()[1:]
-    except OSError:
-        return
-    for line in lines:
-        name, kind, *_ = line.split()
-        if kind == "file":
-            # Octal escapes for what separates names.
-            path = name.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-            with contextlib.suppress(OSError):
-                status = os.stat(path)
-                yield status.st_dev, status.st_ino

@@ -11,8 +11,8 @@ from typing import IO, Any, NamedTuple, Self
 
 import xxhash
 
-from pyduet.maintenance.files.mounts import plain
 from pyduet.maintenance.files.reading import Reading
+from pyduet.maintenance.files.swap import swap_files
 from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
@@ -162,7 +162,7 @@ class Scrub(Maintenance):
         self._passes = 0 if from_disk else passes
         self._verdicts = verdicts
         self._lines: IO[str] | None = None
-        self._swap = _swap_files()
+        self._swap = swap_files()
         self._swap_found: set[tuple[int, int]] = set()
         self.outputs = () if verdicts is None else (os.path.abspath(verdicts),)
 
@@ -306,17 +306,6 @@ class Scrub(Maintenance):
         if now == checksum:
             return "; read once more, from the disk itself, it is the same"
         return "; read once more, from the disk itself, it is a third one"
-
-
-def _swap_files() -> set[tuple[int, int]]:
-    """Return device and inode number of each file that the kernel swaps to (proc(5))."""
-    found = set()
-    with contextlib.suppress(FileNotFoundError), open("/proc/swaps", "rb") as swaps:
-        for line in swaps.readlines()[1:]:
-            with contextlib.suppress(OSError):
-                status = os.stat(plain(os.fsdecode(line.split()[0])))
-                found.add((status.st_dev, status.st_ino))
-    return found
 
 
 def _words(before: Record, stamp: Stamp) -> str:
