@@ -37,7 +37,7 @@ class Footprint(NamedTuple):
 
         """
         pages = list(_pages_of_data(fd))
-        ranges = list(_without(pages, cached_ranges(fd)))
+        ranges = list(_without(pages, _cached(fd)))
         cached = sum(map(len, pages)) - sum(map(len, ranges))
         return cls(work, ranges, min(cached * _PAGE, work.size))
 
@@ -55,7 +55,7 @@ class Footprint(NamedTuple):
     def left(self, tree: Tree) -> "Footprint":
         """Return what of it is still in memory; nothing of a file that is gone, or another."""
         with self._opened(tree) as fd:
-            there = [] if fd is None else cached_ranges(fd)
+            there = [] if fd is None else _cached(fd)
             return Footprint(self.work, list(_common(self.ranges, there)))
 
     def drop(self, tree: Tree) -> None:
@@ -97,14 +97,20 @@ def drop_written(fd: int) -> None:
 def missing(fd: int) -> list[range]:
     """Return which pages of an open file's data are not in the page cache, in order.
 
-    A page of a hole is none of these: nothing is read for it. Where the file cannot be
-    mapped (FUSE that keeps nothing in memory), all others are.
+    A page of a hole is none of these: nothing is read for it.
+    """
+    return list(_without(_pages_of_data(fd), _cached(fd)))
+
+
+def _cached(fd: int) -> list[range]:
+    """Return which pages of an open file are cached; none of one that cannot be mapped.
+
+    That is one of a FUSE file system that keeps nothing in memory.
     """
     try:
-        cached = cached_ranges(fd)
+        return cached_ranges(fd)
     except OSError:
-        cached = []
-    return list(_without(_pages_of_data(fd), cached))
+        return []
 
 
 def _pages_of_data(fd: int) -> Iterator[range]:
