@@ -28,7 +28,9 @@ from pyduet.maintenance.files.inode_flags import (
     set_extended,
 )
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.frame.work import UnstableError
+from pyduet.maintenance.files.settled import wait_of
+from pyduet.maintenance.files.statx import Status, status_of
+from pyduet.maintenance.frame.work import UnstableError, stamp_of
 
 #: XFS_IOC_SWAPEXT and struct xfs_swapext of fs/xfs/libxfs/xfs_fs.h: version 0, the file, the
 #: donor, offset and length; of the struct xfs_bstat at its end the kernel looks at the times
@@ -39,9 +41,6 @@ _EXCHANGE: int = ioctl_opt.IOC(ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE, ord("X"
 _DEDUPE_RANGE = struct.Struct("=QQHHIqQQiI")
 _DEDUPE: int = ioctl_opt.IOC(ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE, 0x94, 54, 24)
 _NO_WAITING = (errno.EOPNOTSUPP, errno.EINVAL)
-#: Nanoseconds since the last change of a file, from which on another one has another time: the
-#: kernel's clock of files moves on with each timer interrupt, every 10 ms at the longest.
-_TICK = 100_000_000
 #: An attribute that leaves less room for extents in a donor's inode, and how long it is, one try
 #: after the other. What has more extents than fit into its inode, and would fit into the donor's,
 #: is not exchanged (xfs_swap_extents_check_format()).
@@ -101,9 +100,7 @@ def join(reading: Reading, fd: int, directory: int, bad: Sequence[Part]) -> None
     raise LeftError(Left.UNSUPPORTED)
 
 
-def _exchange(
-    reading: Reading, fd: int, directory: int, status: os.stat_result, padding: int
-) -> bool:
+def _exchange(reading: Reading, fd: int, directory: int, status: Status, padding: int) -> bool:
     """Exchange a file with a copy of it; returns False when the forms of the two do not fit."""
     length = status.st_size
     with donor(directory) as copy:
@@ -127,7 +124,9 @@ def _exchange(
             # EFAULT: the length is another. It looks at the form of the extents (EINVAL), which a
             # write may change, before it looks at the times (EBUSY).
             changed = error.errno in (errno.EBUSY, errno.EFAULT)
-            if changed or (error.errno == errno.EINVAL and _has_changed(fd, status)):
+            if changed or (
+                error.errno == errno.EINVAL and stamp_of(status_of(fd)) != stamp_of(status)
+            ):
                 raise UnstableError from error
             if error.errno != errno.EINVAL:
                 raise
@@ -135,7 +134,7 @@ def _exchange(
     return True
 
 
-def _settled(fd: int) -> os.stat_result:
+def _settled(fd: int) -> Status:
     """Have a file on the disk, and return its status; who writes from here on changes its times.
 
     Raises:
@@ -144,12 +143,12 @@ def _settled(fd: int) -> os.stat_result:
     """
     # From here on a write through a mapping changes the times, too: the page is clean.
     os.fsync(fd)
-    status = os.fstat(fd)
-    if abs(time.time_ns() - status.st_ctime_ns) < _TICK:
+    status = status_of(fd)
+    if wait := wait_of(status, time.time_ns()):
         # A write that comes now might leave the times as they are.
-        time.sleep(2 * _TICK / 1e9)
-        status = os.fstat(fd)
-        if abs(time.time_ns() - status.st_ctime_ns) < _TICK:
+        time.sleep(wait)
+        status = status_of(fd)
+        if wait_of(status, time.time_ns()):
             raise UnstableError
     return status
 
@@ -176,7 +175,7 @@ def _wait_for_direct_writes(fd: int, directory: int) -> None:
             raise OSError(-status, os.strerror(-status))
 
 
-def _make_alike(copy: int, fd: int, status: os.stat_result) -> None:
+def _make_alike(copy: int, fd: int, status: Status) -> None:
     """Give a donor what the kernel wants to be the same: owner and project, device, attributes.
 
     Owner and project only where quotas are kept. Extended attributes take their
@@ -229,13 +228,6 @@ def _write(fd: int, data: bytes, at: int) -> None:
     while view:
         written = os.pwrite(fd, view, at)
         view, at = view[written:], at + written
-
-
-def _has_changed(fd: int, before: os.stat_result) -> bool:
-    now = os.fstat(fd)
-    return (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
-        before.st_size, before.st_mtime_ns, before.st_ctime_ns,
-    )  # fmt: skip
 
 
 def _stretches(fd: int, length: int) -> Iterator[tuple[int, int]]:

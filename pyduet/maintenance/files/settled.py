@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from pyduet.files import page_counts
 from pyduet.maintenance.files.statx import Status, status_of
-from pyduet.maintenance.frame.work import UnstableError
+from pyduet.maintenance.frame.work import UnstableError, stamp_of
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
@@ -110,10 +110,7 @@ def recheck(fd: int, before: Status) -> bool:
 
     """
     is_clean = not _dirty(fd)
-    now = status_of(fd)
-    if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
-        before.st_size, before.st_mtime_ns, before.st_ctime_ns,
-    ):  # fmt: skip
+    if stamp_of(status_of(fd)) != stamp_of(before):
         raise UnstableError
     return is_clean
 
