@@ -15,7 +15,7 @@ from pyduet.maintenance.files.statx import Status, status_of
 from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.work import Work
 
-__all__ = ["Found", "Inventory", "temporary", "work_of"]
+__all__ = ["Found", "Inventory", "room_said", "signed", "temporary", "work_of"]
 
 #: A status as it is kept: times as seconds and nanoseconds, since these end in 2262 in 64 bits.
 _STATUS = struct.Struct("=IIIIQQQQQQqIqIqIqIQ?")
@@ -225,11 +225,11 @@ def _generation(fd: int) -> int:
 def _inode(status: Status) -> tuple[int, int, int, int]:
     """Return what names a file, as :data:`_INODE`."""
     born = divmod(status.st_birthtime_ns, _NS)
-    return _signed(status.st_dev), _signed(status.st_ino), *born
+    return signed(status.st_dev), signed(status.st_ino), *born
 
 
-def _signed(number: int) -> int:
-    """Return an inode number as SQLite keeps numbers: 64 bits with a sign."""
+def signed(number: int) -> int:
+    """Return a number of an inode or a device as SQLite keeps numbers: 64 bits with a sign."""
     return number - (1 << 64) if number >> 63 else number
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
 from pyduet.maintenance.files.statx import Status
+from pyduet.maintenance.frame.inventory import signed
 from pyduet.maintenance.frame.work import Stamp, Work
 
 #: The format of the file, in its ``user_version``.
@@ -260,7 +261,7 @@ class Ledger:
         with self._told():
             row = self._data.execute(
                 f"select {_COLUMNS} from {table} where ino = ? and born = ? and born_ns = ?",  # noqa: S608
-                (_signed(status.st_ino), *divmod(status.st_birthtime_ns, _NS)),
+                (signed(status.st_ino), *divmod(status.st_birthtime_ns, _NS)),
             ).fetchone()
         return None if row is None else _record(row)
 
@@ -278,7 +279,7 @@ class Ledger:
             self._data.execute(
                 f"insert or replace into now ({_COLUMNS}) values ({', '.join('?' * 13)})",  # noqa: S608
                 (
-                    _signed(stamp.ino), *divmod(work.born_ns, _NS), _signed(work.generation),
+                    signed(stamp.ino), *divmod(work.born_ns, _NS), signed(work.generation),
                     os.fsencode(work.path), stamp.size,
                     *divmod(stamp.mtime_ns, _NS), *divmod(stamp.ctime_ns, _NS),
                     settled, self._pass, None if note is None else json.dumps(note),
@@ -296,7 +297,7 @@ class Ledger:
             for table in ("done", "now"):
                 self._data.execute(
                     f"delete from {table} where ino = ? and born = ? and born_ns = ?",  # noqa: S608
-                    (_signed(record.stamp.ino), *divmod(born_ns, _NS)),
+                    (signed(record.stamp.ino), *divmod(born_ns, _NS)),
                 )
 
     def files(self) -> Iterator[Record]:
@@ -401,11 +402,6 @@ class Ledger:
 
 class _DamagedError(LedgerError):
     """It is no database, or one that SQLite cannot read."""
-
-
-def _signed(number: int) -> int:
-    """Return an inode number as SQLite keeps numbers: 64 bits with a sign."""
-    return number - (1 << 64) if number >> 63 else number
 
 
 def _record(row: Any) -> Record:
