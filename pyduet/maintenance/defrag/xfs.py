@@ -146,7 +146,7 @@ def _settled(fd: int) -> Status:
     status = status_of(fd)
     if wait := wait_of(status, time.time_ns()):
         # A write that comes now might leave the times as they are.
-        time.sleep(wait)
+        time.sleep(2 * wait)
         status = status_of(fd)
         if wait_of(status, time.time_ns()):
             raise UnstableError
