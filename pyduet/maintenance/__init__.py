@@ -8,7 +8,7 @@ from pyduet.maintenance.frame.frame import Frame, Options, Progress, Use
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, LedgerError, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import (
+from pyduet.maintenance.work import (
     BadFileError,
     LeftOut,
     Problem,

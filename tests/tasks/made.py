@@ -17,7 +17,7 @@ from pyduet.maintenance import Ledger, Maintenance, Options, Record
 from pyduet.maintenance.files.statx import Status
 from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame import frame
-from pyduet.maintenance.frame.work import LeftOut, Problem, Work
+from pyduet.maintenance.work import LeftOut, Problem, Work
 
 #: Files of a directory.
 _FILES = 100

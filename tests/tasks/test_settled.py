@@ -17,7 +17,7 @@ from slowmemory import SlowMemory
 
 from pyduet.maintenance.files.settled import Settled, recheck, settle
 from pyduet.maintenance.files.statx import Status, status_of
-from pyduet.maintenance.frame.work import UnstableError
+from pyduet.maintenance.work import UnstableError
 
 PAGE = mmap.PAGESIZE
 

@@ -33,7 +33,7 @@ from pyduet.maintenance.files.page_cache import missing
 from pyduet.maintenance.files.statx import Status, status_of
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Inventory
-from pyduet.maintenance.frame.work import LeftOut, Problem, ReplacedError, Trouble
+from pyduet.maintenance.work import LeftOut, Problem, ReplacedError, Trouble
 
 each_lookup = each_error(OPENAT2, errno.ENOSYS, errno.EPERM)
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -42,6 +42,11 @@ ABOVE = {
     "pyduet/_driver": ("pyduet.cli", "pyduet.maintenance", "pyduet.admin", "duet_tui"),
     "pyduet/admin": ("pyduet.cli", "pyduet.maintenance", "duet_tui"),
     "pyduet/maintenance": ("pyduet.cli", "duet_tui"),
+    "pyduet/maintenance/files": (
+        "pyduet.maintenance.frame",
+        "pyduet.maintenance.sharing",
+        "pyduet.maintenance.tasks",
+    ),
     "tui/duet_tui": ("pyduet.cli",),
 }
 

@@ -7,8 +7,8 @@ import pytest
 import xxhash
 
 from pyduet.maintenance.frame.ledger import Record
-from pyduet.maintenance.frame.work import Stamp
 from pyduet.maintenance.tasks.scrub import Checksum, Note, Verdict, judge
+from pyduet.maintenance.work import Stamp
 
 BLOCK = 64 << 10
 STAMP = Stamp(1, 100, 1000, 2000)

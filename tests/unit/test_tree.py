@@ -25,7 +25,7 @@ from ordinary import in_child
 from pyduet.maintenance.files import tree as tree_module
 from pyduet.maintenance.files.statx import Status
 from pyduet.maintenance.files.tree import LONGEST, Found, Tree
-from pyduet.maintenance.frame.work import LeftOut, Problem, ReplacedError, Trouble
+from pyduet.maintenance.work import LeftOut, Problem, ReplacedError, Trouble
 
 each_lookup = each_error(OPENAT2, errno.ENOSYS, errno.EPERM)
 

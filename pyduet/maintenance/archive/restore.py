@@ -18,7 +18,7 @@ from pyduet.maintenance.archive.chain import Link, read_link
 from pyduet.maintenance.files.reading import pieces_of
 from pyduet.maintenance.files.statx import status_of
 from pyduet.maintenance.files.tree import Tree
-from pyduet.maintenance.frame.work import Problem, Trouble, problem_of
+from pyduet.maintenance.work import Problem, Trouble, problem_of
 
 
 class RestoreError(ValueError):

@@ -9,7 +9,7 @@ from pyduet._driver import abi
 from pyduet.device import Device
 from pyduet.errors import OffError, TaskGoneError
 from pyduet.events import Mask
-from pyduet.maintenance.frame.work import Work
+from pyduet.maintenance.work import Work
 from pyduet.task import Task
 
 _ADDED, _REMOVED = abi.Page.ADDED.value, abi.Page.REMOVED.value

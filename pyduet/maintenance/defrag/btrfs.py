@@ -16,7 +16,7 @@ from pyduet.maintenance.defrag.donor import room
 from pyduet.maintenance.defrag.layout import GOOD, Part, parts
 from pyduet.maintenance.defrag.left import Left, LeftError
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.frame.work import BadFileError, Trouble
+from pyduet.maintenance.work import BadFileError, Trouble
 
 #: BTRFS_IOC_DEFRAG_RANGE and struct btrfs_ioctl_defrag_range_args of linux/btrfs.h.
 _RANGE = struct.Struct("=QQQII4I")

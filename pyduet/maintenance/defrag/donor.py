@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 
 from pyduet._text.numbers import size
-from pyduet.maintenance.frame.work import BadFileError, Trouble
+from pyduet.maintenance.work import BadFileError, Trouble
 
 #: What stays free for others: a twentieth of the file system, but not more bytes than this.
 _RESERVE_PART, _RESERVE = 20, 1 << 30

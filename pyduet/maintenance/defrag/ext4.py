@@ -20,7 +20,7 @@ from pyduet.maintenance.defrag.layout import Part, parts
 from pyduet.maintenance.defrag.left import Left, LeftError
 from pyduet.maintenance.files.inode_flags import EXTENTS, flags_of
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.frame.work import BadFileError, Trouble
+from pyduet.maintenance.work import BadFileError, Trouble
 
 #: EXT4_IOC_MOVE_EXT and struct move_extent of fs/ext4/ext4.h.
 _MOVE = struct.Struct("=IIQQQQ")

@@ -30,7 +30,7 @@ from pyduet.maintenance.files.inode_flags import (
 from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.settled import wait_of
 from pyduet.maintenance.files.statx import Status, status_of
-from pyduet.maintenance.frame.work import UnstableError, stamp_of
+from pyduet.maintenance.work import UnstableError, stamp_of
 
 #: XFS_IOC_SWAPEXT and struct xfs_swapext of fs/xfs/libxfs/xfs_fs.h: version 0, the file, the
 #: donor, offset and length; of the struct xfs_bstat at its end the kernel looks at the times

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from pyduet.maintenance.frame.work import TargetError
+from pyduet.maintenance.work import TargetError
 
 #: Bytes after which what was written goes to the disk, and out of memory.
 _BEHIND = 8 << 20

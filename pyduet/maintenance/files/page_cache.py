@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 from pyduet.files import cached_ranges, data_ranges
 from pyduet.maintenance.files.tree import Tree
-from pyduet.maintenance.frame.work import Work
+from pyduet.maintenance.work import Work
 
 _PAGE = os.sysconf("SC_PAGESIZE")
 

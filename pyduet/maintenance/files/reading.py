@@ -9,7 +9,7 @@ from pyduet.files import data_ranges
 from pyduet.maintenance.files.direct import Direct
 from pyduet.maintenance.files.settled import recheck
 from pyduet.maintenance.files.statx import Status, status_of
-from pyduet.maintenance.frame.work import Stamp, UnstableError, Work, stamp_of
+from pyduet.maintenance.work import Stamp, UnstableError, Work, stamp_of
 
 #: Bytes of a piece.
 PIECE = 1 << 20

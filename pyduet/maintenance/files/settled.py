@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from pyduet.files import page_counts
 from pyduet.maintenance.files.statx import Status, status_of
-from pyduet.maintenance.frame.work import UnstableError, stamp_of
+from pyduet.maintenance.work import UnstableError, stamp_of
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]

@@ -26,7 +26,7 @@ from typing import NamedTuple, Self
 from pyduet.maintenance.files.mounts import mount_with_id
 from pyduet.maintenance.files.settled import wait_of
 from pyduet.maintenance.files.statx import Identity, Status, is_mount_at, status_at, status_of
-from pyduet.maintenance.frame.work import LeftOut, Problem, ReplacedError, Trouble, problem_of
+from pyduet.maintenance.work import LeftOut, Problem, ReplacedError, Trouble, problem_of
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.syscall.argtypes = [

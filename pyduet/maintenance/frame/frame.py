@@ -22,7 +22,10 @@ from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.order import Order
 from pyduet.maintenance.frame.pace import Courtesy, Throttle
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import (
+from pyduet.maintenance.sharing.holding import Held, available
+from pyduet.maintenance.sharing.last_turn import LastTurn
+from pyduet.maintenance.sharing.residency import Watch
+from pyduet.maintenance.work import (
     BadFileError,
     LeftOut,
     Problem,
@@ -34,9 +37,6 @@ from pyduet.maintenance.frame.work import (
     problem_of,
     stamp_of,
 )
-from pyduet.maintenance.sharing.holding import Held, available
-from pyduet.maintenance.sharing.last_turn import LastTurn
-from pyduet.maintenance.sharing.residency import Watch
 
 #: How often a file that changes while it is processed is tried.
 _TRIES = 3

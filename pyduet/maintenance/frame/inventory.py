@@ -13,7 +13,7 @@ from pyduet.files import generation_of
 from pyduet.maintenance.files.extents import first_place
 from pyduet.maintenance.files.statx import Status, status_of
 from pyduet.maintenance.files.tree import Found, Tree
-from pyduet.maintenance.frame.work import Work
+from pyduet.maintenance.work import Work
 
 __all__ = ["Found", "Inventory", "room_said", "signed", "temporary", "work_of"]
 

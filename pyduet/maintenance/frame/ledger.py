@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from pyduet.maintenance.files.statx import Status
 from pyduet.maintenance.frame.inventory import signed
-from pyduet.maintenance.frame.work import Stamp, Work
+from pyduet.maintenance.work import Stamp, Work
 
 #: The format of the file, in its ``user_version``.
 _VERSION = 2

@@ -10,7 +10,7 @@ from typing import Self
 
 from pyduet.events import FileId
 from pyduet.maintenance.frame.inventory import room_said, temporary
-from pyduet.maintenance.frame.work import Stamp, Work
+from pyduet.maintenance.work import Stamp, Work
 
 #: Steps in which residency counts: a page more or less does not move a file.
 _STEPS = 16

@@ -10,7 +10,7 @@ from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Found, Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
-from pyduet.maintenance.frame.work import LeftOut, Problem, Work, stamp_of
+from pyduet.maintenance.work import LeftOut, Problem, Work, stamp_of
 
 
 class Maintenance:

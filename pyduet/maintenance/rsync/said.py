@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from pyduet.maintenance.frame.work import Problem, Trouble
+from pyduet.maintenance.work import Problem, Trouble
 
 #: How rsync writes what is not printable, and what could be taken for that.
 _ESCAPED = re.compile(rb"\\#([0-7]{3})")

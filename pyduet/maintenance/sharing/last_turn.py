@@ -5,8 +5,8 @@ import time
 from collections import deque
 
 from pyduet.maintenance.frame.order import Order
-from pyduet.maintenance.frame.work import Work
 from pyduet.maintenance.sharing.neighbours import Neighbours
+from pyduet.maintenance.work import Work
 
 #: Files asked about at a time.
 _COUNT = 256

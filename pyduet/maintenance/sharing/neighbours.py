@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pyduet.device import Device
 from pyduet.errors import DuetError, TaskGoneError
-from pyduet.maintenance.frame.work import Work
+from pyduet.maintenance.work import Work
 from pyduet.task import Task
 
 #: What the names of maintenance tasks begin with; the kind of task follows.

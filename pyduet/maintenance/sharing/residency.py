@@ -8,8 +8,8 @@ from pyduet.device import Device
 from pyduet.errors import DuetError, OffError, TaskGoneError
 from pyduet.events import FileId, Mask
 from pyduet.maintenance.frame.order import Order
-from pyduet.maintenance.frame.work import Work
 from pyduet.maintenance.sharing.neighbours import PREFIX, Neighbours
+from pyduet.maintenance.work import Work
 from pyduet.task import Task
 
 _ADDED, _REMOVED = abi.Page.ADDED.value, abi.Page.REMOVED.value

@@ -22,7 +22,7 @@ from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import (
+from pyduet.maintenance.work import (
     Problem,
     TargetError,
     Trouble,

@@ -17,7 +17,7 @@ from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import BadFileError, Trouble, UnstableError
+from pyduet.maintenance.work import BadFileError, Trouble, UnstableError
 
 _PAGE = mmap.PAGESIZE
 #: Faults of a file that are told one by one.

@@ -28,7 +28,7 @@ from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import BadFileError, LeftOut, TargetError, Trouble
+from pyduet.maintenance.work import BadFileError, LeftOut, TargetError, Trouble
 
 #: How the parts of a file are joined, by the kind of the file system.
 _JOIN: dict[str, Callable[[Reading, int, int, Sequence[Part]], None]] = {

@@ -19,10 +19,10 @@ from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Found, Inventory, temporary
 from pyduet.maintenance.frame.ledger import Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import Problem, TargetError, Trouble, Work
 from pyduet.maintenance.rsync import nesting, process, said
 from pyduet.maintenance.rsync.options import OptionError, parse
 from pyduet.maintenance.rsync.shell import Shell, target_of
+from pyduet.maintenance.work import Problem, TargetError, Trouble, Work
 
 #: Exit codes after which the other files may well be in order: some could not be transferred,
 #: vanished, or were not deleted.

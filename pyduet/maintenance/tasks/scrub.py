@@ -17,7 +17,7 @@ from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import BadFileError, Stamp, TargetError, Trouble
+from pyduet.maintenance.work import BadFileError, Stamp, TargetError, Trouble
 
 #: Bytes of the blocks that a checksum is made of.
 _BLOCK = 64 << 10

@@ -29,7 +29,7 @@ from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
-from pyduet.maintenance.frame.work import TargetError, stamp_of
+from pyduet.maintenance.work import TargetError, stamp_of
 
 #: Seconds between two words on how far btrfs send is.
 _SAY = 1.0
