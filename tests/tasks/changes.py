@@ -7,12 +7,12 @@ import errno
 import mmap
 import os
 import random
-import signal
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from beside import beside
 from trees import Builder, Node, data, empty_path, punch
 
 _RENAME_EXCHANGE = 2
@@ -70,34 +70,18 @@ def apply(top: Path, change: Change) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def going_on(top: Path, changes: list[Change], seed: int) -> Iterator[None]:
+def going_on(
+    top: Path, changes: list[Change], seed: int
+) -> contextlib.AbstractContextManager[None]:
     """Make changes, chosen by chance, as fast as may be, until the context ends."""
-    pid = os.fork()
-    if not pid:
-        try:
-            choice = random.Random(seed)
-            while True:
-                one = choice.choice(changes)
-                apply(
-                    top,
-                    Change(
-                        one.kind, choice.getrandbits(16), choice.getrandbits(16),
-                        choice.getrandbits(16), one.node,
-                    ),
-                )  # fmt: skip
-        except BaseException:  # whatever: this is no process of pytest's
-            import traceback
+    choice = random.Random(seed)
 
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        status = os.waitpid(pid, 0)[1]
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "the changes ended"
+    def change() -> None:
+        one = choice.choice(changes)
+        places = (choice.getrandbits(16) for _ in range(3))
+        apply(top, Change(one.kind, *places, one.node))
+
+    return beside("changes", change)
 
 
 def _paths(top: bytes) -> Iterator[bytes]:

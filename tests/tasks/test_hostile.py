@@ -5,7 +5,6 @@ import contextlib
 import ctypes
 import os
 import re
-import signal
 import sqlite3
 import subprocess
 import tarfile
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from beside import beside
 from command import Ran, run_forked
 from places import MS_BIND, USER, Mounted, mount
 
@@ -164,27 +164,19 @@ def hostile(racer: Path, field: Field, *, fifos: bool = True) -> Iterator[None]:
         process.wait()
 
 
-@contextlib.contextmanager
-def mounting(field: Field) -> Iterator[None]:
+def mounting(field: Field) -> contextlib.AbstractContextManager[None]:
     """Have a secret mounted over a user's directory and unmounted, until the context ends."""
-    pid = os.fork()
-    if not pid:
-        with contextlib.suppress(BaseException):
-            while True:
-                for number, secret in enumerate(field.secrets):
-                    # A link may be there, just now: then it would be mounted on a secret.
-                    place = os.open(field.tree / f"still/m{number}", os.O_PATH)
-                    mount(str(secret), Path(f"/proc/self/fd/{place}"), flags=MS_BIND)
-                    os.close(place)
-                for number in range(PAIRS):
-                    _LIBC.umount2(os.fsencode(field.tree / f"still/m{number}"), _UMOUNT_DETACH)
-        os._exit(1)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        status = os.waitpid(pid, 0)[1]
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "the mounting has ended by itself"
+
+    def mount_all() -> None:
+        for number, secret in enumerate(field.secrets):
+            # A link may be there, just now: then it would be mounted on a secret.
+            place = os.open(field.tree / f"still/m{number}", os.O_PATH)
+            mount(str(secret), Path(f"/proc/self/fd/{place}"), flags=MS_BIND)
+            os.close(place)
+        for number in range(PAIRS):
+            _LIBC.umount2(os.fsencode(field.tree / f"still/m{number}"), _UMOUNT_DETACH)
+
+    return beside("mounting", mount_all)
 
 
 def backup(field: Field, out: Path) -> list[Ran]:
