@@ -23,15 +23,6 @@ from pyduet.maintenance import LeftOut, Progress
 WITHOUT = "duet: working without Duet, in the disk's order: /nowhere does not exist; load it: "
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    for number in range(3):
-        (tree / f"file{number}").write_text(f"content {number}\n")
-    return tree
-
-
 def run(
     tree: Path, *arguments: str | Path, task: str = "scrub", **environment: str
 ) -> subprocess.CompletedProcess[str]:

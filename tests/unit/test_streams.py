@@ -31,15 +31,6 @@ PRINT = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    for number in range(3):
-        (tree / f"file{number}").write_text(f"content {number}\n")
-    return tree
-
-
 def duet(command: str, tree: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command by a shell, which redirects its streams; in what is shown is the rest."""
     command = command.replace("TREE", str(tree)).replace("LEDGER", str(tree.parent / "ledger"))
