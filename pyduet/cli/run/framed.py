@@ -5,7 +5,7 @@ import argparse
 import collections
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyduet._text.names import printable
@@ -17,7 +17,7 @@ from pyduet.cli.run.state import default_ledger
 from pyduet.cli.text import print_json, say, warn
 
 if TYPE_CHECKING:
-    from pyduet.maintenance import Frame, Maintenance, Options, Progress
+    from pyduet.maintenance import Frame, Maintenance, Options, Problem, Progress
 
 
 def add_arguments(
@@ -187,9 +187,7 @@ def summary(options: argparse.Namespace, progress: "Progress") -> int:
     """Say how it went; return the exit code that says whether all is well."""
     if options.json:
         print_json(progress)
-    for problem in progress.problems:
-        where = f"{printable(problem.path)}: " if problem.path else ""
-        warn(f"{where}{problem.trouble}: {printable(problem.words)}")
+    name_all(progress.problems)
     _say_left_out(options, progress)
     for name, count in progress.report.items():
         say(options, f"{name.replace('_', ' ')}: {count:,}")
@@ -200,6 +198,13 @@ def summary(options: argparse.Namespace, progress: "Progress") -> int:
         + (f"; {plural(progress.named, 'file')} named above" if progress.named else ""),
     )
     return Exit.NAMED if progress.named else Exit.OK
+
+
+def name_all(problems: "Sequence[Problem]") -> None:
+    """Name files with what is wrong with them, a line each."""
+    for problem in problems:
+        where = f"{printable(problem.path)}: " if problem.path else ""
+        warn(f"{where}{problem.trouble}: {printable(problem.words)}")
 
 
 def _say_left_out(options: argparse.Namespace, progress: "Progress") -> None:

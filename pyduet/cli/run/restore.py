@@ -6,7 +6,8 @@ import argparse
 from pyduet._text.names import printable
 from pyduet._text.numbers import plural
 from pyduet.cli.exits import Exit
-from pyduet.cli.text import print_json, say, warn
+from pyduet.cli.run import framed
+from pyduet.cli.text import print_json, say
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +39,7 @@ def _run(options: argparse.Namespace) -> int:
         done = Restore(options.archives, options.target, over=options.over, tell=tell).run()
     if options.json:
         print_json(done)
-    for problem in done.problems:
-        warn(f"{printable(problem.path)}: {problem.trouble}: {printable(problem.words)}")
+    framed.name_all(done.problems)
     say(
         options,
         f"{plural(done.members, 'member')} restored to {printable(options.target)}"
