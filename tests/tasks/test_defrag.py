@@ -265,10 +265,16 @@ def test_xfs_keeps_what_is_written_between_copy_and_exchange(
         assert path.read_bytes()[5 * PIECE :].startswith(b"written" * 100)
 
 
+@pytest.fixture
+def xfs_quotas(new_mount: Callable[..., Mounted]) -> None:
+    """XFS with quotas; it says so when a file system of it is mounted, not before."""
+    new_mount("xfs")
+    if not Path("/proc/fs/xfs/xqm").exists():
+        pytest.skip("this kernel has no quotas of XFS")
+
+
 @pytest.mark.root
-@pytest.mark.skipif(
-    not Path("/proc/fs/xfs/xqm").exists(), reason="this kernel has no quotas of XFS"
-)
+@pytest.mark.usefixtures("xfs_quotas")
 def test_xfs_with_quotas(new_mount: Callable[..., Mounted], tmp_path: Path) -> None:
     """The kernel exchanges only what is of one owner, one group and one project."""
     mounted = new_mount("xfs", "uquota", "gquota", "pquota")
