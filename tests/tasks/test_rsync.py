@@ -39,6 +39,10 @@ def _small(node: Node) -> Node:
     )
 
 
+def _small_ones(changes: list[Change]) -> list[Change]:
+    return [one if one.node is None else replace(one, node=_small(one.node)) for one in changes]
+
+
 def _filters() -> st.SearchStrategy[str]:
     pattern = st.one_of(
         st.sampled_from(
@@ -116,8 +120,8 @@ def plain(cwd: Path, *words: str | Path) -> subprocess.CompletedProcess[bytes]:
 @settings(phases=(Phase.explicit, Phase.generate), report_multiple_bugs=False)
 @given(
     nodes=strategies.trees(is_root=IS_ROOT).map(lambda nodes: tuple(map(_small, nodes))),
-    before=strategies.changes(is_root=IS_ROOT),
-    after=strategies.changes(is_root=IS_ROOT),
+    before=strategies.changes(is_root=IS_ROOT).map(_small_ones),
+    after=strategies.changes(is_root=IS_ROOT).map(_small_ones),
     options=OPTIONS,
     filters=st.lists(st.sampled_from(["- a", "+ a", "- *", "+ b/", "- /c", "file"]), max_size=2),
     first=st.booleans(),
