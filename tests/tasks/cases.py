@@ -2,6 +2,7 @@
 """Trees that are always tried."""
 
 import os
+from dataclasses import replace
 
 from trees import (
     APPEND,
@@ -69,3 +70,6 @@ MOUNTED = (
     Node("bound_file", b"bound file", other=0),
     Node("subvolume", b"subvolume"),
 )
+
+#: The same for a user, who has to be able to read what is to be archived.
+READABLE = tuple(replace(node, mode=node.mode | 0o700) for node in ALL)
