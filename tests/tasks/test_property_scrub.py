@@ -59,7 +59,7 @@ def _replace(path: Path) -> None:
 WRITE = {"write": _write, "append": _append, "replace": _replace}
 #: What changes all else.
 USE = {
-    "nothing": lambda path: None,
+    "nothing": lambda _: None,
     "mode": lambda path: path.chmod(0o600),
     "owner": lambda path: os.chown(path, 1000, 1000),
     "name": lambda path: path.rename(path.with_name(path.name + " moved")),
