@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
-from pyduet import FileId, Item, State, Task, TaskGoneError
+from pyduet import FileId, Item, Mask, State, Task, TaskGoneError
 from pyduet.tally import Tally
 
 PAGE = mmap.PAGESIZE
@@ -244,7 +244,8 @@ class Watch:
     def __init__(self, task: Task) -> None:
         """Take over a task that was just registered."""
         self.task = task
-        self.tally = Tally(task.mask, pages=True)
+        # Of events as well: what came and did not go is cached.
+        self.tally = Tally(Mask.EXISTS | Mask.MODIFIED, pages=True)
 
     def read(self) -> list[Item]:
         """Return what is pending and remember it."""
