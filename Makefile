@@ -26,12 +26,12 @@ run: setup $(TREE)  ## The first demo: real programs on a file system in a VM, a
 
 .PHONY: test
 test: PACKAGE_LISTS += debian/apt-packages.txt tests/tasks/apt-packages.txt
-test: setup lint unit lab-test deb kernel-test  ## All of these: what a change has to pass
+test: setup lint unit task-test lab-test deb kernel-test  ## All of these: what a change has to pass
 
 .PHONY: test-all
 test-all: PACKAGE_LISTS += debian/apt-packages.txt tests/install/apt-packages.txt
 test-all: JOBS = all
-test-all: test task-test test-debug-short test-install-short  ## On every file system, on whole systems: hours
+test-all: test test-debug-short test-install-short  ## On every file system, on whole systems: hours
 
 .PHONY: lint
 lint: setup  ## ruff and mypy
