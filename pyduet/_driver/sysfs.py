@@ -81,6 +81,6 @@ def hooks() -> dict[str, str]:
 
 def _not_opened(error: OSError, path: str) -> DuetError:
     """Return what to raise when a file is not there, which may be for another reason than Duet."""
-    if error.errno == errno.ENOENT and not os.path.isdir("/sys/class"):
+    if error.errno == errno.ENOENT and not os.path.ismount("/sys"):
         return DuetError(errno.ENOENT, _UNMOUNTED.format(path), path)
     return error_for(error.errno or 0, Operation.OPEN, path)

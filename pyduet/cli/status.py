@@ -27,9 +27,9 @@ def _run(options: argparse.Namespace) -> None:
     with Device(options.device) as device:
         info = device.info()
         try:
-            hooks, untold = device.hooks(), ""
+            hooks = device.hooks()
         except DuetError as error:  # there is a device, but no sysfs
-            untold = str(error)
+            warn(f"nothing is told of the hooks: {error}")
     admin = is_admin()
     if options.json:
         hidden: dict[str, Any] = {} if admin else dict.fromkeys(_COUNTERS)
@@ -37,8 +37,6 @@ def _run(options: argparse.Namespace) -> None:
         return
     for name, value in _lines(info, hooks or {}, admin=admin):
         print(f"{name:9}{value}")
-    if untold:
-        warn(f"nothing is told of the hooks: {untold}")
 
 
 def module_version() -> str | None:
