@@ -111,18 +111,31 @@ def test_it_goes_on_with_the_archive_that_it_began(disk: Disk) -> None:
 
 
 def test_another_name_is_another_archive(disk: Disk) -> None:
-    """A1: what has that name, last week's archive, stays as it is."""
-    (disk.path / "tue.tar").write_bytes(b"of last week")
+    """A1: it is begun anew, so that there is one each night, and nothing of two nights is mixed."""
     disk.broken_off("mon.tar")
     half = (disk.path / "mon.tar.partial").read_bytes()
-    ran = disk.backup("tue.tar")
-    assert ran.status == FAILED
-    assert f"was writing {disk.path / 'mon.tar'}" in ran.words
-    assert "--anew" in ran.words
-    assert (disk.path / "tue.tar").read_bytes() == b"of last week"
+    write_all(disk.tree, b"later")
+    disk.broken_off("tue.tar")
+    (disk.path / "wed.tar").write_bytes(b"of last week")
+    ran = disk.backup("wed.tar")
+    assert ran.status == DONE
+    assert "going on" not in ran.words
+    assert (
+        f"begun anew, and not gone on with: {disk.path / 'wed.tar'}: the run that was broken off "
+        f"was writing {disk.path / 'tue.tar'}; {disk.path / 'tue.tar.partial'} is left over, "
+        "remove it\n"
+    ) in ran.words
     assert (disk.path / "mon.tar.partial").read_bytes() == half
-    assert disk.backup("tue.tar", "--anew").status == DONE
-    disk.assert_restores("tue.tar")
+    disk.assert_restores("wed.tar")
+
+
+def test_another_name_and_another_kind(disk: Disk) -> None:
+    """A full archive was broken off; by its rule the next night's is an incremental one."""
+    assert disk.backup("a.tar").status == DONE
+    write_all(disk.tree, b"later")
+    disk.broken_off("b.tar")
+    assert disk.backup("c.tar", "--incremental").status == DONE
+    disk.assert_restores("a.tar", "c.tar")
 
 
 @pytest.mark.parametrize("how", ["gone", "another", "changed", "shorter"])
@@ -139,13 +152,11 @@ def test_another_file_of_the_name_is_not_gone_on_with(disk: Disk, how: str) -> N
         half.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     else:
         os.truncate(half, len(content) - 1)
-    before = half.read_bytes() if half.exists() else None
+    write_all(disk.tree, b"later")
     ran = disk.backup("a.tar")
-    assert ran.status == FAILED
-    assert "begin anew with --anew" in ran.words
-    assert str(half) in ran.words
-    assert (half.read_bytes() if half.exists() else None) == before
-    assert disk.backup("a.tar", "--anew").status == DONE
+    assert ran.status == DONE
+    assert f"begun anew, and not gone on with: {half}: what the run" in ran.words
+    assert not half.exists()
     disk.assert_restores("a.tar")
 
 
@@ -206,9 +217,17 @@ def test_a_pass_that_was_given_up_counts_for_none(disk: Disk) -> None:
     write_all(disk.tree, b"later")
     disk.broken_off("inc1.tar", incremental=True)
     (disk.path / "inc1.tar.partial").unlink()
-    assert disk.backup("inc2.tar", "--incremental").status == FAILED
-    assert disk.backup("inc2.tar", "--incremental", "--anew").status == DONE
+    assert disk.backup("inc2.tar", "--incremental").status == DONE
     disk.assert_restores("full.tar", "inc2.tar")
+
+
+def test_what_is_begun_anew_counts_from_there(disk: Disk) -> None:
+    """A2, by --anew."""
+    assert disk.backup("full.tar").status == DONE
+    write_all(disk.tree, b"later")
+    disk.broken_off("inc.tar", incremental=True)
+    assert disk.backup("inc.tar", "--incremental", "--anew").status == DONE
+    disk.assert_restores("full.tar", "inc.tar")
 
 
 def test_the_last_archive_stays_until_the_next_is_whole(disk: Disk) -> None:

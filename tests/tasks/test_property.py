@@ -85,7 +85,7 @@ class Step:
         changes: made before.
         meanwhile: made over and over while it is written, in a part of the tree.
         killed: when the run is ended from outside; it is gone on with then.
-        elsewhere: whether the archive has another name when it is gone on with.
+        elsewhere: whether it is another archive that is written then.
 
     """
 
@@ -133,9 +133,6 @@ def archive_of(tree: Path, out: Path, number: int, step: Step) -> Path:
             archive = out / "disk" / f"{number}.tar"
     ran = run_forked("run", "backup", tree, archive, *rest)
     note(f"{number}: {ran.status} {ran.words[-500:]}")
-    if step.elsewhere and ran.status not in (DONE, NAMED):
-        ran = run_forked("run", "backup", tree, archive, *rest, "--anew")
-        note(f"{number}, anew: {ran.status} {ran.words[-500:]}")
     assert ran.status in ((DONE, NAMED) if step.meanwhile else (DONE,)), ran.words
     return archive
 

@@ -14,7 +14,7 @@ from command import run_duet, start_duet
 from places import Mounted
 from snapshots import PAGE, delete, fill, listing, received, share, subvolume, written
 
-from pyduet.maintenance import Frame, Ledger, Options, Progress, TargetError, Use
+from pyduet.maintenance import Frame, Ledger, Options, Progress, Use
 from pyduet.maintenance.tasks.send import Send
 
 pytestmark = [pytest.mark.fs("btrfs"), pytest.mark.root]
@@ -49,8 +49,8 @@ def write_at(path: Path, page: int, pages: int = 1) -> None:
         file.write(b"w" * PAGE * pages)
 
 
-def run(task: Send, live: Path, ledger: Path, *, anew: bool = False) -> Progress:
-    with Ledger(str(ledger), task.kind, str(live), anew=anew) as kept:
+def run(task: Send, live: Path, ledger: Path) -> Progress:
+    with Ledger(str(ledger), task.kind, str(live)) as kept:
         return Frame(task, str(live), kept, CALM).run()
 
 
@@ -212,15 +212,29 @@ def test_it_does_not_go_on_with_another_stream(live: Path, place: Path, tmp_path
     stream, ledger = tmp_path / "full", tmp_path / "ledger"
     with pytest.raises(KeyboardInterrupt):
         run(Broken(str(first), str(stream)), live, ledger)
-    size = stream_size(stream)
     write_at(live / "file00", 0)
     os.sync()
     second = snapshot(live, "s2")
-    with pytest.raises(TargetError, match="--anew"):
-        run(Send(str(second), str(stream)), live, ledger)
-    assert stream_size(stream) == size
-    run(Send(str(second), str(stream)), live, ledger, anew=True)
+    ran = run_duet("run", "send", live, second, stream, "--state", ledger)
+    assert ran.status == 0, ran.words
+    assert "another stream than for the run that was broken off" in ran.words
+    assert "going on" not in ran.words
     assert listing(received(place, stream)) == listing(second)
+
+
+def test_another_name_is_another_stream(live: Path, place: Path, tmp_path: Path) -> None:
+    class Broken(Send):
+        def finish(self, found: object) -> None:
+            raise KeyboardInterrupt
+
+    whole = snapshot(live, "s1")
+    first, stream, ledger = (tmp_path / name for name in ("first", "stream", "ledger"))
+    with pytest.raises(KeyboardInterrupt):
+        run(Broken(str(whole), str(first)), live, ledger)
+    ran = run_duet("run", "send", live, whole, stream, "--state", ledger)
+    assert ran.status == 0, ran.words
+    assert f"was writing {first}; {first}.partial is left over" in ran.words
+    assert listing(received(place, stream)) == listing(whole)
 
 
 def test_what_is_no_snapshot_is_refused(live: Path, place: Path, tmp_path: Path) -> None:

@@ -81,8 +81,6 @@ def _within(options: argparse.Namespace) -> str:
 
 
 def _after(options: argparse.Namespace, task: "Backup") -> None:
-    for note in task.notes:
-        say(options, f"duet: {printable(note)}")
     say(options, "to restore, to a directory TARGET, with tar or with duet:")
     for command in task.commands():
         say(options, f"  {printable(command)}")

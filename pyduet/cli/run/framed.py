@@ -116,14 +116,17 @@ def run(options: argparse.Namespace) -> int:
             _plan(options, Frame(task, root, ledger, how, _Blindness(options)))
         return Exit.OK
     pace.take(options)
+
+    def note(words: str) -> None:
+        say(options, f"duet: {printable(words)}")
+
     with Ledger(state, task.kind, root, anew=options.anew) as ledger:
         if options.verbose:
-            say(options, f"duet: what was done is kept in {printable(state)}")
-        if ledger.resumed:
-            say(options, "duet: going on where the last run was ended")
+            note(f"what was done is kept in {state}")
         try:
             with shown(options, task.kind, root, bar=not task.prints) as tell:
-                progress = Frame(task, root, ledger, how, _Blindness(options, tell)).run()
+                blindness = _Blindness(options, tell)
+                progress = Frame(task, root, ledger, how, blindness, note).run()
         except KeyboardInterrupt as end:
             by = "SIGTERM" if isinstance(end, Terminated) else "Ctrl-C"
             warn(f"ended by {by}; run it again, and it goes on where it was")

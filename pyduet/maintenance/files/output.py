@@ -28,6 +28,10 @@ def names_of(path: str) -> tuple[str, str]:
     return path, path + ".partial"
 
 
+class OtherOutputError(TargetError):
+    """What an earlier run wrote is not there, and nothing is that could be gone on with."""
+
+
 class Output:
     """A file that is written; every error is a :class:`TargetError`.
 
@@ -50,7 +54,9 @@ class Output:
                 with; None to begin a new file.
 
         Raises:
-            TargetError: it cannot be written, or is not what an earlier run wrote.
+            OtherOutputError: an earlier run wrote another file, or it is not there,
+                or no more as it was left.
+            TargetError: it cannot be written.
 
         """
         self.path, self.partial = names_of(path)
@@ -155,11 +161,10 @@ class Output:
 
     def _go_on(self, before: Any) -> None:
         if before["path"] != self.path:
-            raise TargetError(
-                0,
-                f"the run that was broken off was writing {before['path']}: name that, or begin "
-                "anew with --anew",
-                self.path,
+            half = before["path"] + ".partial"
+            left = f"; {half} is left over, remove it" if os.path.exists(half) else ""
+            raise OtherOutputError(
+                0, f"the run that was broken off was writing {before['path']}{left}", self.path
             )
         try:
             self._fd = self._open(self.partial)
@@ -169,11 +174,8 @@ class Output:
                 self._fd = self._open(self.path)
         if self._fd < 0 or not self._is_what_was_written(before):
             what = "is not there" if self._fd < 0 else "is another file, or was changed since"
-            raise TargetError(
-                0,
-                f"what the run that was broken off wrote there {what}: bring it back (is it on "
-                "another disk?), or begin anew with --anew",
-                self.partial,
+            raise OtherOutputError(
+                0, f"what the run that was broken off wrote there {what}", self.partial
             )
         if not os.path.exists(self.partial):
             os.rename(self.path, self.partial)

@@ -163,6 +163,7 @@ class Frame:
         ledger: Ledger,
         options: Options,
         tell: Callable[[Progress], object] = lambda _: None,
+        note: Callable[[str], object] = lambda _: None,
     ) -> None:
         """Prepare; nothing is done yet.
 
@@ -172,10 +173,11 @@ class Frame:
             ledger: of the task and this directory; stays the caller's.
             options: how.
             tell: called with the progress, after each file and while waiting.
+            note: called with what else there is to say of the run, a line each time.
 
         """
         self._task = task
-        task.say, task.name = self._say, self._name
+        task.say, task.name, task.note = self._say, self._name, note
         self._root = os.path.abspath(root)
         self._ledger = ledger
         self._options = options
@@ -234,6 +236,8 @@ class Frame:
         try:
             self._task.survey(self._tree, found)
             self._task.begin(self._tree, self._ledger, found)
+            if self._ledger.resumed:
+                self._task.note("going on where the last run was ended")
             try:
                 found = self._work(found)
             finally:

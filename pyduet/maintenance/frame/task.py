@@ -51,6 +51,8 @@ class Maintenance:
     say: Callable[[str], object] = staticmethod(lambda _: None)
     #: Names something at the end, besides what :meth:`process` raises. The frame sets it.
     name: Callable[[Problem], object] = staticmethod(lambda _: None)
+    #: Tells whoever runs the task something about the run, in a line. The frame sets it.
+    note: Callable[[str], object] = staticmethod(lambda _: None)
 
     def watching(self, device: Device, root: str) -> contextlib.AbstractContextManager[object]:
         """Ask Duet for more than the frame does, until the context ends; before :meth:`begin`.

@@ -15,7 +15,7 @@ from typing import Any
 from pyduet.files import data_ranges
 from pyduet.maintenance.archive import attributes, pax
 from pyduet.maintenance.archive.chain import Link, current, link_of
-from pyduet.maintenance.files.output import Output, names_of
+from pyduet.maintenance.files.output import OtherOutputError, Output, names_of
 from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.statx import Identity, Status, status_of
 from pyduet.maintenance.files.tree import Found, Tree
@@ -84,7 +84,6 @@ class Backup(Maintenance):
         self._ready: set[str] = set()
         #: What is in the archive without something of its own.
         self._lacking: dict[str, str] = {}
-        self._notes: list[str] = []
 
     # What the frame asks for
 
@@ -102,8 +101,7 @@ class Backup(Maintenance):
         """Open the archive; a new one begins with the root.
 
         Raises:
-            TargetError: it cannot be written, is not the one that the run that
-                was broken off was writing, or has nothing to come after.
+            TargetError: it cannot be written, or has nothing to come after.
 
         """
         del found
@@ -111,14 +109,8 @@ class Backup(Maintenance):
         self._chain = [Link.of(kept) for kept in ledger.fact("chain", [])]
         before = ledger.note("archive")
         if before is not None:
-            self._go_on(before)
-            if self._incremental or self._can_be_gone_on_with():
+            if self._goes_on(before):
                 return
-            self._notes.append(
-                "what was a directory in the archive that was broken off is none any more, which "
-                "no archive can say: it was begun anew"
-            )
-            self._out.discard()
             ledger.begin_anew()
         parent = self._parent() if self._incremental else None
         self._link = Link.new(self.archive, tree.path, parent)
@@ -212,11 +204,6 @@ class Backup(Maintenance):
         self._held.close()
 
     @property
-    def notes(self) -> Sequence[str]:
-        """What is to be said of the run, a line each."""
-        return self._notes
-
-    @property
     def chain(self) -> Sequence[Link]:
         """The archives that are needed to restore: the full one, and those after it."""
         return current(self._chain)
@@ -251,7 +238,7 @@ class Backup(Maintenance):
         try:
             is_there = link_of(parent.archive).id == parent.id
         except OSError:
-            self._notes.append(
+            self.note(
                 f"{parent.archive}, which this archive comes after, is not there: to restore, "
                 "bring it back"
             )
@@ -267,9 +254,10 @@ class Backup(Maintenance):
             )
         return parent
 
-    def _go_on(self, before: Any) -> None:
-        """Go on with the archive of the run that was broken off."""
-        if before["incremental"] != self._incremental:
+    def _goes_on(self, before: Any) -> bool:
+        """Go on with the archive of the run that was broken off, if that is possible."""
+        is_other = before["written"]["path"] != self.archive
+        if before["incremental"] != self._incremental and not is_other:
             was, way = ("a full", "without") if self._incremental else ("an incremental", "with")
             raise TargetError(
                 0,
@@ -277,10 +265,22 @@ class Backup(Maintenance):
                 "--incremental, or begin anew with --anew",
                 self.archive,
             )
-        self._out = self._opened(before["written"])
+        try:
+            self._out = self._opened(before["written"])
+        except OtherOutputError as error:
+            self.note(f"begun anew, and not gone on with: {error.filename}: {error.strerror}")
+            return False
+        if not self._incremental and not self._can_be_gone_on_with():
+            self.note(
+                "begun anew, and not gone on with: what was a directory in the archive that was "
+                "broken off is none any more, which no archive can say"
+            )
+            self._out.discard()
+            return False
         self._link = Link.of(before["link"])
         self._shrunk = set(before["shrunk"])
         self._lacking = dict(before["lacking"])
+        return True
 
     def _opened(self, before: Any = None) -> Output:
         return self._held.enter_context(
@@ -424,7 +424,7 @@ class Backup(Maintenance):
         self._chain.append(self._link)
         self._ledger.keep("chain", [link.kept for link in self._chain])
         if self._link.before:
-            self._notes.append(f"it comes after {self._link.before}")
+            self.note(f"it comes after {self._link.before}")
 
 
 class _Directory:

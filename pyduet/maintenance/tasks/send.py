@@ -21,7 +21,7 @@ from pyduet.maintenance.btrfs.sendplan import SendPlan, Wanted
 from pyduet.maintenance.btrfs.subvolume import Subvolume, subvolume
 from pyduet.maintenance.files.extents import extents, shared
 from pyduet.maintenance.files.inode_flags import NOCOW, flags_of
-from pyduet.maintenance.files.output import Output, names_of
+from pyduet.maintenance.files.output import OtherOutputError, Output, names_of
 from pyduet.maintenance.files.page_cache import drop, missing
 from pyduet.maintenance.files.reading import PIECE, Reading, pieces_of
 from pyduet.maintenance.files.statx import status_of
@@ -77,8 +77,7 @@ class Send(Maintenance):
 
         Raises:
             OSError: the directories are not what they should be, or may not be sent.
-            TargetError: the stream cannot be written or computed, or is not what
-                the ledger knows of it.
+            TargetError: the stream cannot be written or computed.
 
         """
         del found
@@ -90,36 +89,19 @@ class Send(Maintenance):
                 parent = stack.enter_context(Tree(self._parent))
             source = self._check(tree, self._snapshot, parent)
             before = ledger.note("written")
-            # What a run that goes on keeps of btrfs's own stream is there already.
-            plan = SendPlan(self._keep if before is None else lambda _: None)
-            stack.callback(plan.close)
-            if before is not None:
-                self._digest = self._compute(plan)
-                if self._digest != before[1]:
-                    raise TargetError(
-                        0,
-                        "btrfs send computes another stream than for the run that was broken off; "
-                        "begin anew with --anew",
-                        self._snapshot_path,
-                    )
-                self._out = stack.enter_context(
-                    contextlib.closing(Output(self.outputs[0], sendstream.HEADER, before[0]))
-                )
-            else:
-                self._out = stack.enter_context(
-                    contextlib.closing(Output(self.outputs[0], sendstream.HEADER))
-                )
-                self._out.write(sendstream.HEADER)
-                self._digest = self._compute(plan)
+            plan = None if before is None else self._gone_on_with(before, stack)
+            if plan is None:
+                if before is not None:
+                    ledger.begin_anew()
+                plan = self._begun(stack)
             if plan.source != source.name_in_streams:
                 raise TargetError(0, "it was replaced while it was looked at", self._snapshot_path)
             self._find(plan)
-            if before is None:
+            if not ledger.resumed:
                 self.secure()
-            else:
-                for record in ledger.files():
-                    if record.passed == ledger.number and record.note:
-                        plan.written(record.stamp.ino)
+            for record in ledger.files():
+                if record.passed == ledger.number and record.note:
+                    plan.written(record.stamp.ino)
             self._plan = plan
             self._held = stack.pop_all()
 
@@ -179,6 +161,39 @@ class Send(Maintenance):
         if self._plan is None:
             raise RuntimeError("it was not begun")
         return self._plan
+
+    def _begun(self, stack: contextlib.ExitStack) -> SendPlan:
+        """Begin a stream with all of btrfs's own that comes before the data."""
+        output = Output(self.outputs[0], sendstream.HEADER)
+        self._out = stack.enter_context(contextlib.closing(output))
+        self._out.write(sendstream.HEADER)
+        plan = SendPlan(self._keep)
+        stack.callback(plan.close)
+        self._digest = self._compute(plan)
+        return plan
+
+    def _gone_on_with(self, before: Any, stack: contextlib.ExitStack) -> SendPlan | None:
+        """Go on with the stream of the run that was broken off, if it is the same one."""
+        try:
+            output = Output(self.outputs[0], sendstream.HEADER, before[0])
+        except OtherOutputError as error:
+            self.note(f"begun anew, and not gone on with: {error.filename}: {error.strerror}")
+            return None
+        with contextlib.ExitStack() as held:
+            held.enter_context(contextlib.closing(output))
+            # What btrfs's own stream has before the data is there already.
+            plan = SendPlan(lambda _: None)
+            held.callback(plan.close)
+            digest = self._compute(plan)
+            if digest != before[1]:
+                self.note(
+                    f"begun anew, and not gone on with: {self._snapshot_path}: btrfs send computes "
+                    "another stream than for the run that was broken off"
+                )
+                return None
+            stack.push(held.pop_all())
+        self._out, self._digest = output, digest
+        return plan
 
     def _check(self, tree: Tree, snapshot: Tree, parent: Tree | None) -> Subvolume:
         """Ensure that the directories are what they should be; returns the snapshot."""
