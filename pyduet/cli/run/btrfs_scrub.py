@@ -20,7 +20,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _task(options: argparse.Namespace) -> "Maintenance":
-    framed.need("btrfs-scrub", "crc32c")
+    for package in ("btrfs", "crc32c"):
+        framed.need("btrfs-scrub", package)
     from pyduet.maintenance.tasks.btrfs_scrub import BtrfsScrub
 
     return BtrfsScrub(repair=options.repair)

@@ -1,61 +1,35 @@
 # SPDX-License-Identifier: MIT
 """What btrfs tells of itself: where data lie on which device, and their checksums.
 
-The calls and structures are those of linux/btrfs.h and linux/btrfs_tree.h; all of them that search
-trees need CAP_SYS_ADMIN.
+The trees are read, and their items understood, by python-btrfs; to search trees needs
+CAP_SYS_ADMIN. What that library does not know is here: which kind of checksums a file system has,
+on which device a logical address is, and the kernel's scrub.
 """
 
 import enum
 import errno
 import fcntl
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ioctl_opt
+from btrfs import ctree, ioctl
 
 _MAGIC = 0x94
-_U64 = (1 << 64) - 1
-
-
-def _call(number: int, size: int) -> int:
-    """Return the number of a call that takes and gives a structure: ``_IOWR``."""
-    return int(ioctl_opt.IOC(ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE, _MAGIC, number, size))
-
-
-#: struct btrfs_ioctl_search_args_v2, without what was found.
-_SEARCH = struct.Struct("=7Q4I4QQ")
-_TREE_SEARCH_V2 = _call(17, _SEARCH.size)
-_FOUND = struct.Struct("=QQQII")
-_ROOM = 64 << 10
-
-#: struct btrfs_ioctl_fs_info_args, and struct btrfs_ioctl_dev_info_args.
+#: struct btrfs_ioctl_fs_info_args of linux/btrfs.h, of which python-btrfs knows the first half.
 _FS_INFO = struct.Struct("=QQ16sIIIHHQQ16s944x")
 _IOC_FS_INFO: int = ioctl_opt.IOC(ioctl_opt.IOC_READ, _MAGIC, 31, _FS_INFO.size)
 _WITH_CHECKSUMS = 1
-_DEV_INFO = struct.Struct("=Q16sQQ3032x1024s")
-_IOC_DEV_INFO = _call(30, _DEV_INFO.size)
-#: struct btrfs_ioctl_get_dev_stats.
-_STATS = struct.Struct("=QQQ5Q968x")
-_IOC_STATS = _call(52, _STATS.size)
 #: struct btrfs_ioctl_scrub_args.
 _SCRUB = struct.Struct("=QQQQ15Q872x")
-_IOC_SCRUB = _call(27, _SCRUB.size)
+_IOC_SCRUB: int = ioctl_opt.IOC(ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE, _MAGIC, 27, _SCRUB.size)
 _READ_ONLY = 1
-
-_CHUNK_TREE, _CHECKSUM_TREE, _DEVICE_TREE = 3, 7, 4
-_FILE_EXTENT, _CHECKSUM, _DEVICE_EXTENT, _CHUNK = 108, 128, 204, 228
-_FIRST_CHUNK = 256
-#: BTRFS_EXTENT_CSUM_OBJECTID is -10.
-_CHECKSUMS = _U64 - 9
-
-_CHUNK_ITEM = struct.Struct("=4Q3I2H")
-_STRIPE = struct.Struct("=QQ16s")
-_EXTENT_HEAD = struct.Struct("=QQBBHB")
-_EXTENT_PLACE = struct.Struct("=4Q")
-_REGULAR = 1
+#: The tree that an open file is in.
+_OWN = 0
+#: Bytes for what is found in trees by one call.
+_ROOM = 64 << 10
 
 
 class Profile(enum.IntFlag):
@@ -169,10 +143,8 @@ class Btrfs:
         """Return how many errors of reading its devices have had, of checksums among them."""
         total = 0
         for device in self.devices:
-            buffer = bytearray(_STATS.pack(device, 5, 0, 0, 0, 0, 0, 0))
-            fcntl.ioctl(self._fd, _IOC_STATS, buffer)
-            _, reads, _, corruptions, generations = _STATS.unpack(buffer)[3:]
-            total += reads + corruptions + generations
+            stats = ioctl.dev_stats(self._fd, device)
+            total += stats.read_errs + stats.corruption_errs + stats.generation_errs
         return total
 
     def extents(self, fd: int, ino: int) -> Iterator[Extent]:
@@ -185,33 +157,31 @@ class Btrfs:
             ino: its inode number.
 
         """
-        for _, offset, item in _search(fd, 0, ino, _FILE_EXTENT, 0, _U64):
-            _, _, compression, _, _, kind = _EXTENT_HEAD.unpack_from(item)
-            if kind != _REGULAR:
+        for item in _items(fd, _OWN, ino, ctree.EXTENT_DATA_KEY):
+            if item.type != ctree.FILE_EXTENT_REG or not item.disk_bytenr:
                 continue
-            start, size, skip, length = _EXTENT_PLACE.unpack_from(item, _EXTENT_HEAD.size)
-            if not start:
-                continue
-            if compression:
-                yield Extent(offset, length, start, size, True)
+            offset, length, start = item.logical_offset, item.num_bytes, item.disk_bytenr
+            if item.compression:
+                yield Extent(offset, length, start, item.disk_num_bytes, True)
             else:
-                yield Extent(offset, length, start + skip, length, False)
+                yield Extent(offset, length, start + item.offset, length, False)
 
     def checksums(self, logical: int, size: int) -> dict[int, bytes]:
         """Return the checksum of each block, by its logical address; those without are left out."""
         # An item fills a node at most, and is found by where it begins.
         reach = self._node // self._checksum_size * self.block
         found = {}
-        for _, begin, item in _search(
-            self._fd, _CHECKSUM_TREE, _CHECKSUMS, _CHECKSUM,
+        for header, item in _search(
+            self._fd, ctree.CSUM_TREE_OBJECTID, ctree.EXTENT_CSUM_OBJECTID, ctree.EXTENT_CSUM_KEY,
             max(0, logical - reach), logical + size - 1,
         ):  # fmt: skip
+            begin = header.offset
             number = len(item) // self._checksum_size
             first = max(0, (logical - begin) // self.block)
             last = min(number, -(-(logical + size - begin) // self.block))
             for at in range(first, last):
                 place = at * self._checksum_size
-                found[begin + at * self.block] = item[place : place + self._checksum_size]
+                found[begin + at * self.block] = bytes(item[place : place + self._checksum_size])
         return found
 
     def chunk(self, logical: int) -> Chunk:
@@ -235,21 +205,27 @@ class Btrfs:
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield all chunks."""
-        for _, logical, item in _search(self._fd, _CHUNK_TREE, _FIRST_CHUNK, _CHUNK, 0, _U64):
-            length, _, stripe, kind, _, _, _, count, sub = _CHUNK_ITEM.unpack_from(item)
-            places = tuple(
-                Place(*_STRIPE.unpack_from(item, _CHUNK_ITEM.size + number * _STRIPE.size)[:2])
-                for number in range(count)
-            )
-            yield Chunk(logical, length, stripe, Profile(kind), places, sub)
+        for one in _items(
+            self._fd,
+            ctree.CHUNK_TREE_OBJECTID,
+            ctree.FIRST_CHUNK_TREE_OBJECTID,
+            ctree.CHUNK_ITEM_KEY,
+        ):
+            places = tuple(Place(stripe.devid, stripe.offset) for stripe in one.stripes)
+            profile = Profile(one.type)
+            yield Chunk(one.vaddr, one.length, one.stripe_len, profile, places, one.sub_stripes)
 
     def device_length(self, place: Place) -> int:
         """Return how many bytes of a chunk lie at a place where one begins."""
-        for _, offset, item in _search(
-            self._fd, _DEVICE_TREE, place.device, _DEVICE_EXTENT, place.physical, place.physical
+        for item in _items(
+            self._fd,
+            ctree.DEV_TREE_OBJECTID,
+            place.device,
+            ctree.DEV_EXTENT_KEY,
+            place.physical,
+            place.physical,
         ):
-            if offset == place.physical:
-                return int(struct.unpack_from("=Q", item, 24)[0])
+            return int(item.length)
         raise LookupError(f"nothing begins at {place}")
 
     def scrub(self, place: Place, *, repair: bool) -> "Scrubbed":
@@ -274,15 +250,12 @@ class Btrfs:
 
     def _devices(self, last: int, count: int) -> Iterator[tuple[int, str]]:
         for number in range(1, last + 1):
-            buffer = bytearray(_DEV_INFO.pack(number, b"", 0, 0, b""))
             try:
-                fcntl.ioctl(self._fd, _IOC_DEV_INFO, buffer)
+                yield number, ioctl.dev_info(self._fd, number).path
             except OSError:
                 if count == last:
                     raise
-                continue  # numbers of devices that were removed
-            path = _DEV_INFO.unpack(buffer)[4].partition(b"\0")[0]
-            yield number, os.fsdecode(path)
+                # One of those that were removed.
 
 
 class Scrubbed(NamedTuple):
@@ -317,23 +290,14 @@ def _checksum(kind: int) -> Callable[[bytes], bytes]:
 
 
 def _search(
-    fd: int, tree: int, objectid: int, kind: int, first: int, last: int
-) -> Iterator[tuple[int, int, bytes]]:
-    """Yield objectid, offset and data of the items of one object and kind; tree 0 is the file's."""
-    buffer = bytearray(_SEARCH.size + _ROOM)
-    while first <= last:
-        _SEARCH.pack_into(
-            buffer, 0, tree, objectid, objectid, first, last, 0, _U64,
-            kind, kind, 0xFFFFFFFF, 0, 0, 0, 0, 0, _ROOM,
-        )  # fmt: skip
-        fcntl.ioctl(fd, _TREE_SEARCH_V2, buffer)
-        count = _SEARCH.unpack_from(buffer)[9]
-        if not count:
-            return
-        at, offset = _SEARCH.size, first
-        for _ in range(count):
-            _, found, offset, _, length = _FOUND.unpack_from(buffer, at)
-            at += _FOUND.size
-            yield found, offset, bytes(buffer[at : at + length])
-            at += length
-        first = offset + 1
+    fd: int, tree: int, objectid: int, kind: int, first: int = 0, last: int = ctree.ULLONG_MAX
+) -> Iterator[tuple[Any, memoryview]]:
+    """Yield header and data of the items of one object and kind, as python-btrfs gives them."""
+    begin, end = (ctree.Key(objectid, kind, offset) for offset in (first, last))
+    yield from ioctl.search_v2(fd, tree, begin, end, buf_size=_ROOM)
+
+
+def _items(*where: int) -> Iterator[Any]:
+    """Yield the items themselves; arguments as those of :func:`_search`."""
+    for header, data in _search(*where):
+        yield ctree.classify(header, data)
