@@ -65,6 +65,7 @@ lab-test: setup  ## The tests of the lab itself; they boot machines
 	$(VENV)/bin/pytest tests/vm/test_lab.py
 
 .PHONY: kernel-test
+kernel-test: PACKAGE_LISTS += tests/tasks/apt-packages.txt
 kernel-test: setup  ## On each kernel of the lab: a strict build, then tests/kernel in VMs
 	@for series in $$($(LAB) kernels); do (set -x; $(LAB) build --check --kernel $$series); done
 	tests/kernel/jobs $(JOBS) | tests/pool

@@ -75,6 +75,8 @@ def private() -> Path:
     When this process and its children have ended, in whatever way, nothing is mounted any more,
     no loop device is busy, and no image is left: they are in memory.
     """
+    if not Path("/dev/loop-control").exists():
+        subprocess.run(["modprobe", "loop"], check=True)
     unshare(CLONE_NEWNS)
     mount("none", Path("/"), flags=MS_REC | MS_PRIVATE)
     # A directory that is there and that nothing here is in.
