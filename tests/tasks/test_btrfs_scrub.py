@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,31 @@ def test_a_bad_block_is_named(files: list[Path], tree: Path, cached: bool) -> No
     assert f"block at byte {41 * PAGE:,} " in problem.words
     assert f"at {where.physical})" in problem.words
     assert "restore the file from a backup" in problem.words
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_holes_cost_nothing(files: list[Path], tree: Path, cached: bool) -> None:
+    """A block at the end of the longest file there can be, and many far from each other."""
+    block = os.urandom(PAGE)
+    far, scattered = tree / "far", tree / "scattered"
+    for path, offsets in (
+        (far, [(1 << 63) - 2 * PAGE]),
+        (scattered, range(0, 1 << 40, 1 << 29)),
+    ):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+        for offset in offsets:
+            os.pwrite(fd, block, offset)
+        os.close(fd)
+    os.sync()
+    if not cached:
+        evict(far, scattered)
+    begin = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    progress = run(BtrfsScrub(), tree)
+    # With a bit for each page, holes as well, it was minutes, or no memory.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - begin < 20
+    assert progress.problems == []
+    assert progress.report["data"] == (len(files) * SIZE + 1 + 2048) * PAGE
+    assert progress.report["unchecked"] == 0
 
 
 def test_compressed_files(tree: Path) -> None:

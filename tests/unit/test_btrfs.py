@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What of btrfs needs no btrfs: where data lie, and the bits that pages are."""
+"""What of btrfs needs no btrfs: where data lie, and which pages count as verified."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pyduet.maintenance.btrfs.pages_read import bits, runs
+from pyduet._driver import abi
+from pyduet.maintenance.btrfs import pages_read
 from pyduet.maintenance.btrfs.trees import Chunk, Place, Profile
 
 STRIPE = 64 << 10
@@ -39,9 +42,32 @@ def test_parity_is_refused() -> None:
         chunk(Profile.RAID5, 3).at(1 << 30)
 
 
-@pytest.mark.parametrize(
-    "ranges", [[], [range(1)], [range(3, 9)], [range(2), range(5, 6), range(70, 200)]]
+ADDED, REMOVED = abi.Page.ADDED.value, abi.Page.REMOVED.value
+DIRTY, FLUSHED = abi.Page.DIRTY.value, abi.Page.FLUSHED.value
+RUNS = st.builds(
+    lambda start, length: range(start, start + length), st.integers(0, 40), st.integers(1, 9)
 )
-def test_pages_as_bits(ranges: list[range]) -> None:
-    assert list(runs(bits(ranges))) == ranges
-    assert bits(ranges) == sum(1 << page for pages in ranges for page in pages)
+STATES = st.sampled_from([ADDED, REMOVED, DIRTY, FLUSHED, ADDED | REMOVED, ADDED | DIRTY])
+
+
+@given(st.lists(st.tuples(RUNS, STATES)))
+def test_which_pages_are_believed(told: list[tuple[range, int]]) -> None:
+    """Against sets of single pages."""
+    pages = pages_read._Pages()
+    came: set[int] = set()
+    went: set[int] = set()
+    for run, state in told:
+        pages.take_in(run, state)
+        if state & (DIRTY | FLUSHED):
+            came.difference_update(run)
+            continue
+        if state & ADDED:
+            came.update(run)
+            went.difference_update(run)
+        if state & REMOVED:
+            went.update(run)
+    assert {page for run in pages.came for page in run} == came
+    assert {page for run in pages.went for page in run} == went
+    pages.forget_gone()
+    assert {page for run in pages.came for page in run} == came - went
+    assert len(pages) == len(pages.came)

@@ -31,7 +31,6 @@ from pyduet.maintenance import (
     Use,
     Work,
 )
-from pyduet.maintenance.files.page_cache import _common
 from pyduet.maintenance.frame.pace import Throttle
 from pyduet.maintenance.tasks.backup import Backup
 from pyduet.maintenance.tasks.rsync import Rsync
@@ -350,20 +349,6 @@ def test_what_was_not_committed_is_not_remembered(tmp_path: Path) -> None:
         assert ledger.get(status) is None
     with Ledger(state, "scrub", "/a") as ledger:
         assert ledger.get(status) == record
-
-
-@pytest.mark.parametrize(
-    ("some", "others", "wanted"),
-    [
-        ([range(9)], [], []),
-        ([range(9)], [range(2, 4), range(6, 20)], [range(2, 4), range(6, 9)]),
-        ([range(3), range(5, 9)], [range(2, 6)], [range(2, 3), range(5, 6)]),
-        ([range(2), range(4, 6)], [range(10)], [range(2), range(4, 6)]),
-        ([range(4, 6)], [range(4), range(6, 8)], []),
-    ],
-)  # fmt: skip
-def test_what_is_left(some: list[range], others: list[range], wanted: list[range]) -> None:
-    assert list(_common(some, others)) == wanted
 
 
 def test_a_throttle_lets_the_rate_through() -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which pages were read from the disk, and so verified, since a task began."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -9,6 +9,7 @@ from pyduet._driver import abi
 from pyduet.device import Device
 from pyduet.errors import OffError, TaskGoneError
 from pyduet.events import Mask
+from pyduet.maintenance.files.ranges import RangeSet, without
 from pyduet.maintenance.work import Work
 from pyduet.task import Task
 
@@ -17,13 +18,40 @@ _WRITTEN = abi.Page.DIRTY.value | abi.Page.FLUSHED.value
 _MASK = Mask.ADDED | Mask.REMOVED | Mask.DIRTY | Mask.FLUSHED
 
 
+#: Ranges of pages that are remembered of all files: some 64 MiB. Who reads single pages of a large
+#: file, here and there, makes one with each.
+_MOST = 4 << 20
+
+
 class _Pages:
-    """Of a file, as bits of integers: bit N is page N."""
+    """Of a file."""
 
     __slots__ = ("came", "went")
 
     def __init__(self) -> None:
-        self.came = self.went = 0
+        self.came = RangeSet()
+        self.went = RangeSet()
+
+    def __len__(self) -> int:
+        """Return how many ranges they are."""
+        return len(self.came) + len(self.went)
+
+    def take_in(self, run: range, state: int) -> None:
+        """Be told what has become of a run of pages."""
+        if state & _WRITTEN:
+            self.came.remove(run)
+            return
+        if state & _ADDED:
+            self.came.add(run)
+            self.went.remove(run)
+        if state & _REMOVED:
+            self.went.add(run)
+
+    def forget_gone(self) -> None:
+        """Believe no more of what has gone."""
+        for run in self.went:
+            self.came.remove(run)
+        self.went.clear()
 
 
 class PagesRead:
@@ -56,6 +84,8 @@ class PagesRead:
         # What is cached already is no news: nobody knows when it was read.
         self._task: Task | None = device.register(root, _MASK, name=name, ranges=True, no_scan=True)
         self._files: dict[tuple[int, int], _Pages] = {}
+        #: How many ranges they have.
+        self._count = 0
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -71,8 +101,8 @@ class PagesRead:
         if self._task is not None:
             self._task.close()
 
-    def pages(self, work: Work, resident: Iterable[range]) -> int:
-        """Return the pages of a file that were verified, as the bits of an integer.
+    def pages(self, work: Work, resident: Sequence[range]) -> list[range]:
+        """Return the pages of a file that were verified, in order.
 
         Args:
             work: the file.
@@ -82,12 +112,13 @@ class PagesRead:
         self._look()
         pages = self._files.get(work.identity)
         if pages is None:
-            return 0
-        return pages.came & (bits(resident) | pages.went)
+            return []
+        being_read = without(without(pages.came, resident), pages.went)
+        return list(without(pages.came, being_read))
 
     def done(self, work: Work) -> None:
         """Be told no more of a file."""
-        self._files.pop(work.identity, None)
+        self._forget(work.identity)
         if self._task is not None:
             try:
                 self._task.mark_done(work.identity)
@@ -98,8 +129,8 @@ class PagesRead:
         """Believe no more of pages that are gone: one of them may not have been read well."""
         self._look()
         for pages in self._files.values():
-            pages.came &= ~pages.went
-            pages.went = 0
+            pages.forget_gone()
+        self._count = sum(map(len, self._files.values()))
 
     def _look(self) -> None:
         """Take in what is new."""
@@ -115,45 +146,35 @@ class PagesRead:
                 if state == abi.ITEM_OVERFLOW:
                     # That a page was written may be among what was not told.
                     if ino:
-                        self._files.pop((ino, generation), None)
+                        self._forget((ino, generation))
                     else:
-                        self._files.clear()
+                        self._forget_all()
                     continue
-                file = self._files.setdefault((ino, generation), _Pages())
-                run = bits([range(index, index + (pages or 1))])
-                if state & _WRITTEN:
-                    file.came &= ~run
-                    continue
-                if state & _ADDED:
-                    file.came |= run
-                    file.went &= ~run
-                if state & _REMOVED:
-                    file.went |= run
+                self._take_in((ino, generation), range(index, index + (pages or 1)), state)
+
+    def _take_in(self, identity: tuple[int, int], run: range, state: int) -> None:
+        file = self._files.get(identity)
+        if file is None:
+            file = self._files[identity] = _Pages()
+        self._count -= len(file)
+        file.take_in(run, state)
+        self._count += len(file)
+        if self._count > _MOST:
+            # What is not known is read again.
+            self._forget_all()
+
+    def _forget(self, identity: tuple[int, int]) -> None:
+        pages = self._files.pop(identity, None)
+        if pages is not None:
+            self._count -= len(pages)
+
+    def _forget_all(self) -> None:
+        self._files.clear()
+        self._count = 0
 
     def _lose(self) -> None:
         """Go on without Duet: nothing that comes is known any more."""
         if self._task is not None:
             self._task.close()
         self._task = None
-        self._files.clear()
-
-
-def bits(ranges: Iterable[range]) -> int:
-    """Return ranges of pages as the bits of an integer."""
-    found = 0
-    for pages in ranges:
-        found |= ((1 << len(pages)) - 1) << pages.start
-    return found
-
-
-def runs(found: int) -> Iterable[range]:
-    """Yield the set bits of an integer as ranges."""
-    start = 0
-    while found:
-        skip = (found & -found).bit_length() - 1
-        found >>= skip
-        start += skip
-        length = (~found & (found + 1)).bit_length() - 1
-        yield range(start, start + length)
-        found >>= length
-        start += length
+        self._forget_all()

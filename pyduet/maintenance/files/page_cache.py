@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 from pyduet.files import cached_ranges, data_ranges
+from pyduet.maintenance.files.ranges import common, without
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.work import Work
 
@@ -37,7 +38,7 @@ class Footprint(NamedTuple):
 
         """
         pages = list(_pages_of_data(fd))
-        ranges = list(_without(pages, _cached(fd)))
+        ranges = list(without(pages, _cached(fd)))
         cached = sum(map(len, pages)) - sum(map(len, ranges))
         return cls(work, ranges, min(cached * _PAGE, work.size))
 
@@ -56,7 +57,7 @@ class Footprint(NamedTuple):
         """Return what of it is still in memory; nothing of a file that is gone, or another."""
         with self._opened(tree) as fd:
             there = [] if fd is None else _cached(fd)
-            return Footprint(self.work, list(_common(self.ranges, there)))
+            return Footprint(self.work, list(common(self.ranges, there)))
 
     def drop(self, tree: Tree) -> None:
         """Have the kernel drop what was brought in; dirty pages stay.
@@ -99,7 +100,7 @@ def missing(fd: int) -> list[range]:
 
     A page of a hole is none of these: nothing is read for it.
     """
-    return list(_without(_pages_of_data(fd), _cached(fd)))
+    return list(without(_pages_of_data(fd), _cached(fd)))
 
 
 def _cached(fd: int) -> list[range]:
@@ -120,34 +121,3 @@ def _pages_of_data(fd: int) -> Iterator[range]:
         end = -(-data.stop // _PAGE)
         if begin < end:
             yield range(begin, end)
-
-
-def _without(some: Iterable[range], others: Iterable[range]) -> Iterable[range]:
-    """Yield what is in the first of two lists of ranges, and not in the other; both in order."""
-    rest = iter(others)
-    other = next(rest, None)
-    for one in some:
-        begin = one.start
-        while other is not None and other.start < one.stop:
-            if begin < other.start:
-                yield range(begin, other.start)
-            begin = max(begin, other.stop)
-            if other.stop > one.stop:
-                break
-            other = next(rest, None)
-        if begin < one.stop:
-            yield range(begin, one.stop)
-
-
-def _common(some: Iterable[range], others: Iterable[range]) -> Iterable[range]:
-    """Yield what is in both of two lists of ranges, which are in order."""
-    rest = iter(others)
-    other = next(rest, None)
-    for one in some:
-        while other is not None and other.start < one.stop:
-            common = range(max(one.start, other.start), min(one.stop, other.stop))
-            if common:
-                yield common
-            if other.stop > one.stop:
-                break
-            other = next(rest, None)

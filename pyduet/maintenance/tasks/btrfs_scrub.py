@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from pyduet.device import Device
 from pyduet.files import cached_ranges
-from pyduet.maintenance.btrfs.pages_read import PagesRead, bits, runs
+from pyduet.maintenance.btrfs.pages_read import PagesRead
 from pyduet.maintenance.btrfs.trees import PARITY, Btrfs, Extent, Place, Profile
+from pyduet.maintenance.files.ranges import within, without
 from pyduet.maintenance.files.reading import PIECE, Reading, pieces_of
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Inventory
@@ -102,17 +103,15 @@ class BtrfsScrub(Maintenance):
         """Verify a file's blocks."""
         del before
         work, fs = reading.work, self._fs
-        resident = bits(cached_ranges(reading.fd))
-        verified = (
-            self._pages_read.pages(work, runs(resident)) if self._pages_read is not None else 0
-        )
+        resident = cached_ranges(reading.fd)
+        verified = self._pages_read.pages(work, resident) if self._pages_read is not None else []
         if (errors := fs.errors()) != self._errors:
             # Somebody's read failed. Whose, is not told: so those that cannot be looked at any
             # more are not believed.
             self._errors = errors
             if self._pages_read is not None:
                 self._pages_read.forget_gone()
-                verified = self._pages_read.pages(work, runs(resident))
+                verified = self._pages_read.pages(work, resident)
         reading.read = 0
         extents = list(fs.extents(reading.fd, work.stamp.ino))
         faults: list[Fault] = []
@@ -173,29 +172,33 @@ class BtrfsScrub(Maintenance):
         return self._counts
 
     def _extent(
-        self, reading: Reading, extent: Extent, resident: int, verified: int
+        self,
+        reading: Reading,
+        extent: Extent,
+        resident: Sequence[range],
+        verified: Sequence[range],
     ) -> Iterator[Fault]:
         """Verify a part of a file; yields what is bad."""
         pages = range(extent.offset // _PAGE, -(-(extent.offset + extent.length) // _PAGE))
-        window = bits([pages])
+        resident, verified = list(within(resident, pages)), list(within(verified, pages))
         self._counts["data"] += extent.length
         if self._fs.chunk(extent.logical).copies > 1:
             yield from self._from_device(reading, extent, extent.offset, extent.size)
             return
         if extent.compressed:
             # It is read as a whole, and verified as a whole, for any of its pages.
-            if verified & window:
+            if verified:
                 self._counts["from_cache"] += extent.length
-            elif resident & window:
+            elif resident:
                 yield from self._from_device(reading, extent, extent.offset, extent.size)
             else:
                 yield from self._through_cache(reading, extent, extent.offset, extent.length)
             return
-        self._counts["from_cache"] += (verified & window).bit_count() * _PAGE
-        for run in runs(window & resident & ~verified):
+        self._counts["from_cache"] += sum(map(len, verified)) * _PAGE
+        for run in without(resident, verified):
             start, length = _bytes(run, extent)
             yield from self._from_device(reading, extent, start, length)
-        for run in runs(window & ~resident & ~verified):
+        for run in without(without([pages], resident), verified):
             start, length = _bytes(run, extent)
             yield from self._through_cache(reading, extent, start, length)
 
