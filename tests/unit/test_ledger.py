@@ -178,6 +178,38 @@ def test_a_full_disk_is_said(state: str) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_after_an_error_nothing_is_taken(state: str) -> None:
+    """Without what SQLite has given up, it would say what is not so."""
+    with opened(state) as ledger:
+        ledger.put(work("f", status_of(1)))
+        ledger.commit()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+        try:
+            with pytest.raises(LedgerError) as first:
+                fill(ledger)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        for use in (lambda: ledger.remark("written", 1), ledger.commit, ledger.end):
+            with pytest.raises(LedgerError) as later:
+                use()
+            assert str(later.value) == str(first.value)
+    with opened(state) as ledger:
+        assert ledger.note("written") is None
+        assert [record.path for record in ledger.files()] == ["f"]
+
+
+def test_ctrl_c_within_a_commit(state: str) -> None:
+    with opened(state) as ledger:
+        ledger.put(work("f", status_of(1)))
+        ledger._data.execute("commit")  # and then it came
+        ledger.remark("name", 1)
+        ledger.commit()
+    with opened(state) as ledger:
+        assert ledger.note("name") == 1
+        assert len(list(ledger.files())) == 1
+
+
 def test_what_cannot_be_made_is_said(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"name another with --state"):
         opened(str(tmp_path / ("x" * 300)))

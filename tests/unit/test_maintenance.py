@@ -289,6 +289,22 @@ def test_a_full_target_ends_the_run_and_it_goes_on(tree: Path, tmp_path: Path) -
     assert listing(restore(tmp_path / "restored", archive)) == listing(tree)
 
 
+@pytest.mark.parametrize("first", [TargetError(0, "the first", "target"), KeyboardInterrupt()])
+def test_what_ends_a_run_is_said_and_not_what_comes_of_it(
+    three: Path, tmp_path: Path, first: BaseException
+) -> None:
+    def end(_path: str) -> None:
+        raise first
+
+    class Unsecured(Meddled):
+        def secure(self) -> None:
+            raise TargetError(0, "another", "target")
+
+    with pytest.raises(type(first)) as error:
+        run(Unsecured(end), three, tmp_path / "state")
+    assert error.value is first
+
+
 @pytest.mark.parametrize("passed", [False, True], ids=["first", "second"])
 @pytest.mark.parametrize("moment", [1, 6, 15])
 def test_killed_and_run_again_nothing_is_lost(

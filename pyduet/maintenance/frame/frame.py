@@ -240,9 +240,12 @@ class Frame:
                 self._task.note("going on where the last run was ended")
             try:
                 found = self._work(found)
-            finally:
-                # Also of a run that is broken off: the next one goes on from here.
-                self._secure()
+            except BaseException:
+                # The next run goes on from here, if it can; why this one ends is known already.
+                with contextlib.suppress(Exception):
+                    self._secure()
+                raise
+            self._secure()
             self._say("finishing")
             try:
                 self._task.finish(found)

@@ -76,6 +76,8 @@ class Ledger:
     done in a pass counts for later ones only when it has ended: a pass that is
     given up (:meth:`begin_anew`) leaves no trace.
 
+    After an error it takes and tells nothing more; what was committed stays.
+
     Thread-safety: none.
     """
 
@@ -117,6 +119,7 @@ class Ledger:
         file = self.file
         if self._read_only and not os.path.exists(file):
             file = ":memory:"
+        self._failed: Exception | None = None
         if file != ":memory:" and os.path.dirname(file):
             os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
         with self._told():
@@ -334,7 +337,9 @@ class Ledger:
         if self._read_only:
             return
         with self._told():
-            self._data.execute("commit")
+            # Ctrl-C may have come between the two.
+            if self._data.in_transaction:
+                self._data.execute("commit")
             self._data.execute("begin immediate")
         self._committed = time.monotonic()
 
@@ -375,11 +380,17 @@ class Ledger:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Say in words what SQLite finds wrong, and what to do."""
+        """Say in words what SQLite finds wrong, and what to do; from then on, only that.
+
+        SQLite may have given up what was not committed: what came after it would count alone.
+        """
+        if self._failed is not None:
+            raise self._failed
         try:
             yield
         except sqlite3.Error as error:
-            raise self._error(error) from error
+            self._failed = self._error(error)
+            raise self._failed from error
 
     def _error(self, error: sqlite3.Error) -> Exception:
         # What has no code is what a check of it found.
