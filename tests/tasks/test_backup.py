@@ -299,12 +299,67 @@ def test_an_incremental_archive_needs_what_it_comes_after(disk: Disk) -> None:
     assert disk.backup("full.tar").status == DONE
     ran = disk.backup("full.tar", "--incremental")
     assert (ran.status, "name another for this one" in ran.words) == (FAILED, True)
-    (disk.path / "full.tar").rename(disk.path / "moved")
-    ran = disk.backup("inc1.tar", "--incremental")
-    assert (ran.status, "is not there" in ran.words) == (DONE, True)
-    (disk.path / "inc1.tar").write_bytes(b"another")
-    ran = disk.backup("inc2.tar", "--incremental")
+
+
+@pytest.mark.parametrize("lost", ["full.tar", "inc1.tar", "inc2.tar"])
+def test_each_archive_before_it_is_looked_for(disk: Disk, lost: str) -> None:
+    """Also the full one, of which the last one says nothing; and --quiet says it as well."""
+    for name in ("full.tar", "inc1.tar", "inc2.tar"):
+        write_all(disk.tree, os.fsencode(name))
+        assert disk.backup(name, *["--incremental"] * (name != "full.tar")).status == DONE
+    away = disk.path / "elsewhere"
+    (disk.path / lost).rename(away)
+    for name, more in (("inc3.tar", ["--quiet"]), ("inc4.tar", ["--json"])):
+        write_all(disk.tree, os.fsencode(name))
+        ran = disk.backup(name, "--incremental", *more)
+        assert ran.status == DONE, ran.words
+        words = (
+            "to restore this archive, bring back what is not there and comes before it, or make a "
+            f"full one: {disk.path / lost} (No such file or directory)"
+        )
+        assert f"duet: {words}\n" in ran.words
+        if name == "inc3.tar":
+            assert ran.words == f"duet: {words}\n"
+        else:
+            assert ran.objects[-1]["warnings"] == [words]
+    # Others have been put in its place: one of another chain, and what is no archive.
+    for other in (disk.path / "inc4.tar", disk.tree / "d/f1"):
+        shutil.copy(other, disk.path / lost)
+        ran = disk.backup("inc5.tar", "--incremental", "--quiet")
+        assert (ran.status, ran.words) == (
+            FAILED,
+            f"duet: {disk.path / lost}: what comes after this archive cannot be restored, since it "
+            "is another one by now: make a full one, without --incremental\n",
+        )
+        assert not list(disk.path.glob("inc5.tar*"))
+    away.rename(disk.path / lost)
+    ran = disk.backup("inc5.tar", "--incremental", "--quiet")
+    assert (ran.status, ran.words) == (DONE, "")
+    disk.assert_restores("full.tar", *(f"inc{number}.tar" for number in range(1, 6)))
+
+
+def test_each_archive_before_it_is_looked_for_when_it_goes_on(disk: Disk) -> None:
+    assert disk.backup("full.tar").status == DONE
+    write_all(disk.tree, b"later")
+    disk.broken_off("inc.tar", incremental=True)
+    content = (disk.path / "full.tar").read_bytes()
+    (disk.path / "full.tar").write_bytes(b"another")
+    ran = disk.backup("inc.tar", "--incremental")
     assert (ran.status, "make a full one" in ran.words) == (FAILED, True)
+    (disk.path / "full.tar").write_bytes(content)
+    assert disk.backup("inc.tar", "--incremental", "--quiet") == (DONE, b"", b"")
+    disk.assert_restores("full.tar", "inc.tar")
+
+
+def test_quiet_says_what_is_left_over(disk: Disk) -> None:
+    disk.broken_off("mon.tar")
+    ran = disk.backup("tue.tar", "--quiet")
+    assert (ran.status, ran.words) == (
+        DONE,
+        f"duet: begun anew, and not gone on with: {disk.path / 'tue.tar'}: the run that was broken "
+        f"off was writing {disk.path / 'mon.tar'}; {disk.path / 'mon.tar.partial'} is left over, "
+        "remove it\n",
+    )
 
 
 def test_what_no_archive_of_the_chain_has_is_in_the_next(disk: Disk) -> None:

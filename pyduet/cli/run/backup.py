@@ -122,12 +122,9 @@ def _show(options: argparse.Namespace, link: "Link") -> None:
 
 def _state(link: "Link") -> str:
     """Return whether an archive is where it was written."""
-    from pyduet.maintenance.archive.chain import link_of
-    from pyduet.maintenance.archive.pax import ArchiveError
+    from pyduet.maintenance.tasks.backup import is_replaced
 
     try:
-        return "there" if link_of(link.archive).id == link.id else "replaced"
-    except ArchiveError:
-        return "replaced"
+        return "replaced" if is_replaced(link) else "there"
     except OSError:
         return "missing"

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
     how = _options(options)
     if options.dry_run:
         with Ledger(state, task.kind, root, anew=options.anew, read_only=True) as ledger:
-            _plan(options, Frame(task, root, ledger, how, _Blindness(options)))
+            _plan(options, Frame(task, root, ledger, how, _Warned(options)))
         return Exit.OK
     pace.take(options)
 
@@ -125,8 +125,7 @@ def run(options: argparse.Namespace) -> int:
             note(f"what was done is kept in {state}")
         try:
             with shown(options, task.kind, root, bar=not task.prints) as tell:
-                blindness = _Blindness(options, tell)
-                progress = Frame(task, root, ledger, how, blindness, note).run()
+                progress = Frame(task, root, ledger, how, _Warned(options, tell), note).run()
         except KeyboardInterrupt as end:
             by = "SIGTERM" if isinstance(end, Terminated) else "Ctrl-C"
             warn(f"ended by {by}; run it again, and it goes on where it was")
@@ -150,8 +149,11 @@ def _options(options: argparse.Namespace) -> "Options":
     )
 
 
-class _Blindness:
-    """Says when Duet tells nothing, from the begin or from now on, and passes on the progress."""
+class _Warned:
+    """Says what wants somebody's attention, when it comes, and passes on the progress.
+
+    That is what the task warns of, and that Duet tells nothing, from the begin or from now on.
+    """
 
     def __init__(
         self,
@@ -161,6 +163,7 @@ class _Blindness:
         self._tell = tell
         self._to_say = not options.uninformed
         self._begun = False
+        self._warnings = 0
 
     def __call__(self, progress: "Progress") -> None:
         if self._to_say and progress.blind is not None:
@@ -171,6 +174,9 @@ class _Blindness:
                 "(--require-duet fails then; --uninformed does not ask)"
             )
         self._begun = True
+        for words in progress.warnings[self._warnings :]:
+            warn(printable(words))
+        self._warnings = len(progress.warnings)
         self._tell(progress)
 
 

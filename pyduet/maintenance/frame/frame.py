@@ -129,6 +129,7 @@ class Progress:
         problems: the files that are named, as of the last step.
         left_out: what is no part of the work, the first thousand of it.
         left_out_count: how much that is.
+        warnings: what else wants somebody's attention, a line each.
         report: what the task itself has counted.
         blind: why Duet tells nothing, if so.
 
@@ -146,6 +147,7 @@ class Progress:
     problems: list[Problem] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     left_out_count: int = 0
+    warnings: list[str] = field(default_factory=list)
     report: dict[str, int] = field(default_factory=dict)
     blind: str | None = None
 
@@ -177,7 +179,7 @@ class Frame:
 
         """
         self._task = task
-        task.say, task.name, task.note = self._say, self._name, note
+        task.say, task.name, task.note, task.warn = self._say, self._name, note, self._warn
         self._root = os.path.abspath(root)
         self._ledger = ledger
         self._options = options
@@ -670,6 +672,10 @@ class Frame:
         if bad is not None and bad.trouble in _PASSING:
             del self._bad[path]
             self._count()
+
+    def _warn(self, words: str) -> None:
+        self.progress.warnings.append(words)
+        self._tell(self.progress)
 
     def _unsee(self, problem: Problem) -> None:
         self._unseen.setdefault(problem.path, problem)

@@ -53,6 +53,8 @@ class Maintenance:
     name: Callable[[Problem], object] = staticmethod(lambda _: None)
     #: Tells whoever runs the task something about the run, in a line. The frame sets it.
     note: Callable[[str], object] = staticmethod(lambda _: None)
+    #: Tells what about the run wants somebody's attention, in a line. The frame sets it.
+    warn: Callable[[str], object] = staticmethod(lambda _: None)
 
     def watching(self, device: Device, root: str) -> contextlib.AbstractContextManager[object]:
         """Ask Duet for more than the frame does, until the context ends; before :meth:`begin`.

@@ -108,11 +108,12 @@ class Backup(Maintenance):
         self._tree, self._ledger = tree, ledger
         self._chain = [Link.of(kept) for kept in ledger.fact("chain", [])]
         before = ledger.note("archive")
-        if before is not None:
-            if self._goes_on(before):
-                return
+        goes_on = before is not None and self._goes_on(before)
+        if before is not None and not goes_on:
             ledger.begin_anew()
         parent = self._parent() if self._incremental else None
+        if goes_on:
+            return
         self._link = Link.new(self.archive, tree.path, parent)
         self._out = self._opened()
         self._write_directory(Found("", tree.root), [self._link.record], is_last=False)
@@ -234,25 +235,27 @@ class Backup(Maintenance):
             raise TargetError(
                 0, "the archives that are to come need it: name another for this one", self.archive
             )
-        parent = chain[-1]
-        try:
-            is_there = link_of(parent.archive).id == parent.id
-        except OSError:
-            self.note(
-                f"{parent.archive}, which this archive comes after, is not there: to restore, "
-                "bring it back"
+        missing: list[str] = []
+        for link in chain:
+            try:
+                is_other = is_replaced(link)
+            except OSError as error:
+                # It may be on another disk.
+                missing.append(f"{link.archive} ({error.strerror})")
+                continue
+            if is_other:
+                raise TargetError(
+                    0,
+                    "what comes after this archive cannot be restored, since it is another one by "
+                    "now: make a full one, without --incremental",
+                    link.archive,
+                )
+        if missing:
+            self.warn(
+                "to restore this archive, bring back what is not there and comes before it, or "
+                f"make a full one: {', '.join(missing)}"
             )
-            return parent
-        except pax.ArchiveError:
-            is_there = False
-        if not is_there:
-            raise TargetError(
-                0,
-                "it should come after this one, which is another archive by now: make a full one, "
-                "without --incremental",
-                parent.archive,
-            )
-        return parent
+        return chain[-1]
 
     def _goes_on(self, before: Any) -> bool:
         """Go on with the archive of the run that was broken off, if that is possible."""
@@ -268,10 +271,10 @@ class Backup(Maintenance):
         try:
             self._out = self._opened(before["written"])
         except OtherOutputError as error:
-            self.note(f"begun anew, and not gone on with: {error.filename}: {error.strerror}")
+            self.warn(f"begun anew, and not gone on with: {error.filename}: {error.strerror}")
             return False
         if not self._incremental and not self._can_be_gone_on_with():
-            self.note(
+            self.warn(
                 "begun anew, and not gone on with: what was a directory in the archive that was "
                 "broken off is none any more, which no archive can say"
             )
@@ -425,6 +428,19 @@ class Backup(Maintenance):
         self._ledger.keep("chain", [link.kept for link in self._chain])
         if self._link.before:
             self.note(f"it comes after {self._link.before}")
+
+
+def is_replaced(link: Link) -> bool:
+    """Return whether there is something else where an archive was written.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+
+    """
+    try:
+        return link_of(link.archive).id != link.id
+    except pax.ArchiveError:
+        return True
 
 
 class _Directory:

@@ -177,7 +177,7 @@ class Send(Maintenance):
         try:
             output = Output(self.outputs[0], sendstream.HEADER, before[0])
         except OtherOutputError as error:
-            self.note(f"begun anew, and not gone on with: {error.filename}: {error.strerror}")
+            self.warn(f"begun anew, and not gone on with: {error.filename}: {error.strerror}")
             return None
         with contextlib.ExitStack() as held:
             held.enter_context(contextlib.closing(output))
@@ -186,7 +186,7 @@ class Send(Maintenance):
             held.callback(plan.close)
             digest = self._compute(plan)
             if digest != before[1]:
-                self.note(
+                self.warn(
                     f"begun anew, and not gone on with: {self._snapshot_path}: btrfs send computes "
                     "another stream than for the run that was broken off"
                 )
