@@ -2,10 +2,12 @@
 """A file that a task writes from its beginning to its end, without filling the page cache.
 
 It is written beside the place where it is to be, and renamed when it is whole and on the disk: what
-was there before stays until then.
+was there before stays until then. Others may make names there, too (/tmp): what they put in the way
+is not followed, not written to, and not taken for what an earlier run wrote.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -13,19 +15,33 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
+from pyduet._place import Place, owner_and_mode
 from pyduet.maintenance.work import TargetError
 
 #: Bytes after which what was written goes to the disk, and out of memory.
 _BEHIND = 8 << 20
 #: Bytes at the end of what was written by which it is known again.
 _TAIL = 64 << 10
-_MODE = 0o600
+_PARTIAL = ".partial"
+_NO_FILE = "it is in the way, and no regular file"
 
 
 def names_of(path: str) -> tuple[str, str]:
-    """Return where a file is to be, links followed, and where it is until it is whole."""
-    path = os.path.realpath(path)
-    return path, path + ".partial"
+    """Return where a file is to be, links followed, and where it is until it is whole.
+
+    Raises:
+        TargetError: it cannot be there; as of :class:`Output`.
+
+    """
+    with _place(path) as place:
+        return place.path, place.path + _PARTIAL
+
+
+def _place(path: str) -> Place:
+    try:
+        return Place(path)
+    except OSError as error:
+        raise TargetError(error.errno, error.strerror, error.filename) from error
 
 
 class OtherOutputError(TargetError):
@@ -47,7 +63,7 @@ class Output:
         """Open it.
 
         Args:
-            path: where it is to be; links are followed.
+            path: where it is to be; links are followed, but those of other users.
             beginning: what every file of its kind begins with: a half one of
                 those that is in the way is of a run that was given up.
             before: what :attr:`written` was in the run that is to be gone on
@@ -59,12 +75,14 @@ class Output:
             TargetError: it cannot be written.
 
         """
-        self.path, self.partial = names_of(path)
+        self._place = _place(path)
+        self.path, self.partial = self._place.path, self._place.path + _PARTIAL
+        self._half = self._place.name + _PARTIAL
         self.offset = self._flushed = 0
         self._fd = -1
         try:
             with self._told():
-                _need_file_or_nothing(self.path)
+                self._need_file_or_nothing()
                 if before is None:
                     self._begin(beginning)
                 else:
@@ -129,67 +147,91 @@ class Output:
         self.sync()
         with self._told():
             os.fsync(self._fd)
-            there = os.stat(self.partial, follow_symlinks=False)
+            there = self._place.status(self._half)
             if not os.path.samestat(there, os.fstat(self._fd)):
                 raise TargetError(0, "somebody has put another file in its place", self.partial)
-            os.rename(self.partial, self.path)
-            _sync_directory(self.path)
+            self._place.rename(self._half, self._place.name)
+            self._place.sync()
 
     def discard(self) -> None:
         """Remove what was written, and close."""
         with self._told():
-            os.unlink(self.partial)
+            self._place.remove(self._half)
         self.close()
+
+    def _need_file_or_nothing(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(self._place.status(self._place.name).st_mode):
+                raise TargetError(0, "it is there, and no regular file: name another", self.path)
 
     def _begin(self, beginning: bytes) -> None:
         """Make a new file, in the place of a half one that nobody goes on with."""
         with contextlib.suppress(FileNotFoundError):
-            fd = self._open(self.partial)
+            fd = self._open(self._half)
             try:
+                if os.fstat(fd).st_uid != self._place.made_like()[0]:
+                    raise TargetError(
+                        0,
+                        "it is in the way, and another user's: have it removed, or name another "
+                        "place",
+                        self.partial,
+                    )
                 there = os.pread(fd, len(beginning), 0)
                 if there and not beginning.startswith(there):
                     raise TargetError(
                         0, "it is in the way, and not of duet: move it elsewhere", self.partial
                     )
-                os.unlink(self.partial)
+                self._place.remove(self._half)
             finally:
                 os.close(fd)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(self.partial, flags, _MODE)
+        self._fd = self._place.make(self._half)
         _lock(self._fd, self.partial)
-        _sync_directory(self.partial)
+        self._place.sync()
 
     def _go_on(self, before: Any) -> None:
         if before["path"] != self.path:
-            half = before["path"] + ".partial"
+            half = before["path"] + _PARTIAL
             left = f"; {half} is left over, remove it" if os.path.exists(half) else ""
             raise OtherOutputError(
                 0, f"the run that was broken off was writing {before['path']}{left}", self.path
             )
+        is_half = True
         try:
-            self._fd = self._open(self.partial)
+            self._fd = self._open(self._half)
         except FileNotFoundError:
             # All was done but to say so in the ledger; or it is another disk.
+            is_half = False
             with contextlib.suppress(FileNotFoundError):
-                self._fd = self._open(self.path)
+                self._fd = self._open(self._place.name)
         if self._fd < 0 or not self._is_what_was_written(before):
             what = "is not there" if self._fd < 0 else "is another file, or was changed since"
             raise OtherOutputError(
                 0, f"what the run that was broken off wrote there {what}", self.partial
             )
-        if not os.path.exists(self.partial):
-            os.rename(self.path, self.partial)
+        if not is_half:
+            self._place.rename(self._place.name, self._half)
         self.cut(before["offset"])
 
     def _is_what_was_written(self, before: Any) -> bool:
         status = os.fstat(self._fd)
+        # An inode number is given anew, and content may be known: whose it is nobody else can say,
+        # and who else can open it would read all that is yet to come.
+        if status.st_nlink != 1 or owner_and_mode(status) != self._place.made_like():
+            return False
         if status.st_ino != before["ino"] or status.st_size < before["offset"]:
             return False
         return self._digest(before["offset"]) == str(before["digest"])
 
-    def _open(self, path: str) -> int:
+    def _open(self, name: str) -> int:
         """Open a file for this process alone."""
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        path = os.path.join(os.path.dirname(self.path), name)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            fd = os.open(name, flags, dir_fd=self._place.fd)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise TargetError(0, _NO_FILE, path) from error
+            raise
         try:
             _lock(fd, path)
         except BaseException:
@@ -208,6 +250,7 @@ class Output:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._place.close()
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -223,23 +266,8 @@ class Output:
 def _lock(fd: int, path: str) -> None:
     """Have a file for this process alone."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise TargetError(0, "it is in the way, and no regular file", path)
+        raise TargetError(0, _NO_FILE, path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise TargetError(0, "another run is writing it: wait for its end", path) from error
-
-
-def _need_file_or_nothing(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise TargetError(0, "it is there, and no regular file: name another", path)
-
-
-def _sync_directory(path: str) -> None:
-    """Have a file's name on the disk."""
-    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""Root names files where a user makes names, too: nobody's file but root's own is written."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import Ran, run_forked
+from places import USER
+
+from pyduet._place import Place
+from pyduet.maintenance.archive import pax
+from pyduet.maintenance.files.output import OtherOutputError, Output, names_of
+from pyduet.maintenance.work import TargetError
+
+DONE, FAILED = 0, 1
+SECRET = b"what only root may write\n"
+
+Make = Callable[[Path], object]
+
+
+class Ground:
+    """Where root names files, and a user makes names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path / "ground"
+        self.path.mkdir()
+        self.path.chmod(0o1777)
+        self.tree = path / "tree"
+        self.tree.mkdir()
+        (self.tree / "file").write_bytes(b"content")
+        self.outside = path / "outside"
+        self.outside.mkdir(mode=0o700)
+        self.secret = self.outside / "secret"
+        self.secret.write_bytes(SECRET)
+        self._state = path / "state"
+
+    def link(self, name: str, target: Path, *, user: int = USER) -> Path:
+        """Make a link, as a user."""
+        link = self.path / name
+        link.symlink_to(target)
+        os.chown(link, user, user, follow_symlinks=False)
+        return link
+
+    def run(self, task: str, *args: str | Path) -> Ran:
+        return run_forked("run", task, self.tree, *args, "--state", self._state)
+
+    def assert_untouched(self) -> None:
+        """Assert that nothing outside was written, or made."""
+        assert self.secret.read_bytes() == SECRET
+        assert [*self.outside.iterdir()] == [self.secret]
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    return Ground(tmp_path)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("sticky", [True, False], ids=["sticky", "home"])
+def test_a_users_link_leads_no_archive_away(ground: Ground, sticky: bool) -> None:
+    if not sticky:
+        ground.path.chmod(0o755)
+        os.chown(ground.path, USER, USER)
+    link = ground.link("a.tar", ground.secret)
+    ran = ground.run("backup", link)
+    assert ran.status != DONE
+    assert f"{link}: this link is another user's" in ran.words
+    ground.assert_untouched()
+    assert [*ground.path.iterdir()] == [link]
+
+
+@pytest.mark.root
+def test_a_users_link_to_a_directory_leads_no_archive_away(ground: Ground) -> None:
+    link = ground.link("way", ground.outside)
+    ran = ground.run("backup", link / "secret")
+    assert ran.status != DONE
+    assert f"{link}: this link is another user's" in ran.words
+    ground.assert_untouched()
+
+
+@pytest.mark.root
+def test_a_link_that_comes_later_leads_no_archive_away(ground: Ground) -> None:
+    """Whatever becomes of the way to it, the file is where it was when that was looked up."""
+    way = ground.path / "way"
+    way.mkdir()
+    os.chown(ground.path, USER, USER)
+    output = Output(str(way / "secret"), b"duet")
+    output.write(b"duet")
+    way.rename(ground.path / "moved")
+    ground.link("way", ground.outside)
+    output.finish()
+    output.close()
+    ground.assert_untouched()
+    assert (ground.path / "moved/secret").read_bytes() == b"duet"
+
+
+@pytest.mark.root
+def test_a_link_in_the_place_of_the_half_one_is_not_followed(ground: Ground) -> None:
+    link = ground.link("a.tar.partial", ground.secret)
+    ran = ground.run("backup", ground.path / "a.tar")
+    assert (ran.status, "no regular file" in ran.words) == (FAILED, True)
+    ground.assert_untouched()
+    assert link.is_symlink()
+
+
+@pytest.mark.root
+def test_a_link_of_roots_is_followed(ground: Ground) -> None:
+    ground.link("a.tar", ground.outside / "a.tar", user=0)
+    assert ground.run("backup", ground.path / "a.tar").status == DONE
+    assert (ground.outside / "a.tar").stat().st_size
+    assert (ground.path / "a.tar").is_symlink()
+
+
+@pytest.mark.user
+def test_a_link_of_ones_own_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("way/a.tar")
+    (tmp_path / "way").mkdir()
+    assert names_of(str(tmp_path / "link"))[0] == str(tmp_path / "way/a.tar")
+
+
+def half(path: Path) -> object:
+    """Begin a file, and be broken off; returns what the ledger knows of it."""
+    output = Output(str(path), pax.BEGINNING)
+    output.write(pax.BEGINNING + b"the beginning that everybody knows")
+    output.sync()
+    written = output.written
+    output.close()
+    return written
+
+
+def _give_away(path: Path) -> None:
+    os.chown(path, USER, USER)
+
+
+def _open_to_all(path: Path) -> None:
+    path.chmod(0o644)
+
+
+def _have_another_name(path: Path) -> None:
+    os.link(path, path.with_name("another"))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("change", [_give_away, _open_to_all, _have_another_name])
+@pytest.mark.parametrize("whole", [False, True], ids=["half", "whole"])
+def test_only_a_file_of_its_own_is_gone_on_with(ground: Ground, change: Make, whole: bool) -> None:
+    """The inode and the content are those of the ledger, as a user can have them, too."""
+    path = ground.path / "a.tar"
+    partial = ground.path / "a.tar.partial"
+    written = half(path)
+    if whole:
+        partial.rename(path)
+    change(path if whole else partial)
+    with pytest.raises(OtherOutputError, match="another file"):
+        Output(str(path), pax.BEGINNING, written)
+
+
+@pytest.mark.root
+def test_a_half_one_of_another_user_stays(ground: Ground) -> None:
+    partial = ground.path / "a.tar.partial"
+    half(ground.path / "a.tar")
+    content = partial.read_bytes()
+    _give_away(partial)
+    ran = ground.run("backup", ground.path / "a.tar")
+    assert (ran.status, f"{partial}: it is in the way, and another user's" in ran.words) == (
+        FAILED, True,
+    )  # fmt: skip
+    assert partial.read_bytes() == content
+    partial.unlink()
+    assert ground.run("backup", ground.path / "a.tar").status == DONE
+    assert [one.name for one in ground.path.iterdir()] == ["a.tar"]
+
+
+def test_a_path_is_looked_up_as_by_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for links of others."""
+    deep = tmp_path / "real/deep"
+    deep.mkdir(parents=True)
+    (tmp_path / "absolute").symlink_to(deep)
+    (tmp_path / "relative").symlink_to("real/../real/./deep/")
+    (tmp_path / "chain").symlink_to("relative")
+    (tmp_path / "dangling").symlink_to("chain/new")
+    (tmp_path / "above").symlink_to("chain/..")
+    monkeypatch.chdir(tmp_path)
+    for way in (
+        "real/deep/new", "absolute/new", "relative//./new", "chain/new", "dangling",
+        "above/deep/new", "chain/../deep/new", f"{tmp_path}/chain/new", "/../" * 3 + f"{deep}/new",
+    ):  # fmt: skip
+        with Place(way) as place:
+            assert (place.path, place.name) == (os.path.realpath(way), "new")
+            assert os.path.samestat(os.fstat(place.fd), deep.stat())
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    for way, wrong in (
+        ("loop", OSError), ("none/new", FileNotFoundError), ("file/new", NotADirectoryError),
+        ("real/", IsADirectoryError), ("real/..", IsADirectoryError), ("/", IsADirectoryError),
+        ("", IsADirectoryError),
+    ):  # fmt: skip
+        with pytest.raises(wrong):
+            Place(way)
+    with pytest.raises(TargetError, match="No such file") as error:
+        names_of("none/new")
+    assert error.value.filename == str(tmp_path / "none")
+
+
+def test_what_is_made_is_for_its_owner(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        half(tmp_path / "a.tar")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.tar.partial").stat().st_mode) == 0o600
