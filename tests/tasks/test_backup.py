@@ -15,7 +15,7 @@ from typing import Any
 import places
 import pytest
 import restore
-from command import Ran, run_forked
+from command import Ran, run_duet, run_forked
 from compare import differences, look
 from places import Mounted
 from trees import empty_path
@@ -360,6 +360,38 @@ def test_quiet_says_what_is_left_over(disk: Disk) -> None:
         f"off was writing {disk.path / 'mon.tar'}; {disk.path / 'mon.tar.partial'} is left over, "
         "remove it\n",
     )
+
+
+def test_a_path_is_the_same_in_each_locale(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cron's locale is often another than that of whoever looks."""
+    tree = disk.tree.rename(disk.tree.with_name("tü😀"))
+    disk = Disk(tree, disk.path / "dö")
+    utf8 = {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONCOERCECLOCALE": "1"}
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    def backup(locale: dict[str, str], *more: str | Path) -> Ran:
+        for name, value in locale.items():
+            monkeypatch.setenv(name, value)
+        return run_duet("run", "backup", tree, "--state", disk.path / "state", *more)
+
+    for here, there in ((utf8, ascii_only), (ascii_only, utf8)):
+        full, incremental = disk.path / "full ö.tar", disk.path / "inc ö.tar"
+        assert backup(here, full).status == DONE
+        whole = full.read_bytes()
+        ran = backup(there, full, "--incremental")
+        assert (ran.status, "name another for this one" in ran.words) == (FAILED, True), ran.words
+        assert full.read_bytes() == whole
+        (tree / "d/f3").write_bytes(b"changed")
+        ran = backup(there, incremental, "--incremental")
+        assert (ran.status, "is not there" in ran.words) == (DONE, False), ran.words
+        disk.assert_restores(full.name, incremental.name)
+        listed = backup(here, "--list", "--json")
+        assert {one["state"] for one in listed.objects[-2:]} == {"there"}
+        assert listed.objects[-1]["before"] == os.fspath(full)
+    disk.broken_off("full ö.tar")
+    ran = backup(ascii_only, disk.path / "full ö.tar")
+    assert (ran.status, "going on" in ran.words, "anew" in ran.words) == (DONE, True, False)
+    disk.assert_restores("full ö.tar")
 
 
 def test_what_no_archive_of_the_chain_has_is_in_the_next(disk: Disk) -> None:

@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from pyduet._text.names import path_of, text_of
 from pyduet.maintenance.archive import pax
 
 _KEYWORD = b"comment"
 _WORD = "duet"
+#: What of a link is a path.
+_PATHS = ("archive", "before", "tree")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +57,23 @@ class Link:
         )
 
     @classmethod
-    def of(cls, kept: Any) -> Self:
-        """Return it from what :meth:`kept` is.
+    def of(cls, said: Any) -> Self:
+        """Return it from what :attr:`kept` is.
 
         Raises:
             ValueError: it is something else.
 
         """
         try:
-            return cls(**kept)
-        except TypeError as error:
+            return cls(**{**said, **{name: path_of(said[name]) for name in _PATHS}})
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("it is no archive's") from error
 
     @property
     def kept(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
-        return dataclasses.asdict(self)
+        """All of it, as JSON has it, in whatever locale."""
+        paths = {name: text_of(getattr(self, name)) for name in _PATHS}
+        return {**dataclasses.asdict(self), **paths}
 
     @property
     def record(self) -> tuple[bytes, bytes]:

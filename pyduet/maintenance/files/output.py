@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyduet._place import Place, owner_and_mode
+from pyduet._text.names import path_of, text_of
 from pyduet.maintenance.work import TargetError
 
 #: Bytes after which what was written goes to the disk, and out of memory.
@@ -100,7 +101,7 @@ class Output:
         """
         with self._told():
             return {
-                "path": self.path,
+                "path": text_of(self.path),
                 "ino": os.fstat(self._fd).st_ino,
                 "offset": self.offset,
                 "digest": self._digest(self.offset),
@@ -189,11 +190,12 @@ class Output:
         self._place.sync()
 
     def _go_on(self, before: Any) -> None:
-        if before["path"] != self.path:
-            half = before["path"] + _PARTIAL
+        path = path_of(before["path"])
+        if path != self.path:
+            half = path + _PARTIAL
             left = f"; {half} is left over, remove it" if os.path.exists(half) else ""
             raise OtherOutputError(
-                0, f"the run that was broken off was writing {before['path']}{left}", self.path
+                0, f"the run that was broken off was writing {path}{left}", self.path
             )
         is_half = True
         try:

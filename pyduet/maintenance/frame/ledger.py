@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
+from pyduet._text.names import path_of, text_of
 from pyduet.maintenance.files.statx import Status
 from pyduet.maintenance.frame.inventory import signed
 from pyduet.maintenance.work import Stamp, Work
@@ -102,7 +103,7 @@ class Ledger:
         """
         self.file = file
         self._read_only = read_only
-        self._where = (kind, root)
+        self._where = (kind, text_of(root))
         try:
             self._begin()
             if anew:
@@ -229,7 +230,13 @@ class Ledger:
             return self._about(f"task.{name}", default)
 
     def remark(self, name: str, value: Any) -> None:
-        """Keep something that the task wants to know in its next run: what JSON can say."""
+        """Keep something that the task wants to know in its next run.
+
+        Args:
+            name: of it.
+            value: what JSON can say. A path is kept as :func:`~pyduet._text.names.text_of` has it.
+
+        """
         with self._told():
             self._say(f"task.{name}", value)
 
@@ -239,7 +246,7 @@ class Ledger:
             return self._about(f"kept.{name}", default)
 
     def keep(self, name: str, value: Any) -> None:
-        """Keep something for good, also when the pass is given up: what JSON can say."""
+        """Keep something for good, also when the pass is given up; arguments of :meth:`remark`."""
         with self._told():
             self._say(f"kept.{name}", value)
 
@@ -358,10 +365,10 @@ class Ledger:
                 f"should be {_VERSION}); name another with --state"
             )
         for name, now in (("kind", kind), ("root", root)):
-            before = self._about(name, None)
+            before = self._about(name, "")
             if before != now:
                 raise LedgerError(
-                    f"{self.file} is the ledger of {name} {before}, not {now}; "
+                    f"{self.file} is the ledger of {name} {path_of(before)}, not {path_of(now)}; "
                     "name another with --state"
                 )
         self._given_up = False

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pyduet._text.names import path_of, text_of
 from pyduet.files import data_ranges
 from pyduet.maintenance.archive import attributes, pax
 from pyduet.maintenance.archive.chain import Link, current, link_of
@@ -106,7 +107,7 @@ class Backup(Maintenance):
         """
         del found
         self._tree, self._ledger = tree, ledger
-        self._chain = [Link.of(kept) for kept in ledger.fact("chain", [])]
+        self._chain = [Link.of(link) for link in ledger.fact("chain", [])]
         before = ledger.note("archive")
         goes_on = before is not None and self._goes_on(before)
         if before is not None and not goes_on:
@@ -156,8 +157,8 @@ class Backup(Maintenance):
                 "written": self._out.written,
                 "link": self._link.kept,
                 "incremental": self._incremental,
-                "shrunk": sorted(self._shrunk),
-                "lacking": self._lacking,
+                "shrunk": sorted(map(text_of, self._shrunk)),
+                "lacking": {text_of(path): text_of(words) for path, words in self._lacking.items()},
             },
         )
 
@@ -259,7 +260,7 @@ class Backup(Maintenance):
 
     def _goes_on(self, before: Any) -> bool:
         """Go on with the archive of the run that was broken off, if that is possible."""
-        is_other = before["written"]["path"] != self.archive
+        is_other = path_of(before["written"]["path"]) != self.archive
         if before["incremental"] != self._incremental and not is_other:
             was, way = ("a full", "without") if self._incremental else ("an incremental", "with")
             raise TargetError(
@@ -281,8 +282,8 @@ class Backup(Maintenance):
             self._out.discard()
             return False
         self._link = Link.of(before["link"])
-        self._shrunk = set(before["shrunk"])
-        self._lacking = dict(before["lacking"])
+        self._shrunk = set(map(path_of, before["shrunk"]))
+        self._lacking = {path_of(path): path_of(words) for path, words in before["lacking"].items()}
         return True
 
     def _opened(self, before: Any = None) -> Output:
