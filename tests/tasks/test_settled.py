@@ -11,6 +11,7 @@ from pathlib import Path
 
 import places
 import pytest
+from beside import beside
 from command import run_duet
 from places import Mounted
 from slowmemory import SlowMemory
@@ -162,6 +163,39 @@ def test_rsync_copies_what_a_mapping_wrote(
         ran = run_duet("run", "rsync", tree, target, "--state", tmp_path / "ledger")
         assert ran.status == 0, ran.words
         assert next(target.rglob("file")).read_bytes()[0] == number
+
+
+def test_who_touches_files_all_the_time_is_not_waited_for(
+    tree: Path, mounted: Mounted, tmp_path: Path
+) -> None:
+    """A run sleeps no longer for many files than for one; nothing is missed, and nothing alarms."""
+    paths = [tree / f"file{number}" for number in range(300)]
+    for path in paths:
+        path.write_bytes(b"before")
+    scrub = ("run", "scrub", tree, "--json", "--state", tmp_path / "scrub")
+    backup = ("run", "backup", tree, "--json", "--state", tmp_path / "backup")
+
+    def touch() -> None:
+        for path in paths:
+            os.utime(path)
+
+    ran = []
+    with beside("touching", touch):
+        ran += [run_duet(*scrub), run_duet(*scrub), run_duet(*backup, mounted.path / "0.tar")]
+    for path in paths[::3]:
+        status = path.stat()
+        with path.open("r+b") as file:
+            file.write(b"behind")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    ran.append(run_duet(*backup, mounted.path / "1.tar", "--incremental"))
+    for one in ran:
+        last = one.objects[-1]
+        # Some four waits for all of them in each of four rounds.
+        assert last["waited"] < 5
+        assert {problem["trouble"] for problem in last["problems"]} <= {"unstable"}
+    with tarfile.open(mounted.path / "1.tar") as archive:
+        names = {member.name for member in archive if member.isreg()}
+    assert {f"./{path.name}" for path in paths[::3]} <= names
 
 
 @pytest.mark.root

@@ -20,6 +20,7 @@ from pyduet.maintenance import (
     Trouble,
     Use,
 )
+from pyduet.maintenance.frame import frame
 
 BLIND = Options(duet=Use.NEVER, give_way=False)
 
@@ -96,6 +97,48 @@ def test_what_comes_after_the_last_look_is_younger_than_the_run(tree: Path) -> N
     task = Seen(meddle)
     progress = run(task, tree)
     assert progress.problems == []
+
+
+class Touched(Frame):
+    """Of a tree in which somebody touches all files, whenever the task sleeps or reads one."""
+
+    slept = 0.0
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        self.touch()
+
+    def touch(self) -> None:
+        for path in Path(self._root).iterdir():
+            os.utime(path)
+
+
+@pytest.mark.parametrize("together", [10_000, 1], ids=["together", "alone"])
+def test_who_touches_files_all_the_time_is_not_waited_for(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """However many files they are; and when it was waited long enough, no more at all."""
+    monkeypatch.setattr(frame, "_YOUNG", together)
+    for number in range(400):
+        (tree / f"file{number}").write_text("x")
+    task = Seen()
+    state = f"{tree}.ledger"
+    with Ledger(state, task.kind, str(tree)) as ledger:
+        one = Touched(task, str(tree), ledger, BLIND)
+        task.meddle = lambda _: one.touch()
+        progress = one.run()
+    # Four waits in each of four rounds; or as long as a run waits in all.
+    assert one.slept <= (16 * 0.1 if together > 1 else 30) + 1e-6
+    assert progress.problems == []
+    assert len({name for name, _ in task.seen}) == 403
+    with Ledger(state, task.kind, str(tree)) as ledger:
+        restless = {record.path for record in ledger.files() if not record.settled}
+    # The next run takes those for changed, whatever their times say then.
+    calm = Seen()
+    calm.always = False  # type: ignore[misc]
+    run(calm, tree)
+    assert restless
+    assert restless <= {name for name, _ in calm.seen}
 
 
 def test_a_file_that_came_back_is_done_and_not_named(tree: Path) -> None:

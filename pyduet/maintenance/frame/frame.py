@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pyduet.device import DEFAULT_DEVICE, Device
 from pyduet.errors import DuetError
@@ -40,6 +41,9 @@ from pyduet.maintenance.work import (
 
 #: How often a file that changes while it is processed is tried.
 _TRIES = 3
+#: How often a file that changed a moment ago is looked at before it is processed as it is, and the
+#: seconds that all such files of a run are waited for: somebody may change files all the time.
+_LOOKS, _GRACE = 2, 30.0
 #: How often all is looked at again for what changed after it was processed.
 _ROUNDS = 3
 #: A batch has of the available memory one of so many parts at most, else what is written of it
@@ -76,6 +80,21 @@ class _YoungError(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.seconds = seconds
+
+
+class _Restless(NamedTuple):
+    """A file that does not stand still.
+
+    Attributes:
+        work: the file.
+        looks: how often it was too young.
+        tries: how often it changed while it was processed.
+
+    """
+
+    work: Work
+    looks: int = 0
+    tries: int = 0
 
 
 class Use(enum.StrEnum):
@@ -187,9 +206,10 @@ class Frame:
         self._throttle = Throttle(options.rate, self._sleep)
         self._courtesy = Courtesy(self._sleep)
         self._unlooked = 0
-        # What changed a moment ago is done when its times can be believed.
-        self._young: list[Work] = []
+        # What changed a moment ago is done when its times can be believed, all after one wait.
+        self._young: list[_Restless] = []
         self._old_at = 0.0
+        self._grace = _GRACE
         self._watch: Watch | None = None
         self._held: Held | None = None
         self._turn: LastTurn | None = None
@@ -413,16 +433,22 @@ class Frame:
             if self._task.batch > 1:
                 self._do_many(works)
             else:
-                self._do(works[0])
+                self._do(_Restless(works[0]))
             if len(self._young) >= _YOUNG:
                 self._do_young()
 
     def _do_young(self) -> None:
-        """Process what was too young, when all of it has become old enough."""
+        """Try again what was put off, when all of it has become old enough."""
         young, self._young = self._young, []
-        self._sleep(max(0.0, self._old_at - time.monotonic()))
-        for work in young:
-            self._do(work, put_off=False)
+        self._grow_old(self._old_at - time.monotonic())
+        for one in young:
+            self._do(one)
+
+    def _grow_old(self, seconds: float) -> None:
+        """Wait for young files, as long as that may last in all."""
+        seconds = max(0.0, min(seconds, self._grace))
+        self._grace -= seconds
+        self._sleep(seconds)
 
     def _next(self, order: Order) -> list[Work] | None:
         """Take what is to be done now out of the order.
@@ -475,7 +501,7 @@ class Frame:
         """Have a batch of files processed; when some are too young, after a wait for them all."""
         footprints, wait = self._looked_at(works)
         if wait:
-            self._sleep(wait)
+            self._grow_old(wait)
             footprints, _ = self._looked_at([one.work for one, _ in footprints])
         self._spend(sum(one.bytes for one, _ in footprints))
         notes = self._task.process_many([one.work for one, _ in footprints])
@@ -509,46 +535,38 @@ class Frame:
             wait = max(wait, now.wait)
         return found, wait
 
-    def _do(self, work: Work, *, put_off: bool = True) -> None:
-        """Process a file, until it stands still for it.
-
-        Args:
-            work: the file.
-            put_off: whether to do it later when it is too young; else it is waited
-                for, once in each attempt, and then done as it is.
-
-        """
-        for _ in range(_TRIES):
-            try:
-                try:
-                    note, settled, work = self._attempt(work, is_patient=True)
-                except _YoungError as error:
-                    if put_off:
-                        self._young.append(work)
-                        self._old_at = max(self._old_at, time.monotonic() + error.seconds)
-                        return
-                    self._sleep(error.seconds)
-                    note, settled, work = self._attempt(work, is_patient=False)
-            except UnstableError:
-                put_off = False
-                continue
-            except ReplacedError:
-                pass  # by another file, which the next look finds
-            except BadFileError as error:
-                self._name(Problem(work.path, error.trouble, error.words))
-            except TargetError:
-                raise
-            except OSError as error:
-                self._name(problem_of(work.path, error))
-            else:
-                self._ledger.put(work, note, settled=settled)
-                self._forgive(work.path)
-            break
+    def _do(self, one: _Restless) -> None:
+        """Process a file, or put it off when it does not stand still for it."""
+        work, looks, tries = one
+        try:
+            is_patient = looks < _LOOKS and self._grace > 0
+            note, settled, work = self._attempt(work, is_patient=is_patient)
+        except _YoungError as error:
+            self._put_off(_Restless(work, looks + 1, tries), error.seconds)
+            return
+        except UnstableError:
+            if tries + 1 < _TRIES:
+                self._put_off(_Restless(work, _LOOKS - 1, tries + 1), 0)
+                return
+            words = f"it changed in each of {_TRIES} attempts"
+            self._name(Problem(work.path, Trouble.UNSTABLE, words))
+        except ReplacedError:
+            pass  # by another file, which the next look finds
+        except BadFileError as error:
+            self._name(Problem(work.path, error.trouble, error.words))
+        except TargetError:
+            raise
+        except OSError as error:
+            self._name(problem_of(work.path, error))
         else:
-            self._name(
-                Problem(work.path, Trouble.UNSTABLE, f"it changed in each of {_TRIES} attempts")
-            )
+            self._ledger.put(work, note, settled=settled)
+            self._forgive(work.path)
         self._did([work])
+
+    def _put_off(self, one: _Restless, seconds: float) -> None:
+        """Try a file again together with others, after so many seconds at least."""
+        self._young.append(one)
+        self._old_at = max(self._old_at, time.monotonic() + seconds)
 
     def _did(self, works: Sequence[Work]) -> None:
         """Count and secure what was done, and tell of it."""
@@ -618,9 +636,11 @@ class Frame:
             bad = self._bad.get(one.path)
             if bad is not None and bad.trouble not in _PASSING:
                 continue
-            is_same = before is not None and before.holds(stamp_of(one.status))
-            if is_same and self._is_done(one, before):
-                continue
+            if before is not None and self._is_done(one, before):
+                # What has not settled is waited for no more; the next run takes it again.
+                is_left = not before.settled and not self._grace
+                if is_left or before.holds(stamp_of(one.status)):
+                    continue
             if self._task.worth(one, before):
                 yield one, before
 
