@@ -12,12 +12,26 @@ def state_directory() -> str:
             directory. Nothing is made below the working directory instead.
 
     """
-    home = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(home):  # which is to be ignored
-        home = os.path.expanduser("~/.local/state")
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):  # which is to be ignored
+        state = os.path.join(_home(), ".local/state")
+    return os.path.join(state, "duet")
+
+
+def _home() -> str:
+    home = os.environ.get("HOME")
+    if not home:  # an empty one is none, and not the root directory
+        import pwd
+
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            raise ValueError(
+                f"there is no home directory: $HOME is not set, and user {os.getuid()} has no "
+                "passwd entry"
+            ) from None
     if not os.path.isabs(home):
         raise ValueError(
-            f"there is no home directory: $HOME is not set, and user {os.geteuid()} has no passwd "
-            "entry"
+            f"there is no home directory: {home or 'an empty one'} is no absolute path"
         )
-    return os.path.join(home, "duet")
+    return home

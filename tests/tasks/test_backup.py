@@ -715,6 +715,20 @@ def test_the_list_of_nothing(disk: Disk) -> None:
     assert ran.status != DONE
 
 
+def test_the_list_of_a_long_directory(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("pyduet.cli.run.state._ROOTS", str(tmp_path / "ledgers"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "ledgers"))
+    tree = disk.tree / "/".join(["-" * 60] * 3)
+    tree.mkdir(parents=True)
+    (tree / "file").write_bytes(b"1")
+    assert run_forked("run", "backup", tree, tmp_path / "1.tar").status == DONE
+    assert run_forked("run", "backup", tree, tmp_path / "2.tar", "--incremental").status == DONE
+    listed = run_forked("run", "backup", tree, "--list", "--json")
+    assert [one["state"] for one in listed.objects] == ["there", "there"], listed.words
+
+
 def test_quiet_says_nothing(disk: Disk) -> None:
     ran = disk.backup("a.tar", "--quiet")
     assert (ran.status, ran.words, ran.stdout) == (DONE, "", b"")

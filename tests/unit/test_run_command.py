@@ -17,7 +17,7 @@ from asleep import wait_until_asleep
 
 from pyduet.cli import Exit, parser
 from pyduet.cli.run import framed
-from pyduet.cli.run.state import default_ledger
+from pyduet.cli.run.state import default_ledger, ledgers
 from pyduet.maintenance import LeftOut, Progress
 
 WITHOUT = "duet: working without Duet, in the disk's order: /nowhere does not exist; load it: "
@@ -289,6 +289,7 @@ def test_ledgers_that_read_well(as_user: None, monkeypatch: pytest.MonkeyPatch) 
     state = "/home/anna/.local/state/duet"
     assert default_ledger("scrub", "/srv/www") == f"{state}/scrub-srv-www.ledger"
     assert default_ledger("scrub", "/srv/a-b") == f"{state}/scrub-srv-a\\x2db.ledger"
+    assert default_ledger("scrub", r"/srv/a\x2db") == rf"{state}/scrub-srv-a\x5cx2db.ledger"
     assert default_ledger("scrub", "/") == f"{state}/scrub--.ledger"
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
     assert default_ledger("backup", "/srv") == "/state/duet/backup-srv.ledger"
@@ -300,7 +301,7 @@ def test_ledgers_that_read_well(as_user: None, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("part", ["d", "-", "ü", "\udcff", "/" + "x" * 200])
-@pytest.mark.parametrize("number", [60, 63, 64, 240, 246, 247, 255, 4000])
+@pytest.mark.parametrize("number", [60, 63, 64, 220, 223, 224, 240, 246, 247, 255, 4000])
 def test_ledgers_of_long_directories(part: str, number: int, as_user: None, tmp_path: Path) -> None:
     """Their names can be names of files, also of SQLite's journal, and are no two directories'."""
     roots = [f"/{part * number}{end}" for end in ("", "a", "b", "/a")]
@@ -308,7 +309,28 @@ def test_ledgers_of_long_directories(part: str, number: int, as_user: None, tmp_
     assert len(set(names)) == len(roots)
     for name in names:
         assert name.startswith("btrfs-scrub-")
-        (tmp_path / f"{name}-journal").touch()
+        (tmp_path / f"{name}.damaged-999-journal").touch()
+
+
+def test_ledgers_of_a_directory(
+    as_user: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All are found, however long the directory and what else they are kept apart by."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "duet").mkdir()
+    parts = ["a", "-" * 30, "-" * 60, "ü" * 130, "x" * 240]
+    roots = [f"/{root}{more}" for root in parts for more in ("", "/a", "a", "-a", "@a")]
+    made = {
+        root: {default_ledger("backup", root, f"/{within}") for within in parts} for root in roots
+    }
+    for files in made.values():
+        for file in files:
+            for suffix in ("", "-journal", ".damaged-1"):
+                Path(file + suffix).touch()
+    assert len(set().union(*made.values())) == len(roots) * len(parts)
+    for root in roots:
+        assert set(ledgers("backup", root)) == made[root]
+        assert ledgers("scrub", root) == []
 
 
 def test_a_task_on_a_long_directory(tree: Path) -> None:
@@ -345,3 +367,24 @@ def test_without_a_home(as_user: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "relative")
     with pytest.raises(ValueError, match="there is no home directory"):
         default_ledger("scrub", "/srv")
+
+
+def test_an_empty_home_is_none(as_user: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "")
+    bert = pwd.struct_passwd(("bert", "", 4711, 4711, "", "/home/bert", ""))
+    monkeypatch.setattr(pwd, "getpwuid", {4711: bert}.__getitem__)
+    assert default_ledger("scrub", "/srv") == "/home/bert/.local/state/duet/scrub-srv.ledger"
+
+
+@pytest.mark.parametrize("words", [["scrub"], ["backup", "--list"]], ids=lambda words: words[-1])
+def test_a_place_that_cannot_be_used(words: list[str], tree: Path) -> None:
+    """Which also root cannot make, as below a file system that is read-only."""
+    done = subprocess.run(
+        [sys.executable, "-c", AS_USER, "run", *words, str(tree), "--uninformed"],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "HOME": "/dev/null", "XDG_STATE_HOME": ""},
+    )  # fmt: skip
+    assert done.returncode == Exit.FAILED
+    [line] = done.stderr.splitlines()
+    assert line.startswith("duet: /dev/null/.local/state/duet")
+    assert ("Not a directory" in line, "--state" in line) == (True, True)

@@ -97,8 +97,8 @@ class Ledger:
 
         Raises:
             LedgerError: it is no ledger, or of another task or directory, or in
-                use by a process that runs, or damaged.
-            OSError: it cannot be opened.
+                use by a process that runs, or damaged; or it cannot be made or opened.
+            OSError: it is damaged, and cannot be moved aside.
 
         """
         self.file = file
@@ -122,7 +122,13 @@ class Ledger:
             file = ":memory:"
         self._failed: Exception | None = None
         if file != ":memory:" and os.path.dirname(file):
-            os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+            try:
+                os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise LedgerError(
+                    f"{file}: it cannot be made ({error.filename}: {error.strerror}); name another "
+                    "with --state"
+                ) from error
         with self._told():
             self._data = self._connected(file)
         self._committed = time.monotonic()
