@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Disks that are full while a task works: what is said, and that the next run goes on."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import places
 import pytest
 import restore
+from command import Ran, command
 from compare import differences, look
 
 from pyduet.maintenance import Frame, Ledger, LedgerError, Maintenance, Options, Progress, Use
@@ -94,3 +97,98 @@ def test_the_disk_of_the_ledger_is_full(
         (tmp_path / "restored").mkdir()
         assert restore.gnu_tar([archive], tmp_path / "restored").status == 0
         assert not differences(look(many), look(tmp_path / "restored"))
+
+
+def python(program: str, *args: str | Path, where: Path) -> Ran:
+    """Run a program, of whose temporary databases little is in memory and the rest in a place."""
+    little = "import sys\nfrom pyduet.maintenance.files import temporary\n"
+    little += "temporary._CACHE_KIB = 64\n"
+    done = subprocess.run(
+        [sys.executable, "-c", little + program, *args],
+        env={**os.environ, "PYTHONPATH": str(places.TOP), "SQLITE_TMPDIR": str(where)},
+        capture_output=True,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def no_room(disk: Small, why: str = "database or disk is full") -> str:
+    return (
+        f"{disk.path}: the list of files cannot be kept there ({why}): set SQLITE_TMPDIR to a "
+        "directory that has room\n"
+    )
+
+
+@pytest.mark.parametrize("kib", [300, 700, 1000, 1300])
+def test_there_is_no_room_for_what_rsync_would_send(
+    kib: int, many: Path, tmp_path: Path, small: Callable[[int], Small]
+) -> None:
+    """In the walk, in the list that rsync gives, or when it is asked for links."""
+    disk = small(kib)
+    program = "from pyduet.cli import main\nsys.exit(main(sys.argv[1:]))"
+    words = command("run", "rsync", many, tmp_path / "copy", "--state", tmp_path / "state")
+    ran = python(program, *words[4:], where=disk.path)
+    assert (ran.status, ran.words.splitlines(keepends=True)[-1]) == (1, f"duet: {no_room(disk)}")
+    assert not (tmp_path / "copy").exists()
+
+
+#: Of lists that were there before the disk was full: an inventory, and a plan of a stream.
+LISTS = """
+import os
+from pyduet.maintenance import Found, Inventory, Status, TargetError
+from pyduet.maintenance.btrfs.sendplan import SendPlan
+from pyduet.maintenance.btrfs.sendstream import Attr, Cmd, Command
+
+def found():
+    for ino in range(1, 40_000):
+        ino = ino * 2_654_435_761 % (1 << 40)
+        yield Found(f"file{ino}", Status(0o100600, 1, 0, 0, 5, ino, *[0] * 7, ino, 1, False))
+
+def command(number, path):
+    return Command(number, {Attr.PATH: path})
+
+inventory = Inventory(found())
+plan = SendPlan(lambda _: None)
+for number in range(1, 4000):
+    plan.take(command(Cmd.MKFILE, b"%d" % number), b"")
+with open(os.path.join(os.environ["SQLITE_TMPDIR"], "full"), "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+
+def take():
+    for number in range(4000, 8000):
+        plan.take(command(Cmd.MKFILE, b"%d" % number), b"")
+
+def is_inode():
+    for number in range(1, 4000):
+        plan.is_inode(number, number * 2_654_435_761 % (1 << 64))
+
+for use in (
+    lambda: list(inventory.inodes()),
+    lambda: list(inventory.links()),
+    lambda: list(inventory.regular()),
+    is_inode,
+    take,
+):
+    try:
+        use()
+    except TargetError as error:
+        print(f"{error.filename}: {error.strerror}")
+    else:
+        print("there was room")
+"""
+
+
+def test_there_is_no_room_for_more(small: Callable[[int], Small]) -> None:
+    disk = small(32 << 10)
+    ran = python(LISTS, where=disk.path)
+    assert ran.words == ""
+    # What comes after it, of a list that is no more, is no other error.
+    first, second = no_room(disk), no_room(disk, "database disk image is malformed")
+    lines = os.fsdecode(ran.stdout).splitlines(keepends=True)
+    assert len(lines) == 5
+    assert set(lines) <= {first, second}
+    assert lines[0] == lines[3] == first

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from pyduet.maintenance.btrfs.sendstream import Attr, Cmd, Command, StreamError, decode
-from pyduet.maintenance.frame.inventory import room_said, temporary
+from pyduet.maintenance.files.temporary import Temporary
 
 _CAPABILITY = b"security.capability"
 _CREATE = (Cmd.MKFILE, Cmd.MKDIR, Cmd.MKNOD, Cmd.MKFIFO, Cmd.MKSOCK, Cmd.SYMLINK)
@@ -49,7 +49,8 @@ class SendPlan:
     """Takes a stream of ``btrfs send --no-data``, command by command.
 
     What an incremental stream does not make was there before: such names come
-    into being when they are named first.
+    into being when they are named first. Whatever is told or asked may raise
+    :class:`TargetError`: there is no room for the names.
 
     Attributes:
         source: UUID of the subvolume that the stream is of; None before its
@@ -67,7 +68,7 @@ class SendPlan:
 
         """
         self._keep = keep
-        self._data = temporary()
+        self._data = Temporary()
         for statement in _SCHEMA:
             self._data.execute(statement)
         self._data.execute("insert into names values (?, null, x'', ?)", (_ROOT, _ROOT))
@@ -87,13 +88,11 @@ class SendPlan:
 
         Raises:
             StreamError: it does not fit to those before, or is not known.
-            OSError: there is no room for the database.
 
         """
-        with room_said():
-            if not self._put_off(command, encoded):
-                self._move(command)
-                self._keep(encoded)
+        if not self._put_off(command, encoded):
+            self._move(command)
+            self._keep(encoded)
 
     # Data
 

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What there is below a directory: found without reading data, and kept in little memory."""
 
-import contextlib
 import os
-import sqlite3
 import stat
 import struct
 from collections.abc import Iterable, Iterator
@@ -12,57 +10,28 @@ from typing import Self
 from pyduet.files import generation_of
 from pyduet.maintenance.files.extents import first_place
 from pyduet.maintenance.files.statx import Status, status_of
+from pyduet.maintenance.files.temporary import Temporary
 from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.work import Work
 
-__all__ = ["Found", "Inventory", "room_said", "signed", "temporary", "work_of"]
+__all__ = ["Found", "Inventory", "signed", "work_of"]
 
 #: A status as it is kept: times as seconds and nanoseconds, since these end in 2262 in 64 bits.
 _STATUS = struct.Struct("=IIIIQQQQQQqIqIqIqIQ?")
 #: Rows that are added at a time.
 _ROWS = 1000
-#: KiB of the temporary database that are in memory; SQLite keeps the rest in a file without a name.
-_CACHE_KIB = 16 << 10
 _NS = 10**9
 #: What names a file. On overlayfs those of its layers have device numbers of their own.
 _INODE = "device, ino, born, born_ns"
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
 
 
-@contextlib.contextmanager
-def room_said() -> Iterator[None]:
-    """Say in words that a temporary database has no room.
-
-    Raises:
-        OSError: as SQLite says it.
-
-    """
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise OSError(
-            0,
-            f"the list of files found no room ({error}): set SQLITE_TMPDIR to a directory that has",
-            os.environ.get("SQLITE_TMPDIR", "/var/tmp"),  # noqa: S108 - SQLite's own choice
-        ) from error
-
-
-def temporary() -> sqlite3.Connection:
-    """Return a database that is gone when it is closed, and takes little memory."""
-    data = sqlite3.connect("", isolation_level=None)
-    data.execute(f"pragma cache_size = -{_CACHE_KIB}")
-    data.execute("pragma journal_mode = off")
-    data.execute("pragma synchronous = off")
-    data.execute("pragma temp_store = file")
-    data.execute("begin")
-    return data
-
-
 class Inventory:
     """All that was found below a directory; a context manager that forgets it.
 
     Iterating gives what was found, as :meth:`Tree.walk` gave it: a directory
-    before what is in it.
+    before what is in it. Whatever is asked may raise :class:`TargetError`: there
+    is no room for the list.
 
     Thread-safety: none.
     """
@@ -74,19 +43,19 @@ class Inventory:
             found: what there is.
 
         Raises:
-            OSError: as of the walk, or there is no room for the list.
+            OSError: as of the walk.
+            TargetError: there is no room for the list.
 
         """
         self._count = 0
         self._indexed = False
-        self._data = temporary()
+        self._data = Temporary()
         self._data.execute(
             "create table found (id integer primary key, directory blob, name blob, kind text, "
             "mode integer, device integer, ino integer, born integer, born_ns integer, status blob)"
         )
         try:
-            with room_said():
-                self._take(found)
+            self._take(found)
         except BaseException:
             self.close()
             raise
@@ -190,17 +159,15 @@ class Inventory:
 
     def _index(self) -> None:
         if not self._indexed:
-            with room_said():
-                self._data.execute("create index by_name on found (directory, name)")
-                self._data.execute(f"create index by_inode on found ({_INODE})")
+            self._data.execute("create index by_name on found (directory, name)")
+            self._data.execute(f"create index by_inode on found ({_INODE})")
             self._indexed = True
 
     def _select(self, rest: str) -> Iterator[Found]:
-        with room_said():
-            for directory, name, status in self._data.execute(
-                f"select directory, name, status from found {rest}"  # noqa: S608 - our own words
-            ):
-                yield Found(os.fsdecode(directory + name), _unpacked(status))
+        for directory, name, status in self._data.execute(
+            f"select directory, name, status from found {rest}"  # noqa: S608 - our own words
+        ):
+            yield Found(os.fsdecode(directory + name), _unpacked(status))
 
 
 def work_of(tree: Tree, found: Found) -> Work:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Self
 
 from pyduet.events import FileId
-from pyduet.maintenance.frame.inventory import room_said, temporary
+from pyduet.maintenance.files.temporary import Temporary
 from pyduet.maintenance.work import Stamp, Work
 
 #: Steps in which residency counts: a page more or less does not move a file.
@@ -33,41 +33,40 @@ class Order:
         """Take the work; of a file that comes twice, once.
 
         Raises:
-            OSError: there is no room for the list.
+            TargetError: there is no room for the list.
 
         """
-        with room_said():
-            self._data = temporary()
-            self._data.execute(
-                "create table given (ino blob, generation blob, device blob, path blob, "
-                "size integer, data integer, physical integer, birth integer, birth_ns integer, "
-                "mtime integer, mtime_ns integer, ctime integer, ctime_ns integer, "
-                "primary key (ino, generation, device, birth, birth_ns)) without rowid"
-            )
-            self._data.executemany(
-                "insert or ignore into given values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                map(_row, works),
-            )
-            self._data.execute("create table work as select * from given where 0")
-            self._data.execute(
-                "insert into work select * from given order by physical is null, physical, ino"
-            )
-            self._data.execute("drop table given")
-            # Numbers of work are from 0 on; those of rows from 1 on.
-            self._pages = array("Q")
-            self._numbers = array("Q")
-            self._inos = array("Q")
-            self._generations = array("Q")
-            self.bytes = 0
-            for size, data in self._data.execute("select size, data from work order by rowid"):
-                self._pages.append(-(-data // _PAGE))
-                self.bytes += size
-            for ino, generation, row in self._data.execute(
-                "select ino, generation, rowid from work order by ino, generation"
-            ):
-                self._inos.append(int.from_bytes(ino))
-                self._generations.append(int.from_bytes(generation))
-                self._numbers.append(row - 1)
+        self._data = Temporary()
+        self._data.execute(
+            "create table given (ino blob, generation blob, device blob, path blob, "
+            "size integer, data integer, physical integer, birth integer, birth_ns integer, "
+            "mtime integer, mtime_ns integer, ctime integer, ctime_ns integer, "
+            "primary key (ino, generation, device, birth, birth_ns)) without rowid"
+        )
+        self._data.executemany(
+            "insert or ignore into given values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            map(_row, works),
+        )
+        self._data.execute("create table work as select * from given where 0")
+        self._data.execute(
+            "insert into work select * from given order by physical is null, physical, ino"
+        )
+        self._data.execute("drop table given")
+        # Numbers of work are from 0 on; those of rows from 1 on.
+        self._pages = array("Q")
+        self._numbers = array("Q")
+        self._inos = array("Q")
+        self._generations = array("Q")
+        self.bytes = 0
+        for size, data in self._data.execute("select size, data from work order by rowid"):
+            self._pages.append(-(-data // _PAGE))
+            self.bytes += size
+        for ino, generation, row in self._data.execute(
+            "select ino, generation, rowid from work order by ino, generation"
+        ):
+            self._inos.append(int.from_bytes(ino))
+            self._generations.append(int.from_bytes(generation))
+            self._numbers.append(row - 1)
         self.files = len(self._pages)
         self._left = bytearray(b"\1") * self.files
         #: Of the files of which any is cached.

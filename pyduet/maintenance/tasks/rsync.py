@@ -15,8 +15,9 @@ from typing import Any
 
 from pyduet._text.numbers import plural
 from pyduet.maintenance.files.page_cache import drop_written
+from pyduet.maintenance.files.temporary import Temporary
 from pyduet.maintenance.files.tree import Tree
-from pyduet.maintenance.frame.inventory import Found, Inventory, temporary
+from pyduet.maintenance.frame.inventory import Found, Inventory
 from pyduet.maintenance.frame.ledger import Record
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.rsync import nesting, process, said
@@ -89,7 +90,7 @@ class Rsync(Maintenance):
         self._stderr = stderr
         self._inform = tell
         self._mark = f"{secrets.token_hex(8)} "
-        self._data = temporary()
+        self._data = Temporary()
         self._data.execute("create table sent (name blob primary key, work blob) without rowid")
         self._runs = self._in_batches = self._failures = 0
         self._code = 0
@@ -161,6 +162,10 @@ class Rsync(Maintenance):
             raise self._ended(code, reason)
         if code and not self.problems:
             self.problems.append(Problem(".", Trouble.FAILED, _words(code, reason)))
+
+    def close(self) -> None:
+        """Forget the names."""
+        self._data.close()
 
     def report(self) -> Mapping[str, int]:
         """Return how often rsync was run, what batches sent, and how the last run ended."""
