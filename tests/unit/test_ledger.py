@@ -5,12 +5,14 @@ import os
 import resource
 import sqlite3
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ordinary import BERT, as_user
 
 from pyduet.maintenance import Ledger, LedgerError, Record, Stamp, Status, Work
 
@@ -98,6 +100,58 @@ def test_it_may_be_looked_at_and_not_changed(state: str, tmp_path: Path) -> None
     assert Path(state).read_bytes() == before
     with opened(state), pytest.raises(LedgerError, match="another task is using it"):
         opened(state, read_only=True)
+
+
+@pytest.fixture
+def half_written() -> Iterator[str]:
+    """A ledger that a crash has left with what was not committed, where everybody may look."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        os.chmod(directory, 0o755)  # noqa: S103 - another user looks into it
+        state = f"{directory}/state"
+        with opened(state) as ledger:
+            ledger.put(work("f", status_of(1)))
+            ledger.end()
+        pid = os.fork()
+        if not pid:
+            with opened(state) as ledger:
+                for ino in range(20_000):
+                    ledger.put(work("g" * 200, status_of(ino)))
+                os._exit(0)  # more than SQLite keeps in memory
+        os.waitpid(pid, 0)
+        assert os.path.getsize(state) > 1 << 20
+        for file in (state, f"{state}-journal"):
+            os.chmod(file, 0o644)
+        yield state
+
+
+def test_what_a_crash_left_may_be_looked_at(half_written: str) -> None:
+    with opened(half_written, read_only=True) as ledger:
+        assert [record.path for record in ledger.files()] == ["f"]
+    with opened(half_written) as ledger:
+        assert [record.path for record in ledger.files()] == ["f"]
+
+
+def test_what_a_crash_left_and_only_another_may_take_back(half_written: str) -> None:
+    def look() -> str:
+        with pytest.raises(LedgerError) as error:
+            opened(half_written, read_only=True)
+        return str(error.value)
+
+    for file in (half_written, f"{half_written}-journal"):
+        os.chmod(file, 0o444)
+    words = look() if os.geteuid() else as_user(BERT, look, groups=())
+    assert "half written" in words
+    assert os.path.getsize(f"{half_written}-journal") > 0
+
+
+def test_an_empty_file_is_a_new_ledger(state: str) -> None:
+    """As a first run leaves it whose disk is full."""
+    Path(state).touch()
+    with opened(state, read_only=True) as ledger:
+        assert (ledger.resumed, list(ledger.files())) == (False, [])
+    assert os.path.getsize(state) == 0
+    with opened(state) as ledger:
+        assert ledger.number == 1
 
 
 def test_many_are_told_in_order_and_forgotten_meanwhile() -> None:

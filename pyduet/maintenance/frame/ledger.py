@@ -93,7 +93,8 @@ class Ledger:
             root: the task's directory.
             anew: give up a pass that was broken off; a ledger that is damaged is
                 moved aside.
-            read_only: change nothing: to look at what a run would do.
+            read_only: change nothing: to look at what a run would do. What a crash left in
+                the middle of a write is taken back all the same, as SQLite has to.
 
         Raises:
             LedgerError: it is no ledger, or of another task or directory, or in
@@ -134,6 +135,9 @@ class Ledger:
         self._committed = time.monotonic()
         try:
             with self._told():
+                if self._read_only and _is_empty(self._data):
+                    self._data.close()
+                    self._data = self._connected(":memory:")
                 self._open(*self._where)
         except BaseException:
             self._data.close()
@@ -141,9 +145,11 @@ class Ledger:
 
     def _connected(self, file: str) -> sqlite3.Connection:
         if self._read_only and file != ":memory:":
-            # No lock for writing: but who writes has it for as long as it runs.
+            # No lock for writing: but who writes has it for as long as it runs. What a crash left
+            # half written is taken back by who opens it for writing, where that is permitted.
             name = "file:" + "".join(f"%{byte:02x}" for byte in os.fsencode(os.path.abspath(file)))
-            data = sqlite3.connect(name + "?mode=ro", timeout=0, isolation_level=None, uri=True)
+            data = sqlite3.connect(name + "?mode=rw", timeout=0, isolation_level=None, uri=True)
+            data.execute("pragma query_only = on")
             data.execute("begin")
             return data
         data = sqlite3.connect(file, timeout=0, isolation_level=None)
@@ -358,8 +364,7 @@ class Ledger:
 
     def _open(self, kind: str, root: str) -> None:
         version = self._data.execute("pragma user_version").fetchone()[0]
-        tables = self._data.execute("select count(*) from sqlite_master").fetchone()[0]
-        if not version and not tables:
+        if _is_empty(self._data):
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 self._data.execute(statement)
             self._data.execute(f"pragma user_version = {_VERSION}")
@@ -418,7 +423,12 @@ class Ledger:
         words = {
             sqlite3.SQLITE_FULL: "there is no room on its disk; make some, and run it again",
             sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; name another with --state",
-            sqlite3.SQLITE_READONLY: "it may not be written; name another with --state",
+            sqlite3.SQLITE_READONLY: (
+                "a run that was ended left it half written, and only who may write it can take "
+                "that back: look at it as the user of that run"
+                if self._read_only
+                else "it may not be written; name another with --state"
+            ),
             sqlite3.SQLITE_PERM: "it may not be opened; name another with --state",
         }.get(code, f"{error}; name another with --state")
         return LedgerError(f"{self.file}: {words}")
@@ -426,6 +436,12 @@ class Ledger:
 
 class _DamagedError(LedgerError):
     """It is no database, or one that SQLite cannot read."""
+
+
+def _is_empty(data: sqlite3.Connection) -> bool:
+    """Return whether nothing was ever written to it."""
+    version = data.execute("pragma user_version").fetchone()[0]
+    return not version and not data.execute("select count(*) from sqlite_master").fetchone()[0]
 
 
 def _record(row: Any) -> Record:
