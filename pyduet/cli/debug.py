@@ -61,7 +61,6 @@ def _read(file: str | None) -> Iterator[tuple[str, str]]:
 
 
 def _script(shell: "Shell", lines: Iterable[tuple[str, str]], keep_going: bool) -> int:
-    from pyduet._text.names import printable
     from pyduet.cli.exits import Exit, exit_of
     from pyduet.cli.shell.grammar import Leave
     from pyduet.cli.shell.lines import UsageError
@@ -74,7 +73,7 @@ def _script(shell: "Shell", lines: Iterable[tuple[str, str]], keep_going: bool) 
         except Leave:
             break
         except (OSError, ValueError) as error:
-            warn(printable(f"{place}: {error}"))
+            warn(f"{place}: {error}")
             first = first or (Exit.USAGE if isinstance(error, UsageError) else exit_of(error))
             if not keep_going:
                 break

@@ -4,7 +4,6 @@
 import argparse
 import dataclasses
 
-from pyduet._text.names import printable
 from pyduet._text.numbers import plural, size
 from pyduet.admin.config import DEFAULT_FILE, Config, ConfigError, Refusal, apply, read
 from pyduet.cli.exits import Exit
@@ -33,7 +32,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         config = read(options.config or DEFAULT_FILE, needed=options.config is not None)
     except ConfigError as error:
-        warn(printable(str(error)))
+        warn(str(error))
         return Exit.USAGE
     refusals: list[Refusal] = []
     words = f"fine: {_wanted(config)}"
@@ -71,4 +70,4 @@ def _wanted(config: Config) -> str:
 def _source(config: Config) -> str:
     if not config.files:
         return f"there is no {DEFAULT_FILE}, so these are the defaults"
-    return f"by {printable(', '.join(config.files))}"
+    return f"by {', '.join(config.files)}"

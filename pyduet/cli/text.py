@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""How the command writes: words on stderr, columns and JSON on stdout."""
+"""How the command writes: words on stderr, columns and JSON on stdout.
+
+In words there may be names that others chose, so each is one line that cannot steer the terminal.
+"""
 
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from pyduet._text.names import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,12 +27,12 @@ def say(options: argparse.Namespace, words: str) -> None:
     # What is said of the output comes after it, and not at all if it cannot be written.
     sys.stdout.flush()
     if not options.quiet:
-        print(words, file=sys.stderr)
+        print(printable(words), file=sys.stderr)
 
 
 def warn(words: str) -> None:
     """Say on stderr, as the command's, what did not go well."""
-    print(f"duet: {words}", file=sys.stderr)
+    print(f"duet: {printable(words)}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

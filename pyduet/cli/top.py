@@ -115,8 +115,9 @@ def _summary(stream: Stream, tally: Tally) -> str:
     total = tally.total
     lost = f"; {plural(tally.overflows, 'overflow')}: not exact" if tally.overflows else ""
     return (
-        f"{stream.path}: {plural(total.cached, 'page')} ({size(total.cached * mmap.PAGESIZE)}) "
-        f"of {plural(len(tally.files), 'file')} cached, {total.dirty:,} dirty{lost}"
+        f"{printable(stream.path)}: {plural(total.cached, 'page')} "
+        f"({size(total.cached * mmap.PAGESIZE)}) of {plural(len(tally.files), 'file')} cached, "
+        f"{total.dirty:,} dirty{lost}"
     )
 
 

@@ -215,7 +215,7 @@ def _live(stream: Stream, options: argparse.Namespace) -> None:
 def _summary(stream: Stream, tally: Tally, seconds: float) -> str:
     total = tally.total
     words = [
-        f"{stream.path}: {seconds:.0f} s, {plural(len(tally.files), 'file')}",
+        f"{printable(stream.path)}: {seconds:.0f} s, {plural(len(tally.files), 'file')}",
         f"added {total.added:,}, removed {total.removed:,}",
         f"dirtied {total.dirtied:,}, flushed {total.flushed:,} pages",
     ]

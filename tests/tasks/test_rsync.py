@@ -19,7 +19,7 @@ from command import run_duet
 from compare import Difference, differences, look
 from hypothesis import Phase, assume, given, note, settings
 from hypothesis import strategies as st
-from places import MS_BIND, Mounted, mount
+from places import MS_BIND, USER, Mounted, mount
 from trees import Node, build, empty_path
 
 from pyduet.maintenance import Frame, Ledger, Options, Progress, TargetError, Trouble, Use
@@ -436,6 +436,31 @@ def test_what_failed_is_named_with_its_path(tree: Path, tmp_path: Path) -> None:
     assert end["report"]["rsync_exit_code"] == 23
     assert "could not make way for new regular file: d1/f1\n" in ran.words
     assert "\\n" not in ran.words
+
+
+@pytest.mark.root
+def test_a_name_steers_no_terminal(tree: Path, tmp_path: Path) -> None:
+    """With an old rsync it is said of the directory, with a new one of the link."""
+    name = "x\033]0;title\007\nduet: all is well"
+    (tree / name).mkdir()
+    (tree / name / "link").symlink_to("/nowhere")
+    os.chown(tree / name, USER, USER)
+    ran = run_duet("run", "rsync", tree, tmp_path / "copy", "--state", tmp_path / "state")
+    assert ran.status == 0
+    assert "because of x\\x1b]0;title\\x07\\nduet: all is well" in ran.words
+    assert not {"\x1b", "\x07"} & {*ran.words}
+    assert "duet: all is well" not in ran.words.splitlines()
+
+
+def test_what_a_remote_shell_says_steers_no_terminal(tree: Path, tmp_path: Path) -> None:
+    shell = tmp_path / "shell"
+    shell.write_text("#!/bin/sh\nprintf 'hello \\033]0;title\\007\\r\\n' >&2\nexit 1\n")
+    shell.chmod(0o755)
+    ran = run_duet(
+        "run", "rsync", tree, "host:/nowhere", "--state", tmp_path / "state", "--", "-e", shell
+    )
+    assert ran.status == 1
+    assert "hello \\x1b]0;title\\x07" in ran.words.splitlines()
 
 
 @pytest.mark.user

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The duet command as a process, on a machine without Duet, and on a real recording."""
 
+import argparse
 import json
 import os
 import pty
@@ -21,7 +22,7 @@ from pyduet._text.names import printable
 from pyduet._text.numbers import age, size
 from pyduet.cli import Exit, parser
 from pyduet.cli.arguments import size as size_of
-from pyduet.cli.text import _end_of
+from pyduet.cli.text import _end_of, say, warn
 
 TOP = Path(__file__).parents[2]
 RECORDING = TOP / "tests/data/first_light.jsonl"
@@ -402,6 +403,27 @@ def test_units() -> None:
     ]  # fmt: skip
     assert [age(n) for n in (0, 59.9, 61, 3600, 90000)] == ["0s", "59s", "1m1s", "1h0m", "1d1h"]
     assert printable("a\x1b[2Jb\nü\udcff") == "a\\x1b[2Jb\\nü\\udcff"
+
+
+def test_words_of_names_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "x\x1b]0;title\x07\nduet: all is well"
+    say(argparse.Namespace(quiet=False), f"left out: {name}")
+    warn(name)
+    shown = "x\\x1b]0;title\\x07\\nduet: all is well\n"
+    assert capsys.readouterr().err == f"left out: {shown}duet: {shown}"
+
+
+@pytest.mark.parametrize("command", [["top", "--interval", "0.5"], ["watch", "--by-file"]])
+def test_the_path_of_a_recording_steers_no_terminal(command: list[str], tmp_path: Path) -> None:
+    header, rest = RECORDING.read_text().split("\n", 1)
+    recording = tmp_path / "recording"
+    steering = {**json.loads(header), "path": "/x\x1b]0;title\x07\nall is well"}
+    recording.write_text(f"{json.dumps(steering)}\n{rest}")
+    shown = "/x\\x1b]0;title\\x07\\nall is well: "
+    code, text = in_terminal(*command, "--replay", recording, COLUMNS="100", NO_COLOR="1")
+    assert (code, shown in text, "\x1b]0" in text) == (Exit.OK, True, False)
+    if command[0] == "top":
+        assert duet(*command, "--replay", recording).stdout.startswith(shown)
 
 
 def test_no_command_imports_what_it_does_not_use() -> None:

@@ -83,7 +83,7 @@ def _within(options: argparse.Namespace) -> str:
 def _after(options: argparse.Namespace, task: "Backup") -> None:
     say(options, "to restore, to a directory TARGET, with tar or with duet:")
     for command in task.commands():
-        say(options, f"  {printable(command)}")
+        say(options, f"  {command}")
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -104,7 +104,7 @@ def _list(options: argparse.Namespace) -> int:
                 known = True
                 _show(options, Link.of(kept))
     if not known:
-        warn(f"no archive of {printable(root)} is known")
+        warn(f"no archive of {root} is known")
     return 0
 
 

@@ -4,7 +4,6 @@
 import argparse
 import os
 
-from pyduet._text.names import printable
 from pyduet._text.numbers import plural
 from pyduet.cli import arguments
 from pyduet.cli.run import pace
@@ -80,7 +79,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.json:
         print_json(done)
     if done.stays is not None:
-        warn(f"what was read stays in memory: {printable(done.stays)}")
+        warn(f"what was read stays in memory: {done.stays}")
     say(
         options,
         f"{plural(done.segments_done, 'segment')} cleaned, {plural(done.blocks_moved, 'block')} "

@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     pace.take(options)
 
     def note(words: str) -> None:
-        say(options, f"duet: {printable(words)}")
+        say(options, f"duet: {words}")
 
     with Ledger(state, task.kind, root, anew=options.anew) as ledger:
         if options.verbose:
@@ -170,12 +170,12 @@ class _Warned:
             self._to_say = False
             how = "going on" if self._begun else "working"
             warn(
-                f"{how} without Duet, in the disk's order: {printable(progress.blind)} "
+                f"{how} without Duet, in the disk's order: {progress.blind} "
                 "(--require-duet fails then; --uninformed does not ask)"
             )
         self._begun = True
         for words in progress.warnings[self._warnings :]:
-            warn(printable(words))
+            warn(words)
         self._warnings = len(progress.warnings)
         self._tell(progress)
 
@@ -212,8 +212,8 @@ def summary(options: argparse.Namespace, progress: "Progress") -> int:
 def name_all(problems: "Sequence[Problem]") -> None:
     """Name files with what is wrong with them, a line each."""
     for problem in problems:
-        where = f"{printable(problem.path)}: " if problem.path else ""
-        warn(f"{where}{problem.trouble}: {printable(problem.words)}")
+        where = f"{problem.path}: " if problem.path else ""
+        warn(f"{where}{problem.trouble}: {problem.words}")
 
 
 def _say_left_out(options: argparse.Namespace, progress: "Progress") -> None:
@@ -221,7 +221,7 @@ def _say_left_out(options: argparse.Namespace, progress: "Progress") -> None:
     kinds = collections.Counter(one.kind for one in progress.left_out)
     if options.verbose:
         for one in progress.left_out:
-            say(options, f"left out: {printable(one.path)} ({one.kind})")
+            say(options, f"left out: {one.path} ({one.kind})")
     if more := progress.left_out_count - len(progress.left_out):
         kinds["other"] = more
     if kinds:

@@ -3,7 +3,6 @@
 
 import argparse
 
-from pyduet._text.names import printable
 from pyduet._text.numbers import plural
 from pyduet.cli.exits import Exit
 from pyduet.cli.run import framed
@@ -42,7 +41,7 @@ def _run(options: argparse.Namespace) -> int:
     framed.name_all(done.problems)
     say(
         options,
-        f"{plural(done.members, 'member')} restored to {printable(options.target)}"
+        f"{plural(done.members, 'member')} restored to {options.target}"
         + (f", {plural(done.removed, 'name')} removed that is no more" if done.removed else "")
         + (f"; {len(done.problems):,} named above" if done.problems else ""),
     )

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pyduet._text.names import printable
 from pyduet.cli.lazy import Parser
 from pyduet.cli.run import framed
 from pyduet.cli.text import say
@@ -41,8 +42,13 @@ def _task(parser: Parser, options: argparse.Namespace) -> "Maintenance":
             options.options,
             source=options.path,
             stdout=stdout.fileno(),
-            stderr=lambda line: sys.stderr.write(os.fsdecode(line)),
+            stderr=_show,
             tell=lambda words: say(options, f"duet: {words}"),
         )
     except ValueError as error:
         parser.error(str(error))
+
+
+def _show(line: bytes) -> None:
+    """Show a line of rsync's errors; a remote shell escapes nothing that it passes on."""
+    print(printable(os.fsdecode(line).rstrip("\r\n")), file=sys.stderr)

@@ -5,7 +5,6 @@ import cmd
 import sys
 from contextlib import suppress
 
-from pyduet._text.names import printable
 from pyduet.cli.shell.completion import complete
 from pyduet.cli.shell.grammar import Leave
 from pyduet.cli.shell.history import kept
@@ -50,7 +49,7 @@ class _Prompt(cmd.Cmd):
         except Leave:
             return True
         except (OSError, ValueError) as error:
-            warn(printable(str(error)))
+            warn(str(error))
         return False
 
     def completenames(self, _text: str, line: str, begin: int, end: int) -> list[str]:
