@@ -8,7 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +47,37 @@ class Disk:
 
     def broken_off(self, name: str, *, incremental: bool = False, after: int = 3) -> None:
         """Run the task until so many files are done."""
+
+        def end() -> None:
+            raise EndedError
+
+        with pytest.raises(EndedError):
+            self.meanwhile(name, end, incremental=incremental, after=after)
+        assert (self.path / f"{name}.partial").stat().st_size > 0
+
+    def meanwhile(
+        self, name: str, happens: Callable[[], object], *, incremental: bool = False, after: int = 3
+    ) -> tuple[list[str], list[str]]:
+        """Run the task, and have something happen once when so many files are done.
+
+        Returns:
+            The commands that restore, and what is named.
+
+        """
         task = Backup(str(self.path / name), incremental=incremental)
+        is_over = False
 
         def tell(progress: Progress) -> None:
-            if progress.files_done >= after:
-                raise EndedError
+            nonlocal is_over
+            if progress.files_done >= after and not is_over:
+                is_over = True
+                happens()
 
         options = Options(duet=Use.NEVER, give_way=False)
-        with (
-            Ledger(str(self._state), task.kind, str(self.tree)) as ledger,
-            pytest.raises(EndedError),
-        ):
-            Frame(task, str(self.tree), ledger, options, tell).run()
-        assert (self.path / f"{name}.partial").stat().st_size > 0
+        with Ledger(str(self._state), task.kind, str(self.tree)) as ledger:
+            progress = Frame(task, str(self.tree), ledger, options, tell).run()
+        assert is_over
+        return task.commands(), [str(problem) for problem in progress.problems]
 
     def assert_restores(
         self,
@@ -750,22 +768,82 @@ def write_all(tree: Path, content: bytes) -> None:
 
 def assert_commands_restore(disk: Disk, ran: Ran) -> None:
     """Assert that the commands which a run prints do what it says of them."""
-    lines = [line.strip() for line in ran.words.splitlines() if line.startswith("  ")]
-    tar = [line for line in lines if line.startswith("tar ")]
-    ours = [line for line in lines if line.startswith("duet ")]
-    assert len(tar) + len(ours) == len(lines)
+    assert_restored_by(
+        disk, [line.strip() for line in ran.words.splitlines() if line.startswith("  ")]
+    )
+
+
+def assert_restored_by(disk: Disk, commands: Sequence[str]) -> None:
+    """Assert that commands give back what is in the tree: those of tar, and that of duet."""
+    tar = [command for command in commands if command.startswith("tar ")]
+    ours = [command for command in commands if command.startswith("duet ")]
+    assert len(tar) + len(ours) == len(commands)
     wanted = look(disk.tree)
-    for commands in (tar, ours):
+    for some in (tar, ours):
         target = disk.tree.parent / "by command"
         target.mkdir()
-        for command in commands:
+        for command in some:
             words = [str(target) if word == "TARGET" else word for word in shlex.split(command)]
             if words[0] == "duet":
                 words = [sys.executable, "-m", "pyduet", *words[1:]]
             done = subprocess.run(words, cwd=places.TOP, capture_output=True, check=False)
             assert (done.returncode, b"unknown" in done.stderr) == (0, False), done.stderr
-        assert not [
-            one for one in differences(wanted, look(target)) if not restore.lost_by_gnu_tar(one)
-        ]
+        found = differences(wanted, look(target))
+        assert not [one for one in found if not restore.lost_by_gnu_tar(one)]
         empty_path(target)
         target.rmdir()
+
+
+#: What something can be, and become.
+KINDS: dict[str, Callable[[Path], object]] = {
+    "file": lambda path: path.write_bytes(b"of the file"),
+    "directory": lambda path: make_directory(path),
+    "link": lambda path: path.symlink_to("nowhere"),
+    "fifo": os.mkfifo,
+}
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory with something of each kind in it."""
+    (path / "inner").mkdir(parents=True)
+    (path / "g").write_bytes(b"in the directory")
+    (path / "inner/g").write_bytes(b"further in")
+    (path / "l").symlink_to("nowhere")
+
+
+def pairs(tree: Path) -> list[tuple[Path, str]]:
+    """Return where something is of one kind that becomes another, and which."""
+    return [(tree / f"{old} {new}", new) for old in KINDS for new in KINDS if old != new]
+
+
+def become(tree: Path) -> None:
+    """Have each become what it becomes."""
+    for path, new in pairs(tree):
+        empty_path(path) if path.is_dir() and not path.is_symlink() else None
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        KINDS[new](path)
+
+
+@pytest.mark.parametrize("chain", ["full", "new", "old"])
+def test_what_becomes_something_else_meanwhile(disk: Disk, chain: str) -> None:
+    """As the commands say that are printed: what was in this archive before, or in the last."""
+    tree = disk.tree / "changes"
+    if chain == "new":
+        assert disk.backup("full.tar").status == DONE
+    tree.mkdir()
+    for path, _ in pairs(tree):
+        KINDS[path.name.split()[0]](path)
+    files = sum(1 for path in disk.tree.rglob("*") if path.is_file() and not path.is_symlink())
+    after = files - 1  # one has a further name
+    if chain == "new":
+        after -= 8
+    elif chain == "old":
+        assert disk.backup("full.tar").status == DONE
+        (tree / "another").write_bytes(b"changed")
+        after = 1
+    incremental = chain != "full"
+    commands, named = disk.meanwhile(
+        "last.tar", lambda: become(tree), incremental=incremental, after=after
+    )
+    assert not named
+    assert_restored_by(disk, commands)

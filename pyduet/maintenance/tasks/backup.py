@@ -25,6 +25,7 @@ from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.work import (
     Problem,
+    ReplacedError,
     TargetError,
     Trouble,
     problem_of,
@@ -82,7 +83,7 @@ class Backup(Maintenance):
         self._chain: list[Link] = []
         #: Directories that need a list of what is in them, since something of them is gone.
         self._shrunk: set[str] = set()
-        self._ready: set[str] = set()
+        self._ready = _Directories()
         #: What is in the archive without something of its own.
         self._lacking: dict[str, str] = {}
 
@@ -118,7 +119,6 @@ class Backup(Maintenance):
         self._link = Link.new(self.archive, tree.path, parent)
         self._out = self._opened()
         self._write_directory(Found("", tree.root), [self._link.record], is_last=False)
-        self._ready.add("")
         self.secure()
 
     def process(self, reading: Reading, before: Record | None) -> Any:
@@ -126,7 +126,7 @@ class Backup(Maintenance):
         path, status = reading.work.path, reading.status
         if before is not None and before.passed == self._ledger.number and before.path != path:
             self._is_gone(before.path)
-        self._write_leading_to(path)
+        self._make_way(path)
         lacking: list[str] = []
         start = self._out.offset
         try:
@@ -169,6 +169,8 @@ class Backup(Maintenance):
             TargetError: it cannot be written.
 
         """
+        if not self._incremental:
+            self._look_through()
         others: dict[Identity, str] = {}
         for one in found:
             if stat.S_ISREG(one.status.st_mode) or stat.S_ISDIR(one.status.st_mode):
@@ -185,11 +187,9 @@ class Backup(Maintenance):
             else:
                 words = f"it is {first} by another name, which is not in the archive as it is now"
                 self.name(Problem(one.path, Trouble.FAILED, words))
-        if not self._incremental:
-            self._look_through()
         for one in found.directories(deepest_first=True):
             try:
-                self._write_leading_to(one.path)
+                self._make_way(one.path, is_directory=True)
                 self._write_directory(one, [], is_last=True)
             except FileNotFoundError:
                 pass  # it was removed since it was found
@@ -308,8 +308,31 @@ class Backup(Maintenance):
 
     # Writing
 
+    def _make_way(self, path: str, *, is_directory: bool = False) -> None:
+        """Write the directories above something, and have none be in its place, or nothing else.
+
+        tar puts no file where a directory is, and lists no file as a directory. It
+        removes either by the list of the directory above, when it comes to that.
+
+        Raises:
+            ReplacedError: it has become something else again.
+
+        """
+        self._write_leading_to(path)
+        if not path or self._ready.has(path) == is_directory:
+            return
+        if is_directory and not self._incremental and path not in self._shrunk:
+            return  # without a list it takes the place of anything
+        if not self._incremental:
+            self._is_gone(path)
+        is_listed = self._write_again(os.path.dirname(path), is_listed=True)
+        if is_listed and self._ready.has(path) != is_directory:
+            raise ReplacedError(path)
+
     def _write_leading_to(self, path: str) -> None:
         """Write the directories above something, but those that are there."""
+        if len(self._ready) >= _REMEMBERED:
+            self._ready.clear()
         missing = []
         while path:
             path = os.path.dirname(path)
@@ -317,39 +340,67 @@ class Backup(Maintenance):
                 break
             missing.append(path)
         for directory in reversed(missing):
-            with self._tree.held(directory) as fd:
-                found = Found(directory, status_of(fd))
-            self._write_directory(found, [], is_last=False)
-            if len(self._ready) >= _REMEMBERED:
-                self._ready.clear()
-            self._ready.add(directory)
+            if directory:
+                self._make_way(directory, is_directory=True)
+            self._write_again(directory)
+
+    def _write_again(self, path: str, *, is_listed: bool = False) -> bool:
+        """Write a directory that is to be written in the end; as :meth:`_write_directory`."""
+        with self._tree.held(path) as fd:
+            found = Found(path, status_of(fd))
+        return self._write_directory(found, [], is_last=False, is_listed=is_listed)
 
     def _write_directory(
-        self, one: Found, records: list[tuple[bytes, bytes]], *, is_last: bool
-    ) -> None:
+        self,
+        one: Found,
+        records: list[tuple[bytes, bytes]],
+        *,
+        is_last: bool,
+        is_listed: bool = False,
+    ) -> bool:
         """Write a directory; with all that is its own, if it is for the last time.
 
         What is mounted on it is not looked at.
+
+        Args:
+            one: the directory.
+            records: what is to be said of it besides.
+            is_last: whether it is written for the last time.
+            is_listed: whether with a list of what is in it, in a full archive, too.
+
+        Returns:
+            Whether it was written with such a list.
+
         """
         path, status = one
+        is_listed |= self._incremental or (is_last and path in self._shrunk)
         records = list(records)
         lacking: list[str] = []
+        names: dict[bytes, bool] | None = None
         if not self._tree.is_outside(status):
             try:
                 with contextlib.closing(_Directory(self._tree, one)) as directory:
                     status = directory.status
                     if is_last:
                         records += self._attributes(directory.file, lacking)
-                    if self._incremental or (is_last and path in self._shrunk):
-                        records += directory.listing(self.outputs)
+                    if is_listed:
+                        names = directory.listing(self.outputs)
             except OSError as error:
                 if error.errno in _ELSEWHERE:
                     raise
                 self.name(problem_of(path, error))
+        if names is not None:
+            if not is_last:
+                # What is away for a moment only is not written again: the last list removes it.
+                names = dict.fromkeys(self._ready.names(path), True) | names
+            records.append(pax.dumpdir(names.items()))
+        if not is_last:
+            self._ready.put(path, names)
         self._lacks(path, lacking)
         # Files are yet to come into it, which GNU tar has a user write as such.
         mode = status.st_mode if is_last else status.st_mode | stat.S_IRWXU
         self._out.write(pax.header(_member(path, status, records, mode=mode)))
+        return names is not None
 
     def _write_other(self, one: Found) -> bool:
         """Write what has no data; returns whether that was possible."""
@@ -362,7 +413,7 @@ class Backup(Maintenance):
                 target = os.readlink("", dir_fd=fd) if stat.S_ISLNK(one.status.st_mode) else ""
                 records = self._attributes(f"/proc/self/fd/{fd}", lacking)
                 status = status_of(fd)
-            self._write_leading_to(path)
+            self._make_way(path)
         except OSError as error:
             self.name(problem_of(path, error))
             return False
@@ -373,7 +424,7 @@ class Backup(Maintenance):
     def _write_link(self, first: str, other: Found) -> None:
         """Write a further name of something that is in the archive, or in one before it."""
         try:
-            self._write_leading_to(other.path)
+            self._make_way(other.path)
         except OSError as error:
             self.name(problem_of(other.path, error))
             return
@@ -404,20 +455,36 @@ class Backup(Maintenance):
 
     def _look_through(self) -> None:
         """Read all headers back, and find what is there no more or is something else."""
+        # Directories that are none now, of which tar has not been told yet.
+        former: set[str] = set()
         for member in pax.members(self._out.fileno(), self._out.partial, self._out.offset):
-            kind = self._kind(member)
-            if kind is None:
-                self._is_gone(_path(member.name))
-            elif member.type == pax.DIRECTORY and kind != stat.S_IFDIR:
-                self._is_gone(_path(member.name))
-                self.name(
-                    Problem(
-                        _path(member.name),
-                        Trouble.UNSTABLE,
-                        "it was a directory when it was written to the archive, and is none now: "
-                        "only tar --incremental and duet run restore can restore that",
-                    )
+            path = _path(member.name)
+            if path in former and member.type != pax.DIRECTORY:
+                # As of a run that was gone on with, or of more directories than are remembered.
+                words = (
+                    "it was a directory when it was written to the archive, and is none now: tar "
+                    "cannot restore it, duet run restore does"
                 )
+                self.name(Problem(path, Trouble.UNSTABLE, words))
+            kind = self._kind(member)
+            if kind is None or (member.type == pax.DIRECTORY and kind != stat.S_IFDIR):
+                self._is_gone(path)
+            if member.type != pax.DIRECTORY:
+                continue
+            if kind not in (None, stat.S_IFDIR):
+                former.add(path)
+            if former and (listing := member.known.get(b"GNU.dumpdir")) is not None:
+                names = pax.dumped(listing)
+                former -= {
+                    one
+                    for one in former
+                    if os.path.dirname(one) == path
+                    and not names.get(os.fsencode(os.path.basename(one)))
+                }
+        for path in former:
+            with contextlib.suppress(OSError):
+                self._write_leading_to(path)
+                self._write_again(os.path.dirname(path), is_listed=True)
 
     def _say_so(self) -> None:
         """Have the ledger know of the archive, and of nothing that is in none of its chain."""
@@ -444,6 +511,50 @@ def is_replaced(link: Link) -> bool:
         return True
 
 
+class _Directories:
+    """The directories that are in the archive, and what tar has as directories in them by that."""
+
+    def __init__(self) -> None:
+        # Most have none in them: these share one set, which stays empty.
+        self._none: set[bytes] = set()
+        self._names: dict[str, set[bytes]] = {}
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def clear(self) -> None:
+        self._names.clear()
+
+    def names(self, path: str) -> Iterable[bytes]:
+        """Return the names of the directories that are in one."""
+        return self._names.get(path, ())
+
+    def has(self, path: str) -> bool:
+        """Return whether tar has a directory there; what it is in is in the archive."""
+        above, name = os.path.split(path)
+        return os.fsencode(name) in self._names[above]
+
+    def put(self, path: str, listed: dict[bytes, bool] | None) -> None:
+        """Take in that a directory was written, with a list of what is in it or without."""
+        if path:
+            above, name = os.path.split(path)
+            self._names[above] = self._names[above] or set()
+            self._names[above].add(os.fsencode(name))
+        there = self._names.get(path, self._none)
+        if listed is None:
+            self._names[path] = there
+            return
+        now = {one for one, is_directory in listed.items() if is_directory}
+        for former in there - now:
+            gone = os.path.join(path, os.fsdecode(former))
+            for one in [gone, *(one for one in self._names if one.startswith(f"{gone}/"))]:
+                self._names.pop(one, None)
+        self._names[path] = now or self._none
+
+
 class _Directory:
     """A directory that is held: open where that is permitted."""
 
@@ -459,8 +570,8 @@ class _Directory:
     def close(self) -> None:
         os.close(self._fd)
 
-    def listing(self, outputs: Sequence[str]) -> Iterable[tuple[bytes, bytes]]:
-        """Return the record of what is in it; of one that cannot be listed none.
+    def listing(self, outputs: Sequence[str]) -> dict[bytes, bool] | None:
+        """Return the names in it, and whether each is a directory; None if it cannot be listed.
 
         Args:
             outputs: what the archive is called, and what until it is whole. Where it
@@ -468,7 +579,7 @@ class _Directory:
 
         """
         if isinstance(self.file, str):
-            return []
+            return None
         names: dict[bytes, bool] = {}
         archive, partial = (os.path.basename(path) for path in outputs)
         with os.scandir(self._fd) as entries:
@@ -477,7 +588,7 @@ class _Directory:
                     names[os.fsencode(entry.name)] = entry.is_dir(follow_symlinks=False)
         if os.fsencode(partial) in names and _is_in(self._fd, outputs[1]):
             names.setdefault(os.fsencode(archive), False)
-        return [pax.dumpdir(names.items())]
+        return names
 
 
 def _is_socket(entry: "os.DirEntry[str]") -> bool:
