@@ -506,6 +506,44 @@ def test_a_target_in_the_source_is_refused(tree: Path, tmp_path: Path) -> None:
     _refused(tree, tree / "copy", "-R", "--exclude=/copy")
 
 
+@pytest.mark.parametrize(("above", "name"), [("", "st"), ("d1/deep", r"o*d[d]\x2d?")])
+@pytest.mark.parametrize(
+    "options", ["--delete", "--remove-source-files", "--include=*", "-c --delete", "-R --delete"]
+)
+def test_the_ledger_is_not_copied(
+    above: str, name: str, options: str, tree: Path, tmp_path: Path
+) -> None:
+    """Nor is what has its name at the target deleted, which may be the ledger of a task there."""
+    _files(tree, 5)
+    state = tree / above / name
+    for like in (name, name.replace("*", "x"), name.replace("\\", "")):
+        path = tree / "d0" / above / like
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"like it")
+    _age(tree)
+    target = tmp_path / "copy"
+    copied = target / os.fspath(tree).lstrip("/") if "-R" in options else target
+    (copied / above).mkdir(parents=True)
+    (copied / above / name).write_bytes(b"of the target")
+    (copied / "stray").touch()
+    wanted = set(_paths(tree))
+    with Ledger(os.fspath(state), "rsync", os.fspath(tree)) as ledger:
+        task = Rsync(os.fspath(target), options.split(), source=os.fspath(tree))
+        progress = Frame(task, os.fspath(tree), ledger, BLIND).run()
+        assert progress.problems == []
+        # The pages that are in memory only are in none of the files yet.
+        ledger.commit()
+    assert state.exists()
+    assert (copied / above / name).read_bytes() == b"of the target"
+    stray = set() if "--delete" in options else {"stray"}
+    assert set(_paths(copied)) == wanted | {os.path.join(above, name)} | stray
+
+
+def _paths(tree: Path) -> Iterator[str]:
+    """Yield what is in a directory, but for other directories."""
+    return (os.fspath(one.relative_to(tree)) for one in tree.rglob("*") if not one.is_dir())
+
+
 @pytest.mark.parametrize(
     "options",
     [["--exclude=/copy"], ["--exclude=copy/*"], ["-f- /c*"], ["--exclude-from=list"], ["-n"],

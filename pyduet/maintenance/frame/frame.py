@@ -199,6 +199,7 @@ class Frame:
         """
         self._task = task
         task.say, task.name, task.note, task.warn = self._say, self._name, note, self._warn
+        task.ledger_files = ledger.files_kept
         self._root = os.path.abspath(root)
         self._ledger = ledger
         self._options = options
@@ -352,7 +353,7 @@ class Frame:
         root = os.path.realpath(self._root)
         inodes: set[tuple[int, int]] = set()
         paths: set[str] = set()
-        for file in (*self._task.outputs, *self._ledger.files_kept):
+        for file in (*self._task.outputs, *self._task.ledger_files):
             paths.add(os.path.relpath(os.path.realpath(file), root))
             with contextlib.suppress(OSError):
                 status = os.stat(file)

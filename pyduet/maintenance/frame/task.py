@@ -46,6 +46,9 @@ class Maintenance:
     #: names they have.
     outputs: Sequence[str] = ()
 
+    #: Paths of the files that the ledger is kept in, whether they are there or not. The frame sets
+    #: it.
+    ledger_files: Sequence[str] = ()
     #: Shows what is being done, in a word or two; for what takes long in :meth:`begin` and
     #: :meth:`finish`. The frame sets it.
     say: Callable[[str], object] = staticmethod(lambda _: None)

@@ -2,6 +2,7 @@
 """Whether a target lies in the directory that is copied to it, by whatever names."""
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,12 @@ def is_left_out(path: str, filters: Sequence[str]) -> bool:
         )  # fmt: skip
         copied = os.path.join(target, path)
         return done.returncode == 0 and not (os.path.isdir(copied) and os.listdir(copied))
+
+
+def pattern(path: str) -> str:
+    """Return the pattern of rsync that matches a path, from the top of what is copied, alone."""
+    # Where nothing is wild, a backslash is one.
+    return re.sub(r"([*?[\\])", r"\\\1", path) if re.search(r"[*?[]", path) else path
 
 
 def _inner(there: Sequence[Mount], path: str) -> tuple[str, str, str]:

@@ -105,6 +105,7 @@ class Rsync(Maintenance):
         self._tree = tree
         self._roots = tree.path, os.path.realpath(tree.path)
         self._refuse_nesting()
+        self._without = [f"--exclude={name}" for name in self._ledger_names()]
         self._once = self._given.once or self._danger(found)
         self._shell = Shell(self._target, self._given.rsh)
         # A run in a connection that is there costs little, and the files are soon done.
@@ -263,7 +264,7 @@ class Rsync(Maintenance):
             reason = said.reason_of(line.rstrip(b"\n")) or reason
             stderr(line)
 
-        command = ["rsync", "-a", *options, "--", source, target]
+        command = ["rsync", "-a", *self._without, *options, "--", source, target]
         return process.run(command, stderr=hear, **how), reason
 
     def _judge(self, line: bytes) -> None:
@@ -298,6 +299,22 @@ class Rsync(Maintenance):
                 f"{self._target.name} {where}, and would be copied into itself: name another "
                 "target" + ("" if path == "." else f", or leave it out: -- '--exclude=/{path}'")
             )
+
+    def _ledger_names(self) -> Iterator[str]:
+        """Yield the ledger as a pattern of rsync, where it lies in the directory.
+
+        Before all other rules it is excluded: it is not copied while it is written, nor removed
+        with ``--remove-source-files``, and what has its name at the target stays.
+        """
+        above = "/"
+        has = self._given.has
+        if "relative" in has and "files-from" not in has:
+            written = f"{(self._written or self._tree.path).rstrip('/')}/"
+            _, dot, rest = written.partition("/./")
+            above = os.path.normpath("/" + (rest if dot else written).lstrip("/"))
+        for file in self.ledger_files:
+            for path in nesting.within(self._tree.path, file):
+                yield nesting.pattern(os.path.join(above, path))
 
     def _danger(self, found: Inventory) -> str | None:
         """Return why others might have root copy what is elsewhere, by batches.
