@@ -79,6 +79,28 @@ def test_an_inventory_is_what_was_found(found: list[Found]) -> None:
         assert len(inodes) == len({identity[1:] for identity in first})
 
 
+def test_what_is_deep_takes_no_more_than_its_names() -> None:
+    """Of a path, however long, each name is kept once: as somebody makes it who wants much kept."""
+    deep = "/".join(["n" * 255] * 32)
+    found = [Found("", status_of(stat.S_IFDIR, 1))]
+    found += (Found(f"{deep}/{ino}", status_of(stat.S_IFREG, ino)) for ino in range(2, 3000))
+    with Inventory(iter(found)) as inventory:
+        assert list(inventory) == found
+        assert size_of(inventory) < len(found) * 400
+        works = (work(path, status.st_ino, 1, None) for path, status in inventory.regular())
+        with Order(works) as order:
+            assert size_of(order) < len(found) * 400
+            assert names(order) == [path for path, _ in found[1:]]
+
+
+def size_of(one: Inventory | Order) -> int:
+    """Return how many bytes a list takes in its temporary database."""
+    ((pages,), (size,)) = (
+        one._data.execute(f"pragma {name}").fetchone() for name in ("page_count", "page_size")
+    )
+    return int(pages * size)
+
+
 def work(name: str, number: int, pages: int, physical: int | None) -> Work:
     size = pages * 4096
     return Work(name, Stamp(number, size, -1, 2**34 * 10**9), 2**40, -5, 7, physical, size)

@@ -9,6 +9,7 @@ from typing import Self
 
 from pyduet.files import generation_of
 from pyduet.maintenance.files.extents import first_place
+from pyduet.maintenance.files.places import Places, joined, parted
 from pyduet.maintenance.files.statx import Status, status_of
 from pyduet.maintenance.files.temporary import Temporary
 from pyduet.maintenance.files.tree import Found, Tree
@@ -50,8 +51,9 @@ class Inventory:
         self._count = 0
         self._indexed = False
         self._data = Temporary()
+        self._places = Places(self._data)
         self._data.execute(
-            "create table found (id integer primary key, directory blob, name blob, kind text, "
+            "create table found (id integer primary key, place integer, name blob, kind text, "
             "mode integer, device integer, ino integer, born integer, born_ns integer, status blob)"
         )
         try:
@@ -79,10 +81,11 @@ class Inventory:
     def _take(self, found: Iterable[Found]) -> None:
         rows: list[tuple[object, ...]] = []
         for path, status in found:
-            directory, slash, name = os.fsencode(path).rpartition(b"/")
+            directory, name = parted(path)
+            place = self._places.number(directory)
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "other")
             values = (*_inode(status), _packed(status))
-            rows.append((directory + slash, name, kind, status.st_mode, *values))
+            rows.append((place, name, kind, status.st_mode, *values))
             if len(rows) == _ROWS:
                 self._add(rows)
                 rows = []
@@ -92,7 +95,7 @@ class Inventory:
         self._count += len(rows)
         self._data.executemany(
             "insert into found "  # noqa: S608 - our own words
-            f"(directory, name, kind, mode, {_INODE}, status) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"(place, name, kind, mode, {_INODE}, status) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
 
@@ -128,21 +131,20 @@ class Inventory:
     def names(self, directory: str) -> Iterator[tuple[str, int]]:
         """Yield what is in a directory: names, with their modes, in the order of their bytes."""
         self._index()
-        place = os.fsencode(f"{directory}/" if directory else "")
         for name, mode in self._data.execute(
-            "select name, mode from found where directory = ? and name != x'' order by name",
-            (place,),
+            "select name, mode from found where place = ? and name != x'' order by name",
+            (self._places.known(os.fsencode(directory)),),
         ):
             yield os.fsdecode(name), mode
 
     def has(self, path: str, status: Status) -> bool:
         """Return whether a path, or an inode, was there."""
         self._index()
-        directory, slash, name = os.fsencode(path).rpartition(b"/")
+        directory, name = parted(path)
         row = self._data.execute(
-            "select exists (select 1 from found where directory = ? and name = ?) "  # noqa: S608
+            "select exists (select 1 from found where place = ? and name = ?) "  # noqa: S608
             f"or exists (select 1 from found where ({_INODE}) = (?, ?, ?, ?))",
-            (directory + slash, name, *_inode(status)),
+            (self._places.known(directory), name, *_inode(status)),
         ).fetchone()
         return bool(row[0])
 
@@ -159,15 +161,16 @@ class Inventory:
 
     def _index(self) -> None:
         if not self._indexed:
-            self._data.execute("create index by_name on found (directory, name)")
+            self._data.execute("create index by_name on found (place, name)")
             self._data.execute(f"create index by_inode on found ({_INODE})")
             self._indexed = True
 
     def _select(self, rest: str) -> Iterator[Found]:
-        for directory, name, status in self._data.execute(
-            f"select directory, name, status from found {rest}"  # noqa: S608 - our own words
+        for place, name, status in self._data.execute(
+            f"select place, name, status from found {rest}"  # noqa: S608 - our own words
         ):
-            yield Found(os.fsdecode(directory + name), _unpacked(status))
+            path = joined(self._places.path(place), name)
+            yield Found(os.fsdecode(path), _unpacked(status))
 
 
 def work_of(tree: Tree, found: Found) -> Work:

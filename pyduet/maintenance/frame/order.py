@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Self
 
 from pyduet.events import FileId
+from pyduet.maintenance.files.places import Places, joined, parted
 from pyduet.maintenance.files.temporary import Temporary
 from pyduet.maintenance.work import Stamp, Work
 
@@ -37,15 +38,16 @@ class Order:
 
         """
         self._data = Temporary()
+        self._places = Places(self._data)
         self._data.execute(
-            "create table given (ino blob, generation blob, device blob, path blob, "
+            "create table given (ino blob, generation blob, device blob, place integer, name blob, "
             "size integer, data integer, physical integer, birth integer, birth_ns integer, "
             "mtime integer, mtime_ns integer, ctime integer, ctime_ns integer, "
             "primary key (ino, generation, device, birth, birth_ns)) without rowid"
         )
         self._data.executemany(
-            "insert or ignore into given values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            map(_row, works),
+            "insert or ignore into given values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            map(self._row, works),
         )
         self._data.execute("create table work as select * from given where 0")
         self._data.execute(
@@ -160,11 +162,11 @@ class Order:
     def _work(self, number: int) -> Work:
         row = self._data.execute("select * from work where rowid = ?", (number + 1,)).fetchone()
         (
-            ino, generation, device, path, size, data, physical,
+            ino, generation, device, place, name, size, data, physical,
             birth, birth_ns, mtime, mtime_ns, ctime, ctime_ns,
         ) = row  # fmt: skip
         return Work(
-            os.fsdecode(path),
+            os.fsdecode(joined(self._places.path(place), name)),
             Stamp(int.from_bytes(ino), size, mtime * _NS + mtime_ns, ctime * _NS + ctime_ns),
             int.from_bytes(device),
             birth * _NS + birth_ns,
@@ -172,6 +174,17 @@ class Order:
             physical,
             data,
         )
+
+    def _row(self, work: Work) -> tuple[object, ...]:
+        stamp = work.stamp
+        directory, name = parted(work.path)
+        return (
+            # As bytes: the largest of them is no number of SQLite's, and their order is the same.
+            stamp.ino.to_bytes(8), work.generation.to_bytes(8), work.device.to_bytes(8),
+            self._places.number(directory), name, stamp.size, work.data, work.physical,
+            *divmod(work.born_ns, _NS),
+            *divmod(stamp.mtime_ns, _NS), *divmod(stamp.ctime_ns, _NS),
+        )  # fmt: skip
 
     def _share(self, number: int) -> float:
         pages = self._pages[number]
@@ -182,13 +195,3 @@ class Order:
 
 
 _PAGE = os.sysconf("SC_PAGESIZE")
-
-
-def _row(work: Work) -> tuple[object, ...]:
-    stamp = work.stamp
-    return (
-        # As bytes: the largest of them is no number of SQLite's, and their order is the same.
-        stamp.ino.to_bytes(8), work.generation.to_bytes(8), work.device.to_bytes(8),
-        os.fsencode(work.path), stamp.size, work.data, work.physical, *divmod(work.born_ns, _NS),
-        *divmod(stamp.mtime_ns, _NS), *divmod(stamp.ctime_ns, _NS),
-    )  # fmt: skip
