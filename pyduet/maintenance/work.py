@@ -122,6 +122,10 @@ class Problem(NamedTuple):
     words: str
 
 
+#: How many problems are named one by one, at most; all of them are counted.
+NAMED = 10_000
+
+
 class LeftOut(NamedTuple):
     """Something that is no part of the work: said, and no problem.
 

@@ -83,12 +83,12 @@ def main(files: int, problems: int, state: str) -> None:
         for work, _ in task.plan():
             ledger.put(work, {"checksum": "0123456789abcdef0123456789abcdef"})
         ledger.end()
-        _tell("all", len(task.progress.problems))
+        _tell("all", task.progress.named)
     with Ledger(state, "made", root) as ledger:
         left = problems
         progress = frame.Frame(Incremental(), root, ledger, options).run()
         assert progress.files_done == 0, progress
-        _tell("unchanged", len(progress.problems))
+        _tell("unchanged", progress.named)
 
 
 def _tell(name: str, problems: int) -> None:

@@ -200,3 +200,18 @@ def test_many_problems_are_listed_once(tree: Path) -> None:
         Problem(name, Trouble.DAMAGED, "Input/output error") for name in "abc"
     ]
     assert progress.named == 3
+
+
+def test_a_problem_too_many_is_counted(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its file is not tried again in each round, though it is not listed."""
+
+    class Failing(Seen):
+        def process(self, reading: Reading, before: Record | None) -> None:
+            super().process(reading, before)
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(frame, "NAMED", 2)
+    task = Failing()
+    progress = run(task, tree)
+    assert len(task.seen) == 3
+    assert (progress.named, len(progress.problems)) == (3, 2)

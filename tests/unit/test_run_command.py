@@ -18,7 +18,7 @@ from asleep import wait_until_asleep
 from pyduet.cli import Exit, parser
 from pyduet.cli.run import framed
 from pyduet.cli.run.state import default_ledger, ledgers
-from pyduet.maintenance import LeftOut, Progress
+from pyduet.maintenance import LeftOut, Problem, Progress, Trouble
 
 WITHOUT = "duet: working without Duet, in the disk's order: /nowhere does not exist; load it: "
 
@@ -92,6 +92,19 @@ def test_outside_a_terminal_it_says_at_once_that_it_has_begun(tree: Path) -> Non
 def test_where_the_ledger_is_said(tree: Path) -> None:
     done = run(tree, "--uninformed", "--verbose")
     assert f"what was done is kept in {tree.parent}/scrub.ledger\n" in done.stderr
+
+
+def test_how_many_more_are_named_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    some = [Problem("a", Trouble.FAILED, "Error"), Problem("b", Trouble.FAILED, "Error")]
+    progress = Progress(step="done", problems=some, named=30_002)
+    more = "duet: and 30,000 more that something is wrong with, which are not listed"
+    for options in ([], ["-q"]):
+        code = framed.summary(parser().parse_args(["run", "scrub", "/", *options]), progress)
+        err = capsys.readouterr().err.splitlines()
+        assert code == Exit.NAMED
+        assert err[:3] == ["duet: a: failed: Error", "duet: b: failed: Error", more]
+        assert len(err) == (3 if options else 4)
+        assert options or err[3].endswith("; 30,002 files named, 2 of them above")
 
 
 def test_what_is_left_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:

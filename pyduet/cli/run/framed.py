@@ -196,24 +196,32 @@ def summary(options: argparse.Namespace, progress: "Progress") -> int:
     """Say how it went; return the exit code that says whether all is well."""
     if options.json:
         print_json(progress)
-    name_all(progress.problems)
+    name_all(progress.problems, progress.named)
     _say_left_out(options, progress)
+    where = named_where(progress.problems, progress.named)
     for name, count in progress.report.items():
         say(options, f"{name.replace('_', ' ')}: {count:,}")
     say(
         options,
         f"{plural(progress.files_done, 'file')}, {size(progress.bytes_done)}; "
         f"{size(progress.bytes_cached)} of that did not have to be read from the disk"
-        + (f"; {plural(progress.named, 'file')} named above" if progress.named else ""),
+        + (f"; {plural(progress.named, 'file')} {where}" if progress.named else ""),
     )
     return Exit.NAMED if progress.named else Exit.OK
 
 
-def name_all(problems: "Sequence[Problem]") -> None:
-    """Name files with what is wrong with them, a line each."""
+def name_all(problems: "Sequence[Problem]", named: int) -> None:
+    """Name files with what is wrong with them, a line each, and say how many more there are."""
     for problem in problems:
         where = f"{problem.path}: " if problem.path else ""
         warn(f"{where}{problem.trouble}: {problem.words}")
+    if more := named - len(problems):
+        warn(f"and {more:,} more that something is wrong with, which are not listed")
+
+
+def named_where(problems: "Sequence[Problem]", named: int) -> str:
+    """Return the words for what :func:`name_all` has named, or some of it."""
+    return "named above" if named <= len(problems) else f"named, {len(problems):,} of them above"
 
 
 def _say_left_out(options: argparse.Namespace, progress: "Progress") -> None:

@@ -38,11 +38,12 @@ def _run(options: argparse.Namespace) -> int:
         done = Restore(options.archives, options.target, over=options.over, tell=tell).run()
     if options.json:
         print_json(done)
-    framed.name_all(done.problems)
+    framed.name_all(done.problems, done.named)
+    where = framed.named_where(done.problems, done.named)
     say(
         options,
         f"{plural(done.members, 'member')} restored to {options.target}"
         + (f", {plural(done.removed, 'name')} removed that is no more" if done.removed else "")
-        + (f"; {len(done.problems):,} named above" if done.problems else ""),
+        + (f"; {done.named:,} {where}" if done.named else ""),
     )
-    return Exit.NAMED if done.problems else Exit.OK
+    return Exit.NAMED if done.named else Exit.OK

@@ -18,7 +18,7 @@ from pyduet.maintenance.archive.chain import Link, read_link
 from pyduet.maintenance.files.reading import pieces_of
 from pyduet.maintenance.files.statx import status_of
 from pyduet.maintenance.files.tree import Tree
-from pyduet.maintenance.work import Problem, Trouble, problem_of
+from pyduet.maintenance.work import NAMED, Problem, Trouble, problem_of
 
 
 class RestoreError(ValueError):
@@ -35,7 +35,8 @@ class Restored:
         bytes_done: of them that were gone through.
         members: that were restored.
         removed: names that were removed, because a later archive has them no more.
-        problems: what could not be restored as it was.
+        named: how many things could not be restored as they were.
+        problems: the first ten thousand of them.
 
     """
 
@@ -44,6 +45,7 @@ class Restored:
     bytes_done: int = 0
     members: int = 0
     removed: int = 0
+    named: int = 0
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -336,7 +338,9 @@ class Restore:
             os.close(fd)
 
     def _name(self, problem: Problem) -> None:
-        self.progress.problems.append(problem)
+        self.progress.named += 1
+        if len(self.progress.problems) < NAMED:
+            self.progress.problems.append(problem)
 
 
 def _need_chain(links: Sequence[tuple[Link, str]]) -> None:

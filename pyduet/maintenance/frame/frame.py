@@ -22,11 +22,13 @@ from pyduet.maintenance.frame.inventory import Found, Inventory, work_of
 from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.order import Order
 from pyduet.maintenance.frame.pace import Courtesy, Throttle
+from pyduet.maintenance.frame.problems import Problems
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.sharing.holding import Held, available
 from pyduet.maintenance.sharing.last_turn import LastTurn
 from pyduet.maintenance.sharing.residency import Watch
 from pyduet.maintenance.work import (
+    NAMED,
     BadFileError,
     LeftOut,
     Problem,
@@ -65,8 +67,6 @@ _UNLOOKED = 16 << 20
 
 #: Files that are put off together.
 _YOUNG = 10_000
-#: Why a file may be looked at again in the next round.
-_PASSING = (Trouble.VANISHED, Trouble.UNSTABLE)
 _RESTLESS = f"it was replaced again after each of {_ROUNDS + 1} rounds, and could not be processed"
 #: What is left out and told one by one, at most; all of it is counted.
 _TOLD = 1000
@@ -145,7 +145,7 @@ class Progress:
             at the disk.
         again: files that were processed again, because they changed.
         named: how many files are named.
-        problems: the files that are named, as of the last step.
+        problems: the first ten thousand of the files that are named, at the end.
         left_out: what is no part of the work, the first thousand of it.
         left_out_count: how much that is.
         warnings: what else wants somebody's attention, a line each.
@@ -214,9 +214,7 @@ class Frame:
         self._watch: Watch | None = None
         self._held: Held | None = None
         self._turn: LastTurn | None = None
-        # What is wrong, by path: of the files that were processed, and of the last look.
-        self._bad: dict[str, Problem] = {}
-        self._unseen: dict[str, Problem] = {}
+        self._problems = Problems()
         self.progress = Progress()
 
     def plan(self) -> Iterator[tuple[Work, float]]:
@@ -226,7 +224,11 @@ class Frame:
             OSError: as of :meth:`run`.
 
         """
-        with self._watching(), self._inventory() as found:
+        with (
+            contextlib.closing(self._problems),
+            self._watching(),
+            self._inventory() as found,
+        ):
             self._task.survey(self._tree, found)
             with self._order(found) as order:
                 self._look(order)
@@ -243,11 +245,12 @@ class Frame:
             DuetError: Duet is required, and cannot be asked.
 
         """
-        try:
-            with self._watching():
-                self._run()
-        finally:
-            self._list_problems()
+        with contextlib.closing(self._problems):
+            try:
+                with self._watching():
+                    self._run()
+            finally:
+                self._list_problems()
         for one in self._task.left_out():
             self._leave_out(one)
         self.progress.report = dict(self._task.report())
@@ -337,7 +340,7 @@ class Frame:
     def _inventory(self) -> Inventory:
         """Return all that is there, but what the task itself writes."""
         self._say("looking for work")
-        self._unseen.clear()
+        self._problems.look_again()
         self.progress.left_out, self.progress.left_out_count = [], 0
         return Inventory(self._counted(self._others(self._tree.walk(self._unsee, self._leave_out))))
 
@@ -634,8 +637,7 @@ class Frame:
     def _changed(self, found: Inventory) -> Iterator[tuple[Found, Record | None]]:
         """Yield what is new, or another than when it was processed in this pass."""
         for one, before in self._known(found):
-            bad = self._bad.get(one.path)
-            if bad is not None and bad.trouble not in _PASSING:
+            if self._problems.is_final(one.path):
                 continue
             if before is not None and self._is_done(one, before):
                 # What has not settled is waited for no more; the next run takes it again.
@@ -684,34 +686,30 @@ class Frame:
         self.progress.waited += seconds
 
     def _name(self, problem: Problem) -> None:
-        self._bad.setdefault(problem.path, problem)
-        self._count()
+        self._problems.name(problem)
+        self.progress.named = len(self._problems)
 
     def _forgive(self, path: str) -> None:
         """Take back what was said of a file that was processed after all."""
-        bad = self._bad.get(path)
-        if bad is not None and bad.trouble in _PASSING:
-            del self._bad[path]
-            self._count()
+        self._problems.forgive(path)
+        self.progress.named = len(self._problems)
 
     def _warn(self, words: str) -> None:
         self.progress.warnings.append(words)
         self._tell(self.progress)
 
     def _unsee(self, problem: Problem) -> None:
-        self._unseen.setdefault(problem.path, problem)
-        self._count()
-
-    def _count(self) -> None:
-        self.progress.named = len(self._bad) + len(self._unseen)
+        self._problems.see(problem)
+        self.progress.named = len(self._problems)
 
     def _list_problems(self) -> None:
         if self._task.problems is None:
-            self.progress.problems = list((self._unseen | self._bad).values())
+            self.progress.problems = self._problems.first(NAMED)
+            self.progress.named = len(self._problems)
         else:
-            self.progress.problems = list(self._task.problems)
+            self.progress.problems = list(self._task.problems[:NAMED])
+            self.progress.named = len(self._task.problems)
             self.progress.left_out, self.progress.left_out_count = [], 0
-        self.progress.named = len(self.progress.problems)
 
     def _say(self, step: str) -> None:
         self.progress.step = step
