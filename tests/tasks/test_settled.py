@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Once a file is settled, no write leaves its times as they were."""
 
+import contextlib
 import mmap
 import os
+import re
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -12,12 +16,14 @@ from pathlib import Path
 import places
 import pytest
 from beside import beside
-from command import run_duet
+from command import command, run_duet
+from fuse import Fuse
 from places import Mounted
 from slowmemory import SlowMemory
 
 from pyduet.maintenance.files.settled import Settled, recheck, settle
 from pyduet.maintenance.files.statx import Status, status_of
+from pyduet.maintenance.frame import watchdog
 from pyduet.maintenance.work import UnstableError
 
 PAGE = mmap.PAGESIZE
@@ -163,6 +169,78 @@ def test_rsync_copies_what_a_mapping_wrote(
         ran = run_duet("run", "rsync", tree, target, "--state", tmp_path / "ledger")
         assert ran.status == 0, ran.words
         assert next(target.rglob("file")).read_bytes()[0] == number
+
+
+#: A scrub that does not wait for a minute before it says for what it waits.
+HASTY = """
+import sys
+from pyduet.cli import main
+from pyduet.maintenance.frame import watchdog
+watchdog._PATIENCE = 0.5
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.root
+def test_what_is_waited_for_without_end_is_said(tree: Path, tmp_path: Path) -> None:
+    """Somebody's write to a file goes on, and so holds the lock that whoever looks at it takes."""
+    path = tree / "file"
+    path.write_bytes(b"a" * PAGE)
+    fd, writable = os.open(path, os.O_RDONLY), os.open(path, os.O_RDWR)
+    settled(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    scrub = [*command("run", "scrub", tree, "--quiet", "--state", tmp_path / "state")][4:]
+    said = tmp_path / "said"
+    with SlowMemory(1) as memory, said.open("wb") as stderr:
+        writer = threading.Thread(target=memory.write_to, args=(writable,))
+        writer.start()
+        try:
+            assert memory.wanted() == 0
+            ran = subprocess.Popen(
+                [sys.executable, "-P", "-c", HASTY, *scrub],
+                stderr=stderr,
+                env={**os.environ, "PYTHONPATH": str(places.TOP)},
+            )
+            end = time.monotonic() + 120
+            while not (words := re.findall(f"^duet: {path}: .*", said.read_text(), re.M)):
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        finally:
+            memory.give(0, b"z" * PAGE)
+            writer.join()
+    assert ran.wait(timeout=120) == 0
+    assert "no signal ends that" in words[0]
+    assert f"process {os.getpid()} (" in words[0]
+    os.close(fd)
+    os.close(writable)
+
+
+@pytest.mark.root
+def test_which_fuse_does_not_answer(tmp_path: Path) -> None:
+    place = tmp_path / "fuse"
+    place.mkdir()
+    places.mount("none", Path("/sys/fs/fuse/connections"), "fusectl")
+    with Fuse(place, {"file": b"a" * PAGE}) as fuse:
+        connection = str(os.minor(place.stat().st_dev))
+        assert connection not in watchdog._waiting()
+        fd = os.open(place / "file", os.O_RDONLY)
+        fuse.silent = True
+        reader = threading.Thread(target=read_and_close, args=(fd,))
+        reader.start()
+        try:
+            end = time.monotonic() + 60
+            while connection not in watchdog._waiting():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+        finally:
+            fuse.die()  # which ends what waits for it
+            reader.join()
+
+
+def read_and_close(fd: int) -> None:
+    for call in (lambda: os.pread(fd, PAGE, 0), lambda: os.close(fd)):
+        with contextlib.suppress(OSError):
+            call()
 
 
 def test_who_touches_files_all_the_time_is_not_waited_for(

@@ -24,6 +24,7 @@ from pyduet.maintenance.frame.order import Order
 from pyduet.maintenance.frame.pace import Courtesy, Throttle
 from pyduet.maintenance.frame.problems import Problems
 from pyduet.maintenance.frame.task import Maintenance
+from pyduet.maintenance.frame.watchdog import Watchdog
 from pyduet.maintenance.sharing.holding import Held, available
 from pyduet.maintenance.sharing.last_turn import LastTurn
 from pyduet.maintenance.sharing.residency import Watch
@@ -313,6 +314,7 @@ class Frame:
     def _watching(self) -> Iterator[None]:
         """Hold the directory, and be told of what is cached below it, if that is wanted."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(Watchdog(self._warn))
             self._tree = stack.enter_context(Tree(self._root))
             if self._options.duet is Use.NEVER:
                 self.progress.blind = "not asked"
