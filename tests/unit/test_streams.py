@@ -28,15 +28,21 @@ PRINT = [
     "run scrub TREE --uninformed --json --state LEDGER",
     "run scrub TREE --uninformed --dry-run --state LEDGER",
     "run scrub TREE --uninformed --dry-run --json --state LEDGER",
+    *(
+        f"run rsync TREE LEDGER.copy --uninformed --quiet --state LEDGER -- {options}"
+        for options in ("-v", "--stats", "--list-only")  # in a batch, at the end, and alone
+    ),
 ]  # fmt: skip
 
 
-def duet(command: str, tree: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def duet(
+    command: str, tree: Path, *, stdout: int = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command by a shell, which redirects its streams; in what is shown is the rest."""
     command = command.replace("TREE", str(tree)).replace("LEDGER", str(tree.parent / "ledger"))
     return subprocess.run(
         ["sh", "-c", f"{sys.executable} -m pyduet {command}"],
-        capture_output=True, text=True, errors="surrogateescape", check=False,
+        stdout=stdout, stderr=subprocess.PIPE, text=True, errors="surrogateescape", check=False,
         env={**os.environ, **environment},
     )  # fmt: skip
 
@@ -49,6 +55,15 @@ def test_output_that_cannot_be_written(command: str, to: str, why: str, tree: Pa
     done = duet(f"{command} {to}", tree)
     words = f"duet: cannot write to standard output: {why}\n"
     assert (done.returncode, done.stderr) == (Exit.FAILED, words)
+
+
+@pytest.mark.parametrize("command", PRINT)
+def test_output_that_nobody_reads(command: str, tree: Path) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = duet(command, tree, stdout=writes)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (Exit.BROKEN_PIPE, "")
 
 
 @pytest.mark.parametrize("command", ["status", "start", "run scrub NOWHERE --uninformed"])

@@ -35,13 +35,18 @@ def _task(parser: Parser, options: argparse.Namespace) -> "Maintenance":
     from pyduet.maintenance.tasks.rsync import Rsync
 
     # With --json there is nothing else on stdout.
-    stdout = sys.stderr if options.json else sys.stdout
+    stdout = (sys.stderr if options.json else sys.stdout).buffer
+
+    def pass_on(printed: bytes) -> None:
+        stdout.write(printed)
+        stdout.flush()
+
     try:
         return Rsync(
             options.target,
             options.options,
             source=options.path,
-            stdout=stdout.fileno(),
+            stdout=pass_on,
             stderr=_show,
             tell=lambda words: say(options, f"duet: {words}"),
         )

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """A run of rsync, of which no more is kept than a line."""
 
+import io
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, cast
 
-#: Bytes of a line that are taken at a time.
+#: Bytes of a line, or of what there is, that are taken at a time.
 _LINE = 64 << 10
 #: Seconds that rsync has to tidy up after it was told to end.
 _TIDY = 10
@@ -20,6 +21,7 @@ def run(
     stdin: IO[bytes] | int | None = subprocess.DEVNULL,
     stdout: Callable[[Iterator[bytes]], object] | int | None,
     stderr: Callable[[bytes], object],
+    in_lines: bool = True,
 ) -> int:
     """Run a program to its end, and return its exit code.
 
@@ -28,8 +30,10 @@ def run(
         cwd: where; None for the present directory.
         env: the environment; None for that of this process.
         stdin: as :class:`subprocess.Popen` has it.
-        stdout: takes the lines; or a descriptor, None for that of this process.
-        stderr: told each line, with its end, by a thread of its own.
+        stdout: takes what it prints; or a descriptor, None for that of this process.
+        stderr: told each line, with its end, by a thread of its own; nothing of what the program
+            says of being ended, after an error here.
+        in_lines: whether stdout takes lines, and not what there is as soon as it is there.
 
     Raises:
         FileNotFoundError: there is no such program.
@@ -40,14 +44,22 @@ def run(
         stdout=subprocess.PIPE if callable(stdout) else stdout,
     )  # fmt: skip
     said = cast(IO[bytes], process.stderr)
-    listener = threading.Thread(target=lambda: [stderr(line) for line in _lines(said)])
+    is_over = False
+
+    def listen() -> None:
+        for line in _lines(said):
+            if not is_over:
+                stderr(line)
+
+    listener = threading.Thread(target=listen)
     listener.start()
     try:
         if callable(stdout):
-            with cast(IO[bytes], process.stdout) as out:
-                stdout(_lines(out))
+            with cast(io.BufferedReader, process.stdout) as out:
+                stdout(_lines(out) if in_lines else _pieces(out))
         return process.wait()
     except BaseException:
+        is_over = True
         process.terminate()
         raise
     finally:
@@ -62,3 +74,7 @@ def run(
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     return iter(lambda: stream.readline(_LINE), b"")
+
+
+def _pieces(stream: io.BufferedReader) -> Iterator[bytes]:
+    return iter(lambda: stream.read1(_LINE), b"")

@@ -64,7 +64,7 @@ class Rsync(Maintenance):
         options: Sequence[str] = (),
         *,
         source: str | None = None,
-        stdout: int = subprocess.DEVNULL,
+        stdout: Callable[[bytes], object] = lambda _: None,
         stderr: Callable[[bytes], object] = lambda _: None,
         tell: Callable[[str], object] = lambda _: None,
     ) -> None:
@@ -74,7 +74,7 @@ class Rsync(Maintenance):
             target: as rsync has it: a directory, HOST:DIR, or rsync://HOST/MODULE.
             options: rsync's own; ``-a`` is always given.
             source: the directory as it was written, which counts with ``--relative``.
-            stdout: descriptor for what rsync prints.
+            stdout: told what rsync prints, as it comes; an error of it ends the run.
             stderr: told each line of rsync's errors, and of what went wrong with a batch.
             tell: told what is to be known of the runs, when all is well.
 
@@ -146,12 +146,13 @@ class Rsync(Maintenance):
             source = source or self._tree.path
             code, reason = self._run(
                 given.words, f"{source.rstrip('/')}/", self._target.name,
-                stdin=None, stdout=self._stdout, stderr=self._judge,
+                stdin=None, stdout=self._show, in_lines=False, stderr=self._judge,
             )  # fmt: skip
         else:
             code, reason = self._run_beneath(
-                given.last, self._target.name, stdout=self._stdout, stderr=self._judge
-            )
+                given.last, self._target.name,
+                stdout=self._show, in_lines=False, stderr=self._judge,
+            )  # fmt: skip
             self._shell.close()
         self._code = code
         if given.totals and self._in_batches:
@@ -212,7 +213,7 @@ class Rsync(Maintenance):
                 words, is_sent = part
                 self._in_batches += is_sent
                 if self._given.names is not None:
-                    _write(self._stdout, words)
+                    self._stdout(words)
 
         with tempfile.TemporaryFile() as file:
             # With ./ the directory itself is sent, and no name looks like a comment.
@@ -266,6 +267,10 @@ class Rsync(Maintenance):
 
         command = ["rsync", "-a", *self._without, *options, "--", source, target]
         return process.run(command, stderr=hear, **how), reason
+
+    def _show(self, printed: Iterator[bytes]) -> None:
+        for part in printed:
+            self._stdout(part)
 
     def _judge(self, line: bytes) -> None:
         """Pass a line of the last run's errors on, and take what it says of a file."""
@@ -391,9 +396,3 @@ def _version() -> tuple[int, ...]:
     done = subprocess.run(["rsync", "--version"], capture_output=True, check=False)
     found = re.match(rb"rsync +version v?(\d+)\.(\d+)\.(\d+)", done.stdout)
     return tuple(map(int, found.groups())) if found else (0,)
-
-
-def _write(fd: int, words: bytes) -> None:
-    """Write all of it; nothing to nowhere."""
-    while words and fd >= 0:
-        words = words[os.write(fd, words) :]
