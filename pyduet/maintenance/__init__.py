@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Maintenance that works first on what is in memory: one frame, and the tasks that it runs."""
 
+from pyduet.maintenance.files.direct import Direct
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.files.statx import Status
+from pyduet.maintenance.files.statx import Identity, Status
 from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.frame import Frame, Options, Progress, Use
 from pyduet.maintenance.frame.inventory import Inventory
@@ -22,8 +23,10 @@ from pyduet.maintenance.work import (
 
 __all__ = [
     "BadFileError",
+    "Direct",
     "Found",
     "Frame",
+    "Identity",
     "Inventory",
     "Ledger",
     "LedgerError",
