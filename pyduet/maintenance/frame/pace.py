@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How a task keeps out of the way: a limit of bytes a second, and waiting while others read."""
 
+import re
 import time
 from collections.abc import Callable
 
@@ -123,14 +124,8 @@ class Courtesy:
 
 def _stalled() -> float | None:
     """Return for how many seconds some task waited for I/O since boot; None if that is not told."""
-    try:
-        with open(_PRESSURE, encoding="ascii") as file:
-            some = file.readline().split()
-    except OSError:
-        return None
-    if not some:
-        return None  # a stand-in for the file, as in some containers
-    return int(some[-1].partition("=")[2]) / 1e6
+    microseconds = _number_in(_PRESSURE, rb"^some .*\btotal=(\d{1,20})$")
+    return None if microseconds is None else microseconds / 1e6
 
 
 def _read_by_others() -> int | None:
@@ -139,17 +134,19 @@ def _read_by_others() -> int | None:
     None if that is not told. Both files tell what submit_bio() of
     block/blk-core.c counts, in the same place.
     """
+    all_kib = _number_in("/proc/vmstat", rb"^pgpgin (\d{1,20})$")
+    own = _number_in("/proc/self/io", rb"^read_bytes: (\d{1,20})$")
+    return None if all_kib is None or own is None else (all_kib << 10) - own
+
+
+def _number_in(path: str, pattern: bytes) -> int | None:
+    """Return the number that a file of /proc has in some line; None if it has none.
+
+    Some containers have a stand-in for the file, which may be empty.
+    """
     try:
-        all_kib = _number_in("/proc/vmstat", "pgpgin")
-        return (all_kib << 10) - _number_in("/proc/self/io", "read_bytes:")
+        with open(path, "rb") as file:
+            found = re.search(pattern, file.read(), re.MULTILINE)
     except OSError:
         return None
-
-
-def _number_in(path: str, name: str) -> int:
-    with open(path, encoding="ascii") as file:
-        for line in file:
-            words = line.split()
-            if words[0] == name:
-                return int(words[1])
-    raise OSError(f"{path} has no {name}")
+    return int(found[1]) if found else None

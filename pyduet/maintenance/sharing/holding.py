@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a task brought into the page cache, and keeps there while its neighbours want it."""
 
+import mmap
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -133,10 +135,10 @@ class Held:
 
 
 def available() -> int:
-    """Return how much memory is available, in bytes, as /proc/meminfo tells."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            name, _, value = line.partition(":")
-            if name == "MemAvailable":
-                return int(value.split()[0]) * 1024
-    return 256 << 20
+    """Return how much memory is available, in bytes; where psutil cannot tell, what is free."""
+    try:
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    except (ImportError, OSError, ValueError, LookupError):  # /proc may have a stand-in
+        return os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
