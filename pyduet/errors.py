@@ -74,7 +74,6 @@ class Operation(enum.Enum):
     START = "start Duet for {subject}"
     STOP = "stop Duet"
     REPORT = "ask whether Duet is on"
-    LIST = "list the tasks"
     REGISTER = "watch {subject}"
     READ = "read the events of {subject}"
     BMAP = "reach the done mark of {subject}"

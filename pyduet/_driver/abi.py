@@ -149,15 +149,6 @@ class StatusArgs(ctypes.Structure):
     ]
 
 
-class TaskList(ctypes.Structure):
-    """A STATUS argument with room for every task there can be behind it."""
-
-    _fields_ = [
-        ("head", StatusArgs),
-        ("tasks", TaskAttrs * MAX_TASKS),
-    ]
-
-
 class InitArgs(ctypes.Structure):
     """``struct duet_ioctl_init_args``."""
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 
+from pyduet._text.names import printable
 from pyduet.batch import Batch
 from pyduet.cli import arguments
 from pyduet.device import Device
@@ -75,6 +76,14 @@ def path_of(stream: Stream, file: FileId) -> str | None:
         return stream.path_of(file)
     except (PathNotFoundError, PermissionDeniedError):
         return None
+
+
+def name_of(stream: Stream, file: FileId) -> str:
+    """Return what to call a file on a line: its path, or its number where there is none to tell."""
+    path = path_of(stream, file)
+    if path is None:
+        return f"({file})" if file.ino else "(files that are not known)"
+    return printable(path)
 
 
 def batches_for(stream: Stream, seconds: float) -> Iterator[Batch]:

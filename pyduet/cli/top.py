@@ -98,17 +98,12 @@ def _object(stream: Stream, tally: Tally, seconds: float, rows: int) -> dict[str
 
 
 def _cached(stream: Stream, file: FileId, one: FileCount) -> list[str]:
-    return [f"{one.cached:,}", f"{one.dirty:,}", _name(stream, file)]
+    return [f"{one.cached:,}", f"{one.dirty:,}", source.name_of(stream, file)]
 
 
 def _changing(stream: Stream, file: FileId, one: FileCount) -> list[str]:
     numbers = (one.added, one.removed, one.dirtied, one.flushed)
-    return [*(f"{number:,}" for number in numbers), _name(stream, file)]
-
-
-def _name(stream: Stream, file: FileId) -> str:
-    path = source.path_of(stream, file)
-    return f"({file})" if path is None else printable(path)
+    return [*(f"{number:,}" for number in numbers), source.name_of(stream, file)]
 
 
 def _summary(stream: Stream, tally: Tally) -> str:

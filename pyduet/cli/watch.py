@@ -102,17 +102,10 @@ def _cells(stream: Stream, item: Item, *, widths: bool) -> list[str]:
         pages = "?"
     else:
         pages = f"{item.index}" if item.pages == 1 else f"{item.index}-{item.end - 1}"
-    cells = [time.strftime("%H:%M:%S"), str(item.state), pages, _name(stream, item.file)]
+    cells = [time.strftime("%H:%M:%S"), str(item.state), pages, source.name_of(stream, item.file)]
     if widths:
         cells[1:3] = [f"{cells[1]:16}", f"{cells[2]:>13}"]
     return cells
-
-
-def _name(stream: Stream, file: FileId) -> str:
-    path = source.path_of(stream, file)
-    if path is None:
-        return f"({file})" if file.ino else "(files that are not known)"
-    return printable(path)
 
 
 #: Columns that a narrow terminal does without, first to last.
@@ -143,7 +136,7 @@ def _file_cells(stream: Stream, file: FileId, one: FileCount) -> list[str]:
         f"{one.removed:,}",
         f"{one.dirtied:,}",
         f"{one.flushed:,}",
-        _name(stream, file),
+        source.name_of(stream, file),
     ]
 
 

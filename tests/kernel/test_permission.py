@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Who may do what: an ordinary user in the device's group, and root without CAP_SYS_ADMIN."""
 
+import ctypes
 import errno
 import os
 import threading
@@ -581,11 +582,17 @@ def test_a_foreign_call_changes_nothing(device: Device, place: Path) -> None:
         assert list(task.marked()) == []
 
 
+class TaskList(ctypes.Structure):
+    """A STATUS argument with room for every task there can be behind it."""
+
+    _fields_ = [("head", abi.StatusArgs), ("tasks", abi.TaskAttrs * abi.MAX_TASKS)]
+
+
 def listed() -> list[tuple[int, str, str]]:
     """Return the tasks as both lists tell them."""
     with Device() as own:
         tasks = [(task.id, task.name, task.path) for task in own.tasks()]
-        published = abi.TaskList()
+        published = TaskList()
         published.head = abi.StatusArgs(size=12, flags=abi.Status.PRINT_LIST, numtasks=255)
         assert ioctl(own.fileno(), abi.IOC_STATUS, published) == 0
         assert tasks == [

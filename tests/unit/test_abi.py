@@ -227,8 +227,3 @@ def test_the_fast_decoder_agrees_with_the_structure() -> None:
     assert abi.ITEM.unpack(bytes(item)) == unpacked
     ref = abi.FileRef(ino=2**63 + 1, gen=2**31 + 2, result=-3)
     assert abi.FILE_REF.unpack(bytes(ref)) == (2**63 + 1, 2**31 + 2, -3)
-
-
-def test_the_task_list_has_its_tasks_behind_the_head() -> None:
-    assert abi.TaskList.tasks.offset == ctypes.sizeof(abi.StatusArgs)
-    assert abi.TaskList.tasks.size == abi.MAX_TASKS * ctypes.sizeof(abi.TaskAttrs)
