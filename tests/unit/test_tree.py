@@ -269,6 +269,26 @@ def test_a_directory_that_is_moved_while_it_is_walked(root: Path) -> None:
 
 
 @each_lookup
+def test_a_directory_that_is_moved_ahead_of_the_walk_comes_once(root: Path) -> None:
+    """Whoever moves it again and again cannot have the walk go on for ever."""
+    for number in range(50):
+        (root / str(number) / "below").mkdir(parents=True)
+    pending = {one.stat().st_ino: one for one in root.iterdir()}
+    moved, times = 0, 0
+    with Tree(str(root)) as tree:
+        for path, status in tree.walk(lambda _: None, lambda _: None):
+            place = pending.pop(status.st_ino, root / path)
+            if path and not moved:
+                moved = status.st_ino
+            if status.st_ino == moved:
+                times += 1
+                if pending:
+                    place.rename(next(iter(pending.values())) / "moved")
+    assert not pending
+    assert times == 1
+
+
+@each_lookup
 def test_a_race_is_never_won(root: Path, secret: Path, tmp_path: Path) -> None:
     """Whatever comes out is of the tree, while a directory and a link to another are exchanged."""
     for name in ("f", "e/f"):
@@ -297,7 +317,7 @@ def test_a_race_is_never_won(root: Path, secret: Path, tmp_path: Path) -> None:
 def test_no_descriptor_is_left_when_there_are_no_more(root: Path) -> None:
     (root / "d" / "e").mkdir(parents=True)
     (root / "d" / "e" / "f").write_bytes(b"data")
-    long = make_long(root, 9000)
+    long = make_long(root, LONGEST - 300)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = descriptors()
     used = max(map(int, before)) + 1
@@ -422,7 +442,7 @@ def test_a_path_of_any_length(root: Path) -> None:
     """Wherever the names of a path end, around the length that the kernel takes at once."""
     for name in range(246, 256):
         (root / str(name)).mkdir()
-        make_long(root / str(name), 8400, name)
+        make_long(root / str(name), LONGEST - 300, name)
     with Tree(str(root)) as tree:
         walk = Walk(tree)
         assert not walk.problems
@@ -460,16 +480,24 @@ def test_a_name_at_the_border(root: Path, length: int) -> None:
 
 
 def test_what_is_too_deep_is_named(root: Path) -> None:
+    """Once, whatever is in it: directories that anybody makes by the thousand."""
     long = make_long(root, LONGEST + 1000)
     (root / "short").touch()
     with Tree(str(root)) as tree:
+        (problem,) = Walk(tree).problems
+        with contextlib.ExitStack() as stack:
+            fd = tree.open_directory(problem.path)
+            stack.callback(os.close, fd)
+            for number in range(1000):
+                os.mkdir(f"{number:0250}", dir_fd=fd)
+            os.close(os.open("f", os.O_CREAT, 0o600, dir_fd=fd))
         walk = Walk(tree)
-    assert "short" in walk.found
-    assert long not in walk.found
-    (problem,) = walk.problems
+    assert walk.problems == [problem]
     assert long.startswith(problem.path)
-    assert problem.path in walk.found
-    assert len(problem.path) > LONGEST
+    assert LONGEST - 256 < len(problem.path) <= LONGEST
+    assert {"short", f"{problem.path}/f", f"{problem.path}/{0:0250}"} <= set(walk.found)
+    assert len([path for path in walk.found if len(path) > LONGEST]) == 1001
+    assert long not in walk.found
 
 
 # What the kernel does not tell

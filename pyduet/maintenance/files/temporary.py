@@ -84,6 +84,11 @@ class Temporary(sqlite3.Connection):
         return self.cursor(Rows).executemany(sql, parameters)
 
 
+def signed(number: int) -> int:
+    """Return a number of an inode or a device as SQLite keeps numbers: 64 bits with a sign."""
+    return number - (1 << 64) if number >> 63 else number
+
+
 def _place() -> str:
     places = (*filter(None, map(os.environ.get, _PLACES)), *_FURTHER)
     usable = (one for one in places if os.path.isdir(one) and os.access(one, os.W_OK | os.X_OK))

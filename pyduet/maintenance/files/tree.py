@@ -26,6 +26,7 @@ from typing import NamedTuple, Self
 from pyduet.maintenance.files.mounts import mount_with_id
 from pyduet.maintenance.files.settled import wait_of
 from pyduet.maintenance.files.statx import Identity, Status, is_mount_at, status_at, status_of
+from pyduet.maintenance.files.temporary import Temporary, signed
 from pyduet.maintenance.work import LeftOut, Problem, ReplacedError, Trouble, problem_of
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -44,9 +45,9 @@ _ABSENT = (errno.ENOSYS, errno.EPERM)
 _TRIES = 128
 #: Bytes of a path that the kernel takes at once: PATH_MAX, with its NUL.
 _PATH_MAX = 4096
-#: Bytes of a path, from which on a directory is named and not entered: nobody works that deep, and
-#: the paths of all files there would take the square of it.
-LONGEST = 8 * _PATH_MAX
+#: Bytes of a path, from which on a directory is not entered: nobody works that deep, and an archive
+#: and a ledger have the whole path of each file.
+LONGEST = 2 * _PATH_MAX
 #: Entries of a directory that are looked at together, in the order of their inodes.
 _CHUNK = 4096
 #: Seconds that who has a lease on a file gets to let go of it: Samba does at once.
@@ -215,7 +216,8 @@ class Tree:
 
         A directory comes before what is in it. A directory on which something is
         mounted, and a nested subvolume, comes without what is in it. Nothing is
-        opened but directories.
+        opened but directories, and each is listed once: what somebody moves to where
+        the walk has not been yet does not come again.
 
         Args:
             trouble: told of what cannot be looked at; the walk goes on.
@@ -223,9 +225,11 @@ class Tree:
 
         Raises:
             OSError: the root cannot be listed.
+            TargetError: there is no room to remember what was listed.
 
         """
         waiting = _Waiting()
+        listed = _Listed()
         place, identity = "", self.root.identity
         # The directory that was listed last: what is in it is found from there, however deep.
         near: tuple[str, int] | None = None
@@ -241,38 +245,47 @@ class Tree:
                     if near is not None:
                         os.close(near[1])
                     near = place, fd
-                    yield Found(place, status)
-                    for found in self._entries(place, fd, status, trouble):
-                        if self._is_to_list(found, trouble, left_out):
-                            waiting.add(found)
-                        elif not found.status.is_mount or stat.S_ISDIR(found.status.st_mode):
-                            yield found
+                    if listed.add(status):
+                        yield Found(place, status)
+                        yield from self._in(place, fd, status, waiting, trouble, left_out)
                 following = waiting.take()
                 if following is None:
                     return
                 place = following[0]
                 identity = self.root.identity._replace(ino=following[1], born_ns=following[2])
         finally:
+            listed.close()
             if near is not None:
                 os.close(near[1])
 
-    def _is_to_list(
+    def _in(
         self,
-        found: Found,
+        place: str,
+        fd: int,
+        above: Status,
+        waiting: "_Waiting",
         trouble: Callable[[Problem], object],
         left_out: Callable[[LeftOut], object],
-    ) -> bool:
-        """Return whether something is a directory of the walk."""
-        path, status = found
-        if self.is_outside(status):
-            left_out(LeftOut(path, "mount-point" if status.is_mount else "subvolume"))
-            return False
-        if not stat.S_ISDIR(status.st_mode):
-            return False
-        if len(os.fsencode(path)) > LONGEST:
-            trouble(Problem(path, Trouble.FAILED, _TOO_DEEP))
-            return False
-        return True
+    ) -> Iterator[Found]:
+        """Yield what is in a directory, but the directories that are to be listed: these wait."""
+        is_too_deep = False
+        for found in self._entries(place, fd, above, trouble):
+            path, status = found
+            is_directory = stat.S_ISDIR(status.st_mode)
+            if self.is_outside(status):
+                left_out(LeftOut(path, "mount-point" if status.is_mount else "subvolume"))
+                if is_directory:
+                    yield found
+            elif not is_directory:
+                yield found
+            elif len(os.fsencode(path)) <= LONGEST:
+                waiting.add(found)
+            else:
+                yield found
+                is_too_deep = True
+        if is_too_deep:
+            # Once, and not for each of those: anybody can make thousands.
+            trouble(Problem(place, Trouble.FAILED, _TOO_DEEP))
 
     def _unlisted(
         self,
@@ -538,6 +551,28 @@ class _Waiting:
         return path, ino, born * 10**9 + born_ns
 
 
+class _Listed:
+    """Directories that were listed, on the disk; each is known by its inode."""
+
+    def __init__(self) -> None:
+        self._data = Temporary()
+        self._data.execute(
+            "create table listed (ino integer, born integer, born_ns integer, "
+            "primary key (ino, born, born_ns)) without rowid"
+        )
+
+    def close(self) -> None:
+        self._data.close()
+
+    def add(self, status: Status) -> bool:
+        """Add a directory; return whether it is new."""
+        added = self._data.execute(
+            "insert or ignore into listed values (?, ?, ?)",
+            (signed(status.st_ino), *divmod(status.st_birthtime_ns, 10**9)),
+        )
+        return added.rowcount == 1
+
+
 def _require_proc(fd: int) -> None:
     """Ensure that a descriptor can be opened anew through /proc.
 
@@ -558,7 +593,7 @@ _LINK = "a symbolic link is there, or on the way to it"
 _LEASED = "a process has a lease on it, and does not let go when another opens it"
 _GHOST = "it is listed, and not there: its directory may be damaged; check the file system"
 _NO_PROC = "it is not mounted, and files are opened through it: mount it"
-_TOO_DEEP = f"its path is longer than {LONGEST:,} bytes: what is in it was left out"
+_TOO_DEEP = f"paths of directories in it are longer than {LONGEST:,} bytes: these were not entered"
 
 
 def _parts(path: bytes) -> Iterator[tuple[bytes, bool]]:

@@ -11,11 +11,11 @@ from pyduet.files import generation_of
 from pyduet.maintenance.files.extents import first_place
 from pyduet.maintenance.files.places import Places, joined, parted
 from pyduet.maintenance.files.statx import Status, status_of
-from pyduet.maintenance.files.temporary import Temporary
+from pyduet.maintenance.files.temporary import Temporary, signed
 from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.work import Work
 
-__all__ = ["Found", "Inventory", "signed", "work_of"]
+__all__ = ["Found", "Inventory", "work_of"]
 
 #: A status as it is kept: times as seconds and nanoseconds, since these end in 2262 in 64 bits.
 _STATUS = struct.Struct("=IIIIQQQQQQqIqIqIqIQ?")
@@ -196,11 +196,6 @@ def _inode(status: Status) -> tuple[int, int, int, int]:
     """Return what names a file, as :data:`_INODE`."""
     born = divmod(status.st_birthtime_ns, _NS)
     return signed(status.st_dev), signed(status.st_ino), *born
-
-
-def signed(number: int) -> int:
-    """Return a number of an inode or a device as SQLite keeps numbers: 64 bits with a sign."""
-    return number - (1 << 64) if number >> 63 else number
 
 
 def _packed(status: Status) -> bytes:

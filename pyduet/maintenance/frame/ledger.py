@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from pyduet._text.names import path_of, text_of
 from pyduet.maintenance.files.statx import Status
-from pyduet.maintenance.frame.inventory import signed
+from pyduet.maintenance.files.temporary import signed
 from pyduet.maintenance.work import Stamp, Work
 
 #: The format of the file, in its ``user_version``.
