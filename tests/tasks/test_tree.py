@@ -222,6 +222,24 @@ def test_a_mount_of_a_user_stops_nothing(tree: Path, state: str, user: int) -> N
 
 @pytest.mark.root
 @pytest.mark.fs("ext4")
+@pytest.mark.parametrize("user", [0, USER])
+@each_lookup
+def test_a_mount_that_comes_meanwhile_and_never_answers(tree: Path, user: int) -> None:
+    """It is told from the directory that was found, and nobody is asked."""
+    fill(tree, "m/f")
+    with Tree(str(tree)) as held:
+        found = Walk(held).found
+        with Fuse(tree / "m", {"f": b"data"}, user=user) as fuse:
+            fuse.silent = True
+            with ended_in(60, fuse.die):
+                for expected in (None, found["m"]):
+                    for way in (held.open, held.hold, held.open_directory):
+                        with pytest.raises(OSError, match="mounted over"):
+                            way("m", expected)
+
+
+@pytest.mark.root
+@pytest.mark.fs("ext4")
 @pytest.mark.parametrize("direct", [False, True])
 def test_a_tree_of_fuse(tree: Path, direct: bool) -> None:
     """Without generations, holes or pages; with a name that is not there, and a bad file."""

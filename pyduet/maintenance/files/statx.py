@@ -122,6 +122,16 @@ def is_mount_at(directory: int, name: str) -> bool:
     return _statx(directory, os.fsencode(name), flags, 0).is_mount
 
 
+def mount_of(fd: int) -> int:
+    """Return the id of the mount that an open file was reached on; nobody is asked for it.
+
+    Raises:
+        OSError: as of statx(2).
+
+    """
+    return _statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, 0).mount_id
+
+
 def _statx(directory: int, name: bytes, flags: int, wanted: int = _WANTED) -> Status:
     buffer = ctypes.create_string_buffer(_SIZE)
     while _LIBC.statx(directory, name, flags, wanted, buffer):

@@ -25,7 +25,14 @@ from typing import NamedTuple, Self
 
 from pyduet.maintenance.files.mounts import mount_with_id
 from pyduet.maintenance.files.settled import wait_of
-from pyduet.maintenance.files.statx import Identity, Status, is_mount_at, status_at, status_of
+from pyduet.maintenance.files.statx import (
+    Identity,
+    Status,
+    is_mount_at,
+    mount_of,
+    status_at,
+    status_of,
+)
 from pyduet.maintenance.files.temporary import Temporary, signed
 from pyduet.maintenance.work import LeftOut, Problem, ReplacedError, Trouble, problem_of
 
@@ -473,17 +480,18 @@ class Tree:
         """Look a path up as openat2 would: no link, no mount, nothing above."""
         held = os.dup(start)
         try:
-            names = path.split(b"/")
-            for number, name in enumerate(names):
+            for name in path.split(b"/"):
                 if name == b"..":
                     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-                is_last = number == len(names) - 1
-                through = flags if is_last else os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-                fd = os.open(name, through | os.O_NOFOLLOW, dir_fd=held)
+                # Nothing is opened, nor is anybody asked, before it is known to be no mount: its
+                # server may be a user's program that never answers.
+                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=held)
                 os.close(held)
                 held = fd
-                if status_of(held).mount_id != self.root.mount_id:
+                if mount_of(held) != self.root.mount_id:
                     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            if not flags & os.O_PATH:
+                return os.open(f"/proc/self/fd/{held}", flags & ~os.O_NOFOLLOW)
             found, held = held, -1
             return found
         finally:
