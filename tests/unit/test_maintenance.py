@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pyduet.maintenance import (
     LedgerError,
     Maintenance,
     Options,
+    Problem,
     Progress,
     Reading,
     Record,
@@ -289,20 +290,30 @@ def test_a_full_target_ends_the_run_and_it_goes_on(tree: Path, tmp_path: Path) -
     assert listing(restore(tmp_path / "restored", archive)) == listing(tree)
 
 
+class Unsecured(Meddled):
+    def secure(self) -> None:
+        raise TargetError(0, "another", "target")
+
+
+class Unlisted(Meddled):
+    @property
+    def problems(self) -> Sequence[Problem]:  # type: ignore[override]
+        raise TargetError(0, "another", "target")
+
+
+@pytest.mark.parametrize("kind", [Unsecured, Unlisted])
 @pytest.mark.parametrize("first", [TargetError(0, "the first", "target"), KeyboardInterrupt()])
 def test_what_ends_a_run_is_said_and_not_what_comes_of_it(
-    three: Path, tmp_path: Path, first: BaseException
+    three: Path, tmp_path: Path, first: BaseException, kind: type[Meddled]
 ) -> None:
     def end(_path: str) -> None:
         raise first
 
-    class Unsecured(Meddled):
-        def secure(self) -> None:
-            raise TargetError(0, "another", "target")
-
     with pytest.raises(type(first)) as error:
-        run(Unsecured(end), three, tmp_path / "state")
+        run(kind(end), three, tmp_path / "state")
     assert error.value is first
+    with pytest.raises(TargetError, match="another"):
+        run(kind(lambda _: None), three, tmp_path / "state")
 
 
 @pytest.mark.parametrize("passed", [False, True], ids=["first", "second"])

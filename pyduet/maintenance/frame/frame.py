@@ -98,6 +98,18 @@ class _Restless(NamedTuple):
     tries: int = 0
 
 
+@contextlib.contextmanager
+def _at_the_end(do: Callable[[], object]) -> Iterator[None]:
+    """Do something, also after an error, which no other one may hide."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):
+            do()
+        raise
+    do()
+
+
 class Use(enum.StrEnum):
     """Whether a task asks Duet."""
 
@@ -246,12 +258,12 @@ class Frame:
             DuetError: Duet is required, and cannot be asked.
 
         """
-        with contextlib.closing(self._problems):
-            try:
-                with self._watching():
-                    self._run()
-            finally:
-                self._list_problems()
+        with (
+            contextlib.closing(self._problems),
+            _at_the_end(self._list_problems),
+            self._watching(),
+        ):
+            self._run()
         for one in self._task.left_out():
             self._leave_out(one)
         self.progress.report = dict(self._task.report())
@@ -265,14 +277,9 @@ class Frame:
             self._task.begin(self._tree, self._ledger, found)
             if self._ledger.resumed:
                 self._task.note("going on where the last run was ended")
-            try:
+            # Also of a run that is broken off: the next one goes on from here.
+            with _at_the_end(self._secure):
                 found = self._work(found)
-            except BaseException:
-                # The next run goes on from here, if it can; why this one ends is known already.
-                with contextlib.suppress(Exception):
-                    self._secure()
-                raise
-            self._secure()
             self._say("finishing")
             try:
                 self._task.finish(found)
