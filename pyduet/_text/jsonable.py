@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The library's frozen objects as what JSON knows, and back."""
 
+import contextlib
 import dataclasses
 import enum
 import functools
+import json
+import re
 import types
 import typing
 from typing import Any, TypeVar
 
+from pyduet._text.names import text_of
 from pyduet.events import Mask, State
 
 _Kind = TypeVar("_Kind")
@@ -35,6 +39,22 @@ def to_jsonable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_jsonable(one) for one in value]
     return value
+
+
+def json_of(value: Any) -> str:
+    """Return a value as a line of JSON, with paths that are the same in each locale.
+
+    They are the UTF-8 of their bytes, see :func:`text_of`. Who reads the line does not know what
+    else a locale has made of them.
+
+    Args:
+        value: as of :func:`to_jsonable`.
+
+    """
+    line = json.dumps(to_jsonable(value), ensure_ascii=False)
+    with contextlib.suppress(UnicodeEncodeError):  # it has words that the locale has not
+        line = text_of(line)
+    return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], line)
 
 
 def from_jsonable(kind: type[_Kind], data: Any) -> _Kind:

@@ -37,11 +37,9 @@ def warn(words: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON, at once."""
-    import json
+    from pyduet._text.jsonable import json_of
 
-    from pyduet._text.jsonable import to_jsonable
-
-    print(json.dumps(to_jsonable(value)), flush=True)
+    print(json_of(value), flush=True)
 
 
 def console() -> "Console":

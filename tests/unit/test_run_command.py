@@ -290,6 +290,20 @@ def test_a_dry_run_lists_what_a_run_would_do(tree: Path) -> None:
     assert not (tree.parent / "b.tar").exists()
 
 
+def test_json_has_the_same_paths_in_each_locale(tree: Path) -> None:
+    name = os.fsdecode("tü😀".encode() + b"\xff")
+    (tree / name).write_text("x")
+    names = sorted([name, *(f"file{number}" for number in range(3))])
+    for locale in ("C", "C.UTF-8"):
+        own = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        planned = run(tree, "--anew", "--dry-run", "--json", **own).stdout.splitlines()
+        assert sorted(json.loads(line)["path"] for line in planned) == names
+        verdicts = tree.parent / "verdicts"
+        assert run(tree, "--verdicts", verdicts, **own).returncode == Exit.OK
+        told = [json.loads(line)["path"] for line in verdicts.read_text("ascii").splitlines()]
+        assert sorted(told) == names
+
+
 @pytest.fixture
 def as_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4711)

@@ -5,6 +5,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from pyduet._text.jsonable import to_jsonable
 from pyduet._text.names import printable
 from pyduet.cli.run import framed
 from pyduet.cli.run.state import default_ledger, ledgers
@@ -113,7 +114,7 @@ def _show(options: argparse.Namespace, link: "Link") -> None:
 
     state = _state(link)
     if options.json:
-        print_json({**link.kept, "state": state})
+        print_json({**to_jsonable(link), "state": state})
         return
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(link.begun))
     kind = "incremental" if link.parent else "full"

@@ -3,7 +3,6 @@
 
 import contextlib
 import enum
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import IO, Any, NamedTuple, Self
 
 import xxhash
 
+from pyduet._text.jsonable import json_of
 from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.swap import swap_files
 from pyduet.maintenance.files.tree import Found, Tree
@@ -251,7 +251,7 @@ class Scrub(Maintenance):
             "bytes_from_memory": from_memory,
         }
         with self._written():
-            self._lines.write(json.dumps(line) + "\n")
+            self._lines.write(json_of(line) + "\n")
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
