@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Restores archives of the backup task: a full one, and the incremental ones after it.
 
-All below the target is reached as :class:`Tree` does, beneath a held directory. What is to be made
-is made by its last name in a directory that is held, and gets what is its own by its descriptor.
+Users may rename and replace what is theirs of the target meanwhile: see :mod:`.target`. What is to
+have an owner, a mode or the like gets it by a descriptor of what this process has made.
 """
 
 import contextlib
@@ -10,15 +10,20 @@ import dataclasses
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pyduet.maintenance.archive import attributes, pax
 from pyduet.maintenance.archive.chain import Link, read_link
+from pyduet.maintenance.archive.target import NEW, Target, kept, look
 from pyduet.maintenance.files.reading import pieces_of
 from pyduet.maintenance.files.statx import status_of
-from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.work import NAMED, Problem, Trouble, problem_of
+
+_DOUBTFUL = (
+    "it was there before, and others may have put it there: its owner, mode and attributes were "
+    "left as they are; look whose it is, and set them"
+)
 
 
 class RestoreError(ValueError):
@@ -74,9 +79,12 @@ class Restore:
 
         """
         self._archives = list(archives)
-        self._target = target
+        self._path = target
+        self._target: Target
         self._over = over
         self._tell = tell
+        #: Of what has further names: the one by which they are made.
+        self._linked: set[str] = set()
         self.progress = Restored()
 
     def run(self) -> Restored:
@@ -97,9 +105,13 @@ class Restore:
                 files.append((file.fileno(), path))
             _need_chain([(read_link(fd, path), path) for fd, path in files])
             # Nothing is changed for an archive that cannot be restored to its end.
-            last = [_last_of_directories(fd, path) for fd, path in files]
-            self._make_target()
-            self._tree = stack.enter_context(Tree(self._target))
+            last = [self._look_through(fd, path) for fd, path in files]
+            self._target = stack.enter_context(Target(self._path, self._name, self._count))
+            if not self._over and not self._target.is_empty():
+                raise RestoreError(
+                    f"{self._path}: it is not empty; name another directory, or with --over what "
+                    "is in it is replaced"
+                )
             self.progress.step = "restoring"
             begin = 0
             for (fd, path), final in zip(files, last, strict=True):
@@ -112,26 +124,26 @@ class Restore:
             self.progress.bytes_done = begin
             self.progress.step = "writing to the disk"
             self._tell(self.progress)
-            os.sync()
+            self._target.sync()
         self.progress.step = "done"
         self._tell(self.progress)
         return self.progress
 
-    def _make_target(self) -> None:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self._target, 0o700)
-        with os.scandir(self._target) as entries:
-            if not self._over and next(entries, None) is not None:
-                raise RestoreError(
-                    f"{self._target}: it is not empty; name another directory, or with --over "
-                    "what is in it is replaced"
-                )
+    def _look_through(self, fd: int, path: str) -> dict[str, int]:
+        """Go through an archive, and return where it has each directory for the last time."""
+        last: dict[str, int] = {}
+        for member in pax.members(fd, path):
+            if member.type == pax.DIRECTORY:
+                last[member.name] = member.begin
+            elif member.type == pax.LINK:
+                self._linked.add(member.target[2:])
+        return last
 
     # A member
 
     def _restore(self, member: pax.Stored, fd: int, *, is_last: bool) -> None:
         path = member.name[2:]
-        if not _is_safe(member.name):
+        if not _is_safe(member.name) or not (path or member.type == pax.DIRECTORY):
             words = "its name leads out of the archive: it was left out"
             self._name(Problem(member.name, Trouble.REFUSED, words))
             return
@@ -141,8 +153,8 @@ class Restore:
             elif member.type == pax.LINK:
                 self._link(path, member)
             else:
-                with self._in(path) as (directory, name):
-                    self._clear(directory, name, path)
+                with self._target.above(path) as (directory, name):
+                    self._target.clear(directory, name, path)
                     if member.type == pax.FILE:
                         self._file(directory, name, path, member, fd)
                     else:
@@ -156,45 +168,26 @@ class Restore:
             )
 
     def _directory(self, path: str, member: pax.Stored, *, is_last: bool) -> None:
-        if path:
-            with self._in(path) as (directory, name):
-                try:
-                    os.mkdir(name, 0o700, dir_fd=directory)
-                except FileExistsError:
-                    there = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                    if not stat.S_ISDIR(there.st_mode):
-                        self._clear(directory, name, path)
-                        os.mkdir(name, 0o700, dir_fd=directory)
-        try:
-            fd = self._open_directory(path)
-        except OSError as error:
-            if error.errno != errno.EXDEV or b"GNU.dumpdir" in member.known:
-                raise
+        listing = member.known.get(b"GNU.dumpdir")
+        if path and not self._target.make_directory(path):
+            if listing is not None:
+                raise kept(path)
             return  # something is mounted there, as was when it was archived
+        fd = self._target.open(path)
         try:
             attributes.release(fd)
-            if (listing := member.known.get(b"GNU.dumpdir")) is not None:
-                self._remove_others(fd, path, pax.dumped(listing), sockets=False)
+            if listing is not None:
+                self._target.remove_others(fd, path, pax.dumped(listing))
+            status = status_of(fd)
             # Of what was another file system's the archive knows no attributes.
-            if is_last and not self._tree.is_outside(status_of(fd)):
+            if not is_last or (path and self._target.tree.is_outside(status)):
+                return
+            if self._target.may_be_given(path, member.uid, status):
                 self._own(fd, path, member)
+            else:
+                self._name(Problem(path, Trouble.REFUSED, _DOUBTFUL))
         finally:
             os.close(fd)
-
-    def _open_directory(self, path: str) -> int:
-        """Open a directory, and make it one's own to write in."""
-        try:
-            fd = self._tree.open_directory(path)
-        except PermissionError:
-            with self._tree.held(path) as held:
-                os.chmod(f"/proc/self/fd/{held}", 0o700)
-            fd = self._tree.open_directory(path)
-        mode = os.fstat(fd).st_mode
-        if mode & stat.S_IRWXU != stat.S_IRWXU:
-            # Who is not its owner is root, or is told when it is written in.
-            with contextlib.suppress(PermissionError):
-                os.fchmod(fd, stat.S_IMODE(mode) | stat.S_IRWXU)
-        return fd
 
     def _file(self, directory: int, name: str, path: str, member: pax.Stored, archive: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -211,33 +204,39 @@ class Restore:
                 data += length
             os.ftruncate(fd, member.size)
             self._own(fd, path, member)
+            if path in self._linked:
+                self._target.remember(path, fd)
         finally:
             os.close(fd)
 
     def _link(self, path: str, member: pax.Stored) -> None:
         if not _is_safe(member.target):
             raise OSError(errno.EINVAL, "it links to what is not in the archive")
-        with self._tree.held(member.target[2:]) as held, self._in(path) as (directory, name):
-            with contextlib.suppress(FileNotFoundError):
-                there = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if os.path.samestat(there, os.fstat(held)):
-                    return
-            self._clear(directory, name, path)
-            os.link(f"/proc/self/fd/{held}", name, dst_dir_fd=directory, follow_symlinks=True)
+        with (
+            self._target.remembered(member.target[2:]) as held,
+            self._target.above(path) as (directory, name),
+        ):
+            there = look(directory, name)
+            if there is None or there.identity != status_of(held).identity:
+                self._target.clear(directory, name, path)
+                os.link(f"/proc/self/fd/{held}", name, dst_dir_fd=directory, follow_symlinks=True)
 
     def _other(self, directory: int, name: str, path: str, member: pax.Stored) -> None:
-        if member.type == pax.SYMLINK:
-            os.symlink(member.target, name, dir_fd=directory)
-        elif member.type == pax.FIFO:
-            os.mkfifo(name, 0o600, dir_fd=directory)
-        else:
-            kind = stat.S_IFCHR if member.type == pax.CHARACTER else stat.S_IFBLK
-            os.mknod(name, kind | 0o600, member.device, dir_fd=directory)
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            self._own(fd, path, member)
-        finally:
-            os.close(fd)
+        with self._target.placed(directory, name) as own:
+            if member.type == pax.SYMLINK:
+                os.symlink(member.target, NEW, dir_fd=own)
+            elif member.type == pax.FIFO:
+                os.mkfifo(NEW, 0o600, dir_fd=own)
+            else:
+                kind = stat.S_IFCHR if member.type == pax.CHARACTER else stat.S_IFBLK
+                os.mknod(NEW, kind | 0o600, member.device, dir_fd=own)
+            fd = os.open(NEW, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=own)
+            try:
+                self._own(fd, path, member)
+                if path in self._linked:
+                    self._target.remember(path, fd)
+            finally:
+                os.close(fd)
 
     def _own(self, fd: int, path: str, member: pax.Stored) -> None:
         """Give something what is its own: owner, mode, attributes, times, flags."""
@@ -266,81 +265,13 @@ class Restore:
         if failures:
             self._name(Problem(path, Trouble.FAILED, f"restored without {'; '.join(failures)}"))
 
-    # Making room
-
-    def _clear(self, directory: int, name: str, path: str) -> None:
-        """Remove what has a name in a directory, if anything does."""
-        try:
-            there = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(there.st_mode):
-            try:
-                fd = self._open_directory(path)
-            except OSError as error:
-                raise _kept(path) if error.errno == errno.EXDEV else error from error
-            try:
-                if self._tree.is_outside(status_of(fd)):
-                    raise _kept(path)
-                attributes.release(fd)
-                self._remove_others(fd, path, {}, sockets=True)
-            finally:
-                os.close(fd)
-            os.rmdir(name, dir_fd=directory)
-        else:
-            try:
-                os.unlink(name, dir_fd=directory)
-            except PermissionError:
-                self._release(path, there)
-                os.unlink(name, dir_fd=directory)
-
-    def _release(self, path: str, there: os.stat_result) -> None:
-        if not stat.S_ISREG(there.st_mode):
-            return
-        with self._tree.opened(path) as fd:
-            attributes.release(fd)
-
-    def _remove_others(
-        self, fd: int, path: str, names: dict[bytes, bool], *, sockets: bool
-    ) -> None:
-        """Remove what is in a directory and not among names, or another kind of thing than there.
-
-        Never what is mounted, or a subvolume, or what has one of these in it.
-        Sockets, which no archive has, only if it is said: somebody may listen.
-        """
-        with os.scandir(fd) as entries:
-            there = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for name, is_directory in there:
-            if names.get(os.fsencode(name)) == is_directory:
-                continue
-            if not sockets and _is_socket(fd, name):
-                continue
-            one = f"{path}/{name}" if path else name
-            try:
-                self._clear(fd, name, one)
-                self.progress.removed += 1
-            except OSError as error:
-                self._name(problem_of(one, error))
-
-    # Directories
-
-    @contextlib.contextmanager
-    def _in(self, path: str) -> Iterator[tuple[int, str]]:
-        """Give the directory that something is to be in, and its name there."""
-        place, _, name = path.rpartition("/")
-        try:
-            fd = self._open_directory(place)
-        except FileNotFoundError:
-            raise OSError(errno.ENOENT, "its directory was not restored", path) from None
-        try:
-            yield fd, name
-        finally:
-            os.close(fd)
-
     def _name(self, problem: Problem) -> None:
         self.progress.named += 1
         if len(self.progress.problems) < NAMED:
             self.progress.problems.append(problem)
+
+    def _count(self) -> None:
+        self.progress.removed += 1
 
 
 def _need_chain(links: Sequence[tuple[Link, str]]) -> None:
@@ -356,15 +287,6 @@ def _need_chain(links: Sequence[tuple[Link, str]]) -> None:
         before = link
 
 
-def _last_of_directories(fd: int, path: str) -> dict[str, int]:
-    """Go through an archive, and return where it has each directory for the last time."""
-    return {
-        member.name: member.begin
-        for member in pax.members(fd, path)
-        if member.type == pax.DIRECTORY
-    }
-
-
 def _is_safe(name: str) -> bool:
     """Return whether a name of a member leads to what is in the archive."""
     if name == ".":
@@ -376,18 +298,6 @@ def _is_safe(name: str) -> bool:
 def _without_rights(member: pax.Stored) -> pax.Stored:
     """Return a member that gives the rights of its owner to nobody else."""
     return dataclasses.replace(member, mode=member.mode & ~(stat.S_ISUID | stat.S_ISGID))
-
-
-def _is_socket(directory: int, name: str) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        return stat.S_ISSOCK(there.st_mode)
-    return False
-
-
-def _kept(path: str) -> OSError:
-    words = "it was not removed: a file system is mounted there, or it is a subvolume"
-    return OSError(errno.EXDEV, words, path)
 
 
 def _write(fd: int, data: bytes, offset: int) -> None:

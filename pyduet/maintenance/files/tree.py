@@ -137,7 +137,13 @@ class Tree:
 
     # Opening
 
-    def hold(self, path: str, expected: Status | Identity | None = None) -> int:
+    def hold(
+        self,
+        path: str,
+        expected: Status | Identity | None = None,
+        *,
+        start: int | None = None,
+    ) -> int:
         """Return an ``O_PATH`` descriptor of anything, links and devices among them.
 
         fstat(2) and readlink(2) take it (``os.readlink("", dir_fd=fd)``), and for
@@ -146,16 +152,22 @@ class Tree:
         Args:
             path: relative to the root; as long as it likes.
             expected: what was found there.
+            start: a directory below the root that the path is relative to instead.
 
         Raises:
             ReplacedError: it is something else.
             OSError: it cannot be reached; ``filename`` is the path.
 
         """
-        return self._reach(path, os.O_PATH | os.O_NOFOLLOW, expected)[0]
+        return self._reach(path, os.O_PATH | os.O_NOFOLLOW, expected, start=start)[0]
 
     def open(
-        self, path: str, expected: Status | Identity | None = None, *, flags: int = os.O_RDONLY
+        self,
+        path: str,
+        expected: Status | Identity | None = None,
+        *,
+        flags: int = os.O_RDONLY,
+        start: int | None = None,
     ) -> int:
         """Open a regular file; without changing its access time, where that is permitted.
 
@@ -166,13 +178,14 @@ class Tree:
             path: relative to the root.
             expected: what was found there.
             flags: of open(2), as ``os.O_RDWR``.
+            start: a directory below the root that the path is relative to instead.
 
         Raises:
             ReplacedError: it is something else, or no regular file.
             OSError: it cannot be opened; ``filename`` is the path.
 
         """
-        held, status = self._reach(path, os.O_PATH | os.O_NOFOLLOW, expected)
+        held, status = self._reach(path, os.O_PATH | os.O_NOFOLLOW, expected, start=start)
         try:
             if not stat.S_ISREG(status.st_mode):
                 raise ReplacedError(path, "it is no regular file")
@@ -186,19 +199,30 @@ class Tree:
 
     @contextlib.contextmanager
     def opened(
-        self, path: str, expected: Status | Identity | None = None, *, flags: int = os.O_RDONLY
+        self,
+        path: str,
+        expected: Status | Identity | None = None,
+        *,
+        flags: int = os.O_RDONLY,
+        start: int | None = None,
     ) -> Iterator[int]:
         """Give what :meth:`open` does, and close it."""
-        fd = self.open(path, expected, flags=flags)
+        fd = self.open(path, expected, flags=flags, start=start)
         try:
             yield fd
         finally:
             os.close(fd)
 
     @contextlib.contextmanager
-    def held(self, path: str, expected: Status | Identity | None = None) -> Iterator[int]:
+    def held(
+        self,
+        path: str,
+        expected: Status | Identity | None = None,
+        *,
+        start: int | None = None,
+    ) -> Iterator[int]:
         """Give what :meth:`hold` does, and close it."""
-        fd = self.hold(path, expected)
+        fd = self.hold(path, expected, start=start)
         try:
             yield fd
         finally:
