@@ -365,6 +365,29 @@ def test_who_has_mounted_something_is_not_asked(mounted: Mounted, tmp_path: Path
     assert (target / "after").read_bytes() == b"content"
 
 
+@pytest.mark.root
+def test_the_top_of_a_file_system(
+    mounted: Mounted, new_mount: Callable[..., Mounted], tmp_path: Path
+) -> None:
+    """It is no mount in the tree, but the tree: it is listed, and has its attributes again."""
+    mounted.path.chmod(0o711)
+    os.setxattr(mounted.path, "user.a", b"1")
+    for name in ("gone", "stays"):
+        (mounted.path / name).touch()
+    archives = [tmp_path / "full.tar", tmp_path / "inc.tar"]
+    backup = ("run", "backup", mounted.path)
+    state = ("--state", tmp_path / "state")
+    assert run_forked(*backup, archives[0], *state).status == DONE
+    (mounted.path / "gone").unlink()
+    assert run_forked(*backup, archives[1], *state, "--incremental").status == DONE
+    target = new_mount(mounted.kind).path
+    ran = restored(archives, target)
+    assert ran.status == DONE, ran.words
+    assert os.listdir(target) == ["stays"]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o711
+    assert os.getxattr(target, "user.a") == b"1"
+
+
 def test_nothing_of_its_own_is_left(tree: Path, tmp_path: Path) -> None:
     """What it makes things in is gone, also where something could not be made."""
     strange = [(pax.attribute(b"user.with\0in it"), b"")]

@@ -360,7 +360,7 @@ class Backup(Maintenance):
     ) -> bool:
         """Write a directory; with all that is its own, if it is for the last time.
 
-        What is mounted on it is not looked at.
+        What is mounted on one in the tree is not looked at; the tree itself may be mounted.
 
         Args:
             one: the directory.
@@ -377,7 +377,7 @@ class Backup(Maintenance):
         records = list(records)
         lacking: list[str] = []
         names: dict[bytes, bool] | None = None
-        if not self._tree.is_outside(status):
+        if not (path and self._tree.is_outside(status)):
             try:
                 with contextlib.closing(_Directory(self._tree, one)) as directory:
                     status = directory.status
