@@ -63,7 +63,10 @@ class Watchdog:
 
     def _sleep(self) -> str | None:
         """Return what tells one uninterruptible sleep from others; None while in no such one."""
-        status = Path(f"/proc/self/task/{self._watched}/status").read_text()
+        try:
+            status = Path(f"/proc/self/task/{self._watched}/status").read_text()
+        except OSError:
+            return None  # without /proc nothing is told
         if not re.search(r"^State:\s+D", status, re.M):
             return None
         return "".join(re.findall(r"^\w*ctxt_switches:.*$", status, re.M))
@@ -102,7 +105,8 @@ def _holders(path: str) -> Iterator[str]:
         # Links are read, and not followed: that might wait as well.
         with contextlib.suppress(OSError):
             if any(os.readlink(fd) == path for fd in (process / "fd").iterdir()):
-                yield f"process {process.name} ({(process / 'comm').read_text().strip()})"
+                name = os.fsdecode((process / "comm").read_bytes().strip())
+                yield f"process {process.name} ({name})"
 
 
 def _waiting() -> Iterator[str]:
