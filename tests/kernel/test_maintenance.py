@@ -246,6 +246,29 @@ def test_who_comes_while_another_goes_is_asked(
         assert not any(neighbours.wanted(works))
 
 
+def test_who_does_nothing_is_waited_for_once(
+    device: Device, place: Path, files: list[Path]
+) -> None:
+    """And not for each file that there is no room for."""
+    options = Options(duet=Use.REQUIRED, give_way=False, window=4 * 64 * PAGE, patience=1)
+    with device.register(place / "tree", Mask.EXISTS, name="duet-run/idle"):
+        progress = run(Scrub(), place, options)
+    assert progress.problems == []
+    # Once it was a second for each of 36 files.
+    assert 0.5 < progress.waited < 12
+
+
+def test_a_user_does_not_hold_up_root(device: Device, place: Path, files: list[Path]) -> None:
+    place.chmod(0o755)
+    options = Options(duet=Use.REQUIRED, give_way=False, window=4 * 64 * PAGE, patience=LONG)
+    with device_for_group():
+        idle = register_as(ANNA, place / "tree", Mask.EXISTS, name="duet-run/idle")
+        progress = run(Scrub(), place, options)
+        idle.close()
+    assert progress.files_done == len(files)
+    assert progress.waited < LONG / 2
+
+
 def processor_time(pid: int) -> float:
     """Return for how many seconds a process has run."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -27,7 +27,8 @@ class Held:
     While its neighbours want so much of what a task read that it may not stay
     in memory for long, the task reads nothing new: it waits for them. When
     none of them has used anything for as long as its patience lasts, it lets go
-    of what it holds, and goes on.
+    of what it holds, and goes on. Those that have got done with nothing at all
+    count no more until they do.
 
     A file of which the kernel has taken away more than half meanwhile, for want
     of memory, is held no more: to the others it is one that has to be read, so
@@ -76,6 +77,8 @@ class Held:
             return True
         if time.monotonic() - self._moved < self._patience:
             return False
+        self._neighbours.forget_idle(self._patience)
+        self.release()
         while self._held and self.bytes + number > window:
             self._let_go(self._held.popleft())
         self._moved = time.monotonic()

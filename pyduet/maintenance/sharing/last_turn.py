@@ -45,13 +45,15 @@ class LastTurn:
         while (best := order.best()) and best[1]:
             order.remove(best[0])
             self._waiting.append(best[0])
+        is_late = time.monotonic() - self._moved >= self._patience
+        if is_late:
+            self._neighbours.forget_idle(self._patience)
         if not self._ready:
             self._ask()
         if self._ready:
             return self._taken(self._ready.popleft())
         ahead = order.ahead(_COUNT)
         wanted = self._neighbours.wanted(ahead)
-        is_late = time.monotonic() - self._moved >= self._patience
         if is_late and self._waiting:
             return self._taken(self._waiting.popleft())
         for work, is_wanted in zip(ahead, wanted, strict=True):
