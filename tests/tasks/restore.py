@@ -9,8 +9,8 @@ from pathlib import Path
 from command import Ran, run_duet
 from compare import Difference
 
-#: From this length on, with the name of the directory, GNU tar takes no path.
-_PATH_MAX = 4096
+#: Longer paths, with the name of the directory, GNU tar may not take.
+LONGEST = 4096 - 256
 #: 2^31 - 1 as an ACL has it.
 _INT_MAX = b"\xff\xff\xff\x7f"
 
@@ -48,7 +48,7 @@ def duet(archives: Sequence[Path], target: Path) -> Ran:
 
 def lost_by_gnu_tar(one: Difference) -> bool:
     """Return whether GNU tar is known not to restore something."""
-    return one.field == "flags" or len(one.path) > _PATH_MAX - 256
+    return one.field == "flags" or len(one.path) > LONGEST
 
 
 def lost_by_bsdtar(one: Difference) -> bool:
@@ -60,7 +60,7 @@ def lost_by_bsdtar(one: Difference) -> bool:
         return _INT_MAX in one.after
     # It takes GNU tar's %3D for part of the name.
     escaped = one.field.startswith("attribute ") and any(c in one.field for c in "=%")
-    return escaped or len(one.path) > _PATH_MAX - 256
+    return escaped or len(one.path) > LONGEST
 
 
 def is_socket(one: Difference) -> bool:
