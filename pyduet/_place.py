@@ -94,12 +94,19 @@ class Place:
         finally:
             os.close(fd)
 
-    def made_like(self) -> tuple[int, int]:
+    def made_like(self, status: os.stat_result) -> tuple[int, int]:
         """Return the owner and the permissions of what is made here.
 
         Not every file system keeps them (exFAT), and some give what root makes to
-        another (NFS): so a file is made, and removed.
+        another (NFS): so a file is made, and removed, unless one is there that has
+        those that are asked for.
+
+        Args:
+            status: of a file that is there.
+
         """
+        if owner_and_mode(status) == (os.geteuid(), _MODE):
+            return owner_and_mode(status)
         fd, name = self.make_other()
         try:
             return owner_and_mode(os.fstat(fd))

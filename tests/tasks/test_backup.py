@@ -20,7 +20,16 @@ from compare import differences, look
 from places import Mounted
 from trees import empty_path
 
-from pyduet.maintenance import Frame, Ledger, Options, Progress, Use
+from pyduet.maintenance import (
+    Frame,
+    Ledger,
+    Options,
+    Progress,
+    Reading,
+    Record,
+    TargetError,
+    Use,
+)
 from pyduet.maintenance.archive import pax
 from pyduet.maintenance.archive.chain import Link, link_of
 from pyduet.maintenance.tasks.backup import Backup
@@ -28,8 +37,26 @@ from pyduet.maintenance.tasks.backup import Backup
 DONE, FAILED, NAMED = 0, 1, 12
 
 
+#: What is asked for, in each state: the archive, and whether an incremental one.
+ASKED = [(name, kind) for name in ("a.tar", "b.tar", "full.tar") for kind in (False, True)]
+OPTIONS = Options(duet=Use.NEVER, give_way=False)
+
+
 class EndedError(Exception):
     """Somebody ended the run."""
+
+
+class Told(Backup):
+    """Says which files it has processed, and what it has warned of."""
+
+    def __init__(self, archive: str, *, incremental: bool) -> None:
+        super().__init__(archive, incremental=incremental)
+        self.done: list[str] = []
+
+    def process(self, reading: Reading, before: Record | None) -> Any:
+        """Process a file."""
+        self.done.append(reading.work.path)
+        return super().process(reading, before)
 
 
 class Disk:
@@ -73,11 +100,33 @@ class Disk:
                 is_over = True
                 happens()
 
-        options = Options(duet=Use.NEVER, give_way=False)
         with Ledger(str(self._state), task.kind, str(self.tree)) as ledger:
-            progress = Frame(task, str(self.tree), ledger, options, tell).run()
+            progress = Frame(task, str(self.tree), ledger, OPTIONS, tell).run()
         assert is_over
         return task.commands(), [str(problem) for problem in progress.problems]
+
+    def tell(self, name: str, *, incremental: bool, dry_run: bool) -> tuple[str, Sequence[str]]:
+        """Return which files a run does, or would, and with what warnings, or why it refuses."""
+        task = Told(str(self.path / name), incremental=incremental)
+        with Ledger(str(self._state), task.kind, str(self.tree), read_only=dry_run) as ledger:
+            frame = Frame(task, str(self.tree), ledger, OPTIONS)
+            try:
+                if dry_run:
+                    task.done = [work.path for work, _ in frame.plan()]
+                else:
+                    frame.run()
+            except TargetError as error:
+                return str(error), frame.progress.warnings
+        return f"did {sorted(task.done)}", frame.progress.warnings
+
+    def content(self) -> dict[Path, tuple[object, ...]]:
+        """Return all that is on it, as it would be if nothing was done."""
+        found: dict[Path, tuple[object, ...]] = {}
+        for path in [self.path, *self.path.iterdir()]:
+            status = path.stat()
+            data = None if path.is_dir() else path.read_bytes()
+            found[path] = status.st_ino, status.st_mtime_ns, status.st_ctime_ns, data
+        return found
 
     def assert_restores(
         self,
@@ -751,6 +800,95 @@ def test_quiet_says_nothing(disk: Disk) -> None:
     ran = disk.backup("a.tar", "--quiet")
     assert (ran.status, ran.words, ran.stdout) == (DONE, "", b"")
     assert link_of(str(disk.path / "a.tar")).tree == str(disk.tree)
+
+
+def _nothing(disk: Disk) -> None:
+    """No run has been before."""
+    del disk
+
+
+def _full(disk: Disk) -> None:
+    assert disk.backup("full.tar").status == DONE
+    (disk.tree / "d/f3").write_bytes(os.urandom(10))
+
+
+def _broken_off(disk: Disk) -> None:
+    disk.broken_off("a.tar")
+
+
+def _partial_gone(disk: Disk) -> None:
+    disk.broken_off("a.tar")
+    (disk.path / "a.tar.partial").unlink()
+
+
+def _partial_changed(disk: Disk) -> None:
+    disk.broken_off("a.tar")
+    with (disk.path / "a.tar.partial").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"?")
+
+
+def _in_the_way(disk: Disk) -> None:
+    (disk.path / "a.tar.partial").write_bytes(b"somebody's")
+    (disk.path / "b.tar").mkdir()
+
+
+def _directory_replaced(disk: Disk) -> None:
+    (disk.tree / "e").mkdir()
+    (disk.tree / "e/g").write_bytes(b"in a directory")
+    disk.broken_off("a.tar", after=9)
+    shutil.rmtree(disk.tree / "e")
+    (disk.tree / "e").write_bytes(b"a file")
+
+
+def _incremental_broken_off(disk: Disk) -> None:
+    _full(disk)
+    write_all(disk.tree, os.urandom(10))
+    disk.broken_off("a.tar", incremental=True)
+
+
+def _chain_missing(disk: Disk) -> None:
+    _incremental_broken_off(disk)
+    (disk.path / "full.tar").unlink()
+
+
+def _chain_replaced(disk: Disk) -> None:
+    _incremental_broken_off(disk)
+    (disk.path / "full.tar").write_bytes(b"another")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        _nothing, _full, _broken_off, _partial_gone, _partial_changed, _in_the_way,
+        _directory_replaced, _incremental_broken_off, _chain_missing, _chain_replaced,
+    ],
+)  # fmt: skip
+def test_a_dry_run_tells_what_a_run_does(
+    disk: Disk, tmp_path: Path, state: Callable[[Disk], None]
+) -> None:
+    """Which files, or why it refuses; and it changes nothing."""
+    for number, (name, incremental) in enumerate(ASKED):
+        here = Disk(disk.tree, tmp_path / f"disk{number}")
+        state(here)
+        before = here.content()
+        planned = here.tell(name, incremental=incremental, dry_run=True)
+        assert here.content() == before, (name, incremental)
+        done = here.tell(name, incremental=incremental, dry_run=False)
+        assert planned == done, (name, incremental)
+        if (disk.tree / "e").is_file():
+            (disk.tree / "e").unlink()
+
+
+def test_a_dry_run_refuses_as_a_run_does(disk: Disk) -> None:
+    disk.broken_off("a.tar")
+    for name, words in (("a.tar", "go on without"), ("b.tar", "no full archive")):
+        dry = disk.backup(name, "--incremental", "--dry-run", "-q")
+        assert (dry.status, dry.stdout, words in dry.words) == (FAILED, b"", True)
+        assert disk.backup(name, "--incremental", "-q") == dry
+    dry = disk.backup("b.tar", "--dry-run", "--json", "-q")
+    assert (dry.status, len(dry.objects)) == (DONE, 8)
+    assert "a.tar.partial is left over" in dry.words
 
 
 def members(archive: Path, *, half: bool = False) -> list[pax.Stored]:

@@ -465,3 +465,21 @@ def test_a_user_is_refused_the_files_of_others(tree: Path, tmp_path: Path, two: 
     (problem,) = ran.objects[-1]["problems"]
     assert (problem["path"], problem["trouble"]) == ("one", "refused")
     assert pieces(two[1]) <= 2
+
+
+@pytest.mark.root
+def test_a_dry_run_refuses_as_a_run_does(tmp_path: Path) -> None:
+    """A file system that is none of those: of defrag, and of btrfs-scrub."""
+    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
+    try:
+        (tmp_path / "file").write_bytes(b"x")
+        for task, words in (
+            ("defrag", "no defragmentation of tmpfs"),
+            ("btrfs-scrub", "not on btr"),
+        ):
+            ran = run_duet("run", task, tmp_path, "-q")
+            dry = run_duet("run", task, tmp_path, "-q", "--dry-run")
+            assert dry == ran
+            assert (ran.status, words in ran.words) == (1, True)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 import strategies
 from changes import Change, apply
-from command import run_duet
+from command import run_duet, run_forked
 from compare import Difference, differences, look
 from hypothesis import Phase, assume, given, note, settings
 from hypothesis import strategies as st
@@ -393,6 +393,62 @@ def test_links_of_root_that_others_may_move(
     progress = run(tree, str(tmp_path / "copy"), [])
     assert progress.report["files_in_batches"] == (0 if once else 5)
     assert not differences(look(tree), look(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    ("options", "source"),
+    [
+        ("", "/"), ("-H --max-size=2K", "/"), ("-R", "/"), ("-R -q", "/"), ("-R", "/./"),
+        ("-R", "relative"), ("-c", "/"), ("-I", "/"), ("-b --suffix=.old", "/"), ("--inplace", "/"),
+        ("-R --log-file=LOG", "/"), ("--files-from=NAMES", "/"), ("-n", "/"), ("--list-only", "/"),
+        ("--only-write-batch=BATCH", "/"), ("--write-batch=BATCH", "/"),
+    ],
+)  # fmt: skip
+def test_a_dry_run_tells_what_is_copied(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, source: str
+) -> None:
+    """Also where rsync is run once: into nothing, and when some of it is there."""
+    _files(tree, 12)
+    (tree / "line\nline").write_bytes(os.urandom(100))
+    os.link(tree / "d1/f1", tree / "d2/hard")
+    _age(tree)
+    (tmp_path / "NAMES").write_text("d1/f1\nd1/f8\n")
+    monkeypatch.chdir(tmp_path)
+    path = {"/": str(tree), "/./": f"{tree.parent}/./{tree.name}"}.get(source, tree.name)
+    if source == "relative":
+        monkeypatch.chdir(tree.parent)
+    words = options.replace("LOG", str(tmp_path / "log")).replace("BATCH", str(tmp_path / "batch"))
+    words = words.replace("NAMES", str(tmp_path / "NAMES"))
+    target = tmp_path / "copy"
+    run = ["run", "rsync", path, target, "--state", tmp_path / "state"]
+
+    def copies() -> dict[str, int]:
+        """Return the names of what is there, which are all different, and their last change."""
+        return {one.name: one.stat().st_ctime_ns for one in target.rglob("*") if one.is_file()}
+
+    for _ in range(2):
+        before = copies()
+        dry = run_forked(*run, "--dry-run", "--json", "--", *words.split())
+        assert dry.status == 0, dry.words
+        assert {one.name for one in tmp_path.iterdir()} <= {"NAMES", "copy", "state", "batch"}
+        assert copies() == before
+        done = run_forked(*run, "--", *words.split())
+        assert done.status == 0, done.words
+        (tmp_path / "log").unlink(missing_ok=True)
+        for batch in tmp_path.glob("batch*"):
+            batch.unlink()
+        after = copies()
+        copied = {name for name in after if after[name] != before.get(name)}
+        planned = {os.path.basename(one["path"]) for one in dry.objects}
+        for names in (copied, planned):
+            if "hard" in names:  # a file is told by whichever name is found first
+                names.remove("hard")
+                names.add("f1")
+        # What is kept of a file that was there is none of the tree.
+        assert planned == {name for name in copied if not name.endswith(".old")}
+        (tree / "d1/f8").write_bytes(b"another")
+        (tree / "line\nline").write_bytes(b"another")
+    assert copied or "n" in options
 
 
 @pytest.mark.parametrize("options", [["-i"], ["-v"], ["-ii"], ["-q", "-i"], ["--out-format=%n %l"]])

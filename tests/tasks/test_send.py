@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +14,7 @@ from command import run_duet, start_duet
 from places import Mounted
 from snapshots import PAGE, delete, fill, listing, received, share, subvolume, written
 
-from pyduet.maintenance import Frame, Ledger, Options, Progress, Use
+from pyduet.maintenance import Frame, Ledger, Options, Progress, Reading, Record, Use
 from pyduet.maintenance.tasks.send import Send
 
 pytestmark = [pytest.mark.fs("btrfs"), pytest.mark.root]
@@ -235,6 +235,69 @@ def test_another_name_is_another_stream(live: Path, place: Path, tmp_path: Path)
     assert ran.status == 0, ran.words
     assert f"was writing {first}; {first}.partial is left over" in ran.words
     assert listing(received(place, stream)) == listing(whole)
+
+
+class Told(Send):
+    """Says which files it has written, and may end before the rest."""
+
+    def __init__(self, *arguments: str, parent: str | None = None, after: int = -1) -> None:
+        super().__init__(*arguments, parent=parent)
+        self.done: list[str] = []
+        self._after = after
+
+    def process(self, reading: Reading, before: Record | None) -> object:
+        if len(self.done) == self._after:
+            raise KeyboardInterrupt
+        self.done.append(reading.work.path)
+        return super().process(reading, before)
+
+
+def tell(task: Told, live: Path, ledger: Path, *, dry_run: bool) -> tuple[str, Sequence[str]]:
+    """Return which files a run does, or would, and with what warnings, or why it refuses."""
+    with Ledger(str(ledger), task.kind, str(live), read_only=dry_run) as kept:
+        frame = Frame(task, str(live), kept, CALM)
+        try:
+            if dry_run:
+                task.done = [work.path for work, _ in frame.plan()]
+            else:
+                frame.run()
+        except OSError as error:
+            return str(error), frame.progress.warnings
+    return f"did {sorted(task.done)}", frame.progress.warnings
+
+
+@pytest.mark.parametrize("state", ["fresh", "half", "gone", "in the way"])
+@pytest.mark.parametrize("wanted", ["same", "later", "parent", "name", "no snapshot"])
+def test_a_dry_run_tells_what_a_run_does(
+    live: Path, tmp_path: Path, state: str, wanted: str
+) -> None:
+    """Of a full stream and of one since another snapshot; or why it refuses."""
+    first = snapshot(live, "s1")
+    for name in ("file02", "file03"):
+        write_at(live / name, 0)
+    os.sync()
+    second = snapshot(live, "s2")
+    stream, ledger = tmp_path / "stream", tmp_path / "ledger"
+    half = tmp_path / "stream.partial"
+    if state in ("half", "gone"):
+        with pytest.raises(KeyboardInterrupt):
+            run(Told(str(first), str(stream), after=3), live, ledger)
+    if state == "gone":
+        half.unlink()
+    if state == "in the way":
+        half.write_bytes(b"somebody's")
+    name = str(tmp_path / "other") if wanted == "name" else str(stream)
+    path = {"same": first, "name": first, "no snapshot": live}.get(wanted, second)
+    parent = str(first) if wanted == "parent" else None
+    before = {one.name: one.stat() for one in tmp_path.iterdir()}
+    planned = tell(Told(str(path), name, parent=parent), live, ledger, dry_run=True)
+    now = {one.name: one.stat() for one in tmp_path.iterdir()}
+    assert {(key, one.st_ino, one.st_ctime_ns) for key, one in now.items()} == {
+        (key, one.st_ino, one.st_ctime_ns) for key, one in before.items()
+    }
+    assert planned == tell(Told(str(path), name, parent=parent), live, ledger, dry_run=False)
+    if (state, wanted) == ("fresh", "parent"):
+        assert planned[0] == "did ['file02', 'file03']"
 
 
 def test_what_is_no_snapshot_is_refused(live: Path, place: Path, tmp_path: Path) -> None:

@@ -272,9 +272,12 @@ def test_a_dry_run_lists_what_a_run_would_do(tree: Path) -> None:
     """By the ledger, in which nothing is changed."""
     ledger = tree.parent / "backup.ledger"
     options = ["--incremental", "--dry-run", "--json", "--uninformed"]
-    planned = run(tree, tree.parent / "b.tar", *options, task="backup")
+    planned = run(tree, tree.parent / "b.tar", *options[1:], task="backup")
     assert planned.returncode == Exit.OK
     assert planned.stdout.count("\n") == 3
+    refused = run(tree, tree.parent / "b.tar", *options, task="backup")
+    assert (refused.returncode, refused.stdout) == (Exit.FAILED, "")
+    assert "no full archive" in refused.stderr
     assert not ledger.exists()
     assert run(tree, tree.parent / "a.tar", "--uninformed", task="backup").returncode == Exit.OK
     # A file is believed to be unchanged by its times when they are older than a clock's step.

@@ -60,7 +60,9 @@ class Output:
     Thread-safety: none.
     """
 
-    def __init__(self, path: str, beginning: bytes, before: Any = None) -> None:
+    def __init__(
+        self, path: str, beginning: bytes, before: Any = None, *, read_only: bool = False
+    ) -> None:
         """Open it.
 
         Args:
@@ -69,6 +71,8 @@ class Output:
                 those that is in the way is of a run that was given up.
             before: what :attr:`written` was in the run that is to be gone on
                 with; None to begin a new file.
+            read_only: change nothing, and lock nothing: only find out what would
+                be written, and read what was.
 
         Raises:
             OtherOutputError: an earlier run wrote another file, or it is not there,
@@ -81,6 +85,7 @@ class Output:
         self._half = self._place.name + _PARTIAL
         self.offset = self._flushed = 0
         self._fd = -1
+        self._read_only = read_only
         try:
             with self._told():
                 self._need_file_or_nothing()
@@ -154,12 +159,6 @@ class Output:
             self._place.rename(self._half, self._place.name)
             self._place.sync()
 
-    def discard(self) -> None:
-        """Remove what was written, and close."""
-        with self._told():
-            self._place.remove(self._half)
-        self.close()
-
     def _need_file_or_nothing(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(self._place.status(self._place.name).st_mode):
@@ -170,7 +169,9 @@ class Output:
         with contextlib.suppress(FileNotFoundError):
             fd = self._open(self._half)
             try:
-                if os.fstat(fd).st_uid != self._place.made_like()[0]:
+                status = os.fstat(fd)
+                others = status.st_uid != os.geteuid()
+                if others and status.st_uid != self._place.made_like(status)[0]:
                     raise TargetError(
                         0,
                         "it is in the way, and another user's: have it removed, or name another "
@@ -182,9 +183,12 @@ class Output:
                     raise TargetError(
                         0, "it is in the way, and not of duet: move it elsewhere", self.partial
                     )
-                self._place.remove(self._half)
+                if not self._read_only:
+                    self._place.remove(self._half)
             finally:
                 os.close(fd)
+        if self._read_only:
+            return
         self._fd = self._place.make(self._half)
         _lock(self._fd, self.partial)
         self._place.sync()
@@ -210,6 +214,9 @@ class Output:
             raise OtherOutputError(
                 0, f"what the run that was broken off wrote there {what}", self.partial
             )
+        if self._read_only:
+            self.offset = before["offset"]
+            return
         if not is_half:
             self._place.rename(self._place.name, self._half)
         self.cut(before["offset"])
@@ -218,16 +225,17 @@ class Output:
         status = os.fstat(self._fd)
         # An inode number is given anew, and content may be known: whose it is nobody else can say,
         # and who else can open it would read all that is yet to come.
-        if status.st_nlink != 1 or owner_and_mode(status) != self._place.made_like():
+        if status.st_nlink != 1 or owner_and_mode(status) != self._place.made_like(status):
             return False
         if status.st_ino != before["ino"] or status.st_size < before["offset"]:
             return False
         return self._digest(before["offset"]) == str(before["digest"])
 
     def _open(self, name: str) -> int:
-        """Open a file for this process alone."""
+        """Open a file, for this process alone if it is to be written."""
         path = os.path.join(os.path.dirname(self.path), name)
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+        flags = os.O_RDONLY if self._read_only else os.O_RDWR
+        flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
         try:
             fd = os.open(name, flags, dir_fd=self._place.fd)
         except OSError as error:
@@ -235,7 +243,9 @@ class Output:
                 raise TargetError(0, _NO_FILE, path) from error
             raise
         try:
-            _lock(fd, path)
+            _need_file(fd, path)
+            if not self._read_only:
+                _lock(fd, path)
         except BaseException:
             os.close(fd)
             raise
@@ -265,10 +275,13 @@ class Output:
             raise TargetError(error.errno, error.strerror, self.partial) from error
 
 
-def _lock(fd: int, path: str) -> None:
-    """Have a file for this process alone."""
+def _need_file(fd: int, path: str) -> None:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise TargetError(0, _NO_FILE, path)
+
+
+def _lock(fd: int, path: str) -> None:
+    """Have a file for this process alone."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -237,12 +237,14 @@ class Frame:
             OSError: as of :meth:`run`.
 
         """
+        self._task.dry_run = True
         with (
             contextlib.closing(self._problems),
             self._watching(),
             self._inventory() as found,
+            contextlib.closing(self._task),
         ):
-            self._task.survey(self._tree, found)
+            self._task.survey(self._tree, self._ledger, found)
             with self._order(found) as order:
                 self._look(order)
                 while best := order.best():
@@ -273,7 +275,7 @@ class Frame:
     def _run(self) -> None:
         found = self._inventory()
         try:
-            self._task.survey(self._tree, found)
+            self._task.survey(self._tree, self._ledger, found)
             self._task.begin(self._tree, self._ledger, found)
             if self._ledger.resumed:
                 self._task.note("going on where the last run was ended")

@@ -49,6 +49,8 @@ class Maintenance:
     #: Paths of the files that the ledger is kept in, whether they are there or not. The frame sets
     #: it.
     ledger_files: Sequence[str] = ()
+    #: Whether a list of the work is all that is wanted. The frame sets it.
+    dry_run: bool = False
     #: Shows what is being done, in a word or two; for what takes long in :meth:`begin` and
     #: :meth:`finish`. The frame sets it.
     say: Callable[[str], object] = staticmethod(lambda _: None)
@@ -67,11 +69,15 @@ class Maintenance:
         del device, root
         return contextlib.nullcontext()
 
-    def survey(self, tree: Tree, found: Inventory) -> None:
+    def survey(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Find out what is worth the work; nothing is changed, since it may be all that is wanted.
+
+        Here it is decided, too, whether the pass that an earlier run began can be gone on with:
+        if not, by :meth:`Ledger.begin_anew`.
 
         Args:
             tree: the directory, by which all files are reached.
+            ledger: what was done before; of a dry run, nothing is written to it.
             found: all that is there; not to be kept, there is another one later.
 
         Raises:
@@ -141,7 +147,7 @@ class Maintenance:
         """
 
     def close(self) -> None:
-        """Let go of what :meth:`begin` took; also of a run that is broken off."""
+        """Let go of what :meth:`survey` and :meth:`begin` took; also of a run that has failed."""
 
     def worth(self, found: Found, before: Record | None) -> bool:
         """Return whether a file is to be processed at all; nothing is opened to find that out.

@@ -179,10 +179,11 @@ class Given:
         once: why rsync is run once, over all, as it would be without Duet.
         has: the names of all options.
         filters: options that leave names out.
-        list_only: options for the run that lists what is to be sent.
+        list_only: options for a run that lists what is to be sent.
         batch: options for a batch.
         last: options for the run over all.
-        rsh: the remote shell, when it is named; not in the three lists.
+        rsh: the remote shell, when it is named; not in the three lists, where there is no
+            reason for a single run.
         names: in what format rsync is to print the names of files; None when it is not.
         totals: whether rsync prints totals, which are those of one run.
 
@@ -219,7 +220,8 @@ def parse(words: Sequence[str]) -> Given:
     once = once or ("RSYNC_ICONV: see --iconv" if os.environ.get("RSYNC_ICONV") else None)
     filters = [_absolute(one).word for one in options if one.name in _FILTERS]
     if once:
-        return Given(words, once, names, filters)
+        list_only = [one.word for one in options if _RUNS.get(one.name, _For.ALL) is _For.ALL]
+        return Given(words, once, names, filters, list_only)
     rsh = [one.value for one in options if one.name == "rsh"]
     options = [_absolute(one) for one in options if one.name != "rsh"]
 

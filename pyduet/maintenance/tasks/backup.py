@@ -79,6 +79,8 @@ class Backup(Maintenance):
         self.archive = self.outputs[0]
         self._incremental = incremental
         self._out: Output
+        #: What the run wrote that is gone on with, as the ledger has it.
+        self._before: Any = None
         self._held = contextlib.ExitStack()
         self._chain: list[Link] = []
         #: Directories that need a list of what is in them, since something of them is gone.
@@ -99,8 +101,8 @@ class Backup(Maintenance):
             or before.note is not None
         )
 
-    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
-        """Open the archive; a new one begins with the root.
+    def survey(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
+        """Find out whether an archive is gone on with, and what it comes after.
 
         Raises:
             TargetError: it cannot be written, or has nothing to come after.
@@ -110,16 +112,34 @@ class Backup(Maintenance):
         self._tree, self._ledger = tree, ledger
         self._chain = [Link.of(link) for link in ledger.fact("chain", [])]
         before = ledger.note("archive")
-        goes_on = before is not None and self._goes_on(before)
-        if before is not None and not goes_on:
-            ledger.begin_anew()
+        if before is not None:
+            if self._goes_on(before):
+                self._before = before
+            else:
+                ledger.begin_anew()
         parent = self._parent() if self._incremental else None
-        if goes_on:
-            return
-        self._link = Link.new(self.archive, tree.path, parent)
-        self._out = self._opened()
-        self._write_directory(Found("", tree.root), [self._link.record], is_last=False)
-        self.secure()
+        if self._before is None:
+            with self._output(read_only=True):
+                pass  # else it cannot be written
+            self._link = Link.new(self.archive, tree.path, parent)
+        else:
+            lacking = self._before["lacking"]
+            self._link = Link.of(self._before["link"])
+            self._shrunk = set(map(path_of, self._before["shrunk"]))
+            self._lacking = {path_of(path): path_of(words) for path, words in lacking.items()}
+
+    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
+        """Open the archive; a new one begins with the root.
+
+        Raises:
+            TargetError: it cannot be written.
+
+        """
+        del ledger, found
+        self._out = self._held.enter_context(self._output(self._before))
+        if self._before is None:
+            self._write_directory(Found("", tree.root), [self._link.record], is_last=False)
+            self.secure()
 
     def process(self, reading: Reading, before: Record | None) -> Any:
         """Write a file; what was written of one that changed meanwhile is taken back."""
@@ -270,30 +290,25 @@ class Backup(Maintenance):
                 self.archive,
             )
         try:
-            self._out = self._opened(before["written"])
+            with self._output(before, read_only=True) as output:
+                goes_on = self._incremental or self._can_be_gone_on_with(output)
         except OtherOutputError as error:
             self.warn(f"begun anew, and not gone on with: {error.filename}: {error.strerror}")
             return False
-        if not self._incremental and not self._can_be_gone_on_with():
+        if not goes_on:
             self.warn(
                 "begun anew, and not gone on with: what was a directory in the archive that was "
                 "broken off is none any more, which no archive can say"
             )
-            self._out.discard()
-            return False
-        self._link = Link.of(before["link"])
-        self._shrunk = set(map(path_of, before["shrunk"]))
-        self._lacking = {path_of(path): path_of(words) for path, words in before["lacking"].items()}
-        return True
+        return goes_on
 
-    def _opened(self, before: Any = None) -> Output:
-        return self._held.enter_context(
-            contextlib.closing(Output(self.archive, pax.BEGINNING, before))
-        )
+    def _output(self, before: Any = None, *, read_only: bool = False) -> contextlib.closing[Output]:
+        written = None if before is None else before["written"]
+        return contextlib.closing(Output(self.archive, pax.BEGINNING, written, read_only=read_only))
 
-    def _can_be_gone_on_with(self) -> bool:
+    def _can_be_gone_on_with(self, output: Output) -> bool:
         """Return whether all directories of the archive so far are still directories, or gone."""
-        for member in pax.members(self._out.fileno(), self._out.partial, self._out.offset):
+        for member in pax.members(output.fileno(), output.partial, output.offset):
             if member.type == pax.DIRECTORY and self._kind(member) not in (None, stat.S_IFDIR):
                 return False
         return True

@@ -67,7 +67,7 @@ class BtrfsScrub(Maintenance):
         self._pages_read = PagesRead(device, root, "duet-btrfs-scrub")
         return self._pages_read
 
-    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
+    def survey(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Ask the file system what it is made of.
 
         Raises:

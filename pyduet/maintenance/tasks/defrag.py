@@ -69,11 +69,11 @@ class Defrag(Maintenance):
         self._named: dict[str, Left] = {}
         self._is_probed = False
 
-    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
-        """Find out what the file system is, and whether it can do it.
+    def survey(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
+        """Find out what the file system is.
 
         Raises:
-            OSError: it cannot.
+            OSError: it is none that can do it.
 
         """
         del found, ledger
@@ -86,6 +86,15 @@ class Defrag(Maintenance):
                 f"no defragmentation of {self._kind}: btrfs, ext4 and XFS",
                 tree.path,
             )
+
+    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
+        """Find out whether the file system can do it, by trying.
+
+        Raises:
+            OSError: it cannot.
+
+        """
+        del found, ledger
         # Only who may write in the root can try it there: else it is tried where it is wanted.
         with contextlib.suppress(PermissionError):
             self._probe(tree.fd)

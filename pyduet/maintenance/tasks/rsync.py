@@ -18,7 +18,7 @@ from pyduet.maintenance.files.page_cache import drop_written
 from pyduet.maintenance.files.temporary import Temporary
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Found, Inventory
-from pyduet.maintenance.frame.ledger import Record
+from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.rsync import nesting, process, said
 from pyduet.maintenance.rsync.options import OptionError, parse
@@ -37,6 +37,8 @@ _FAILURES = 3
 _TAIL = 20
 #: Bytes of a path that rsync takes: MAXPATHLEN, with what it puts before and after.
 _LONGEST = 4000
+#: Options with which rsync copies nothing.
+_COPY_NOTHING = {"dry-run", "list-only", "only-write-batch"}
 #: The version from which on rsync does not follow links that were put in the place of directories
 #: by others (CVE-2024-12747, CVE-2026-53797, CVE-2026-53801, CVE-2026-53802).
 _SAFE = (3, 5, 0)
@@ -90,7 +92,8 @@ class Rsync(Maintenance):
         self._stderr = stderr
         self._inform = tell
         self._mark = f"{secrets.token_hex(8)} "
-        self._data = Temporary()
+        self._held = contextlib.ExitStack()
+        self._data = self._held.enter_context(contextlib.closing(Temporary()))
         self._data.execute("create table sent (name blob primary key, work blob) without rowid")
         self._runs = self._in_batches = self._failures = 0
         self._code = 0
@@ -98,8 +101,9 @@ class Rsync(Maintenance):
         given = self._given
         self.prints = bool(given.once or given.names is not None or given.totals)
 
-    def survey(self, tree: Tree, found: Inventory) -> None:
+    def survey(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Ask rsync what it would send."""
+        del ledger
         if shutil.which("rsync") is None:
             raise TargetError(0, "rsync is not installed", "rsync")
         self._tree = tree
@@ -107,13 +111,16 @@ class Rsync(Maintenance):
         self._refuse_nesting()
         self._without = [f"--exclude={name}" for name in self._ledger_names()]
         self._once = self._given.once or self._danger(found)
-        self._shell = Shell(self._target, self._given.rsh)
+        self._shell = self._held.enter_context(
+            contextlib.closing(Shell(self._target, self._given.rsh))
+        )
         # A run in a connection that is there costs little, and the files are soon done.
         self.batch = _MANY_FILES if self._shell.connects else _FILES
         self.batch_bytes = 0 if self._shell.connects else type(self).batch_bytes
         if self._once:
             self._inform(f"rsync is run once, in its own order, because of {self._once}")
-            return
+            if not self.dry_run or self._given.has & _COPY_NOTHING:
+                return
         self._list()
         for first, further in found.links():
             self._data.execute(
@@ -125,7 +132,7 @@ class Rsync(Maintenance):
     def worth(self, found: Found, before: Record | None) -> bool:
         """Return whether rsync would send a file, and no batch has had it."""
         del before
-        return not self._once and any(self._names(found.path))
+        return any(self._names(found.path))
 
     def process_many(self, works: Sequence[Work]) -> Mapping[str, Any]:
         """Transfer a batch of files; what becomes of them is told by the last run."""
@@ -142,10 +149,8 @@ class Rsync(Maintenance):
         del found
         given = self._given
         if self._once:
-            source = self._written if "relative" in given.has else None
-            source = source or self._tree.path
             code, reason = self._run(
-                given.words, f"{source.rstrip('/')}/", self._target.name,
+                given.words, self._source, self._target.name,
                 stdin=None, stdout=self._show, in_lines=False, stderr=self._judge,
             )  # fmt: skip
         else:
@@ -153,7 +158,6 @@ class Rsync(Maintenance):
                 given.last, self._target.name,
                 stdout=self._show, in_lines=False, stderr=self._judge,
             )  # fmt: skip
-            self._shell.close()
         self._code = code
         if given.totals and self._in_batches:
             self._inform(
@@ -166,8 +170,8 @@ class Rsync(Maintenance):
             self.problems.append(Problem(".", Trouble.FAILED, _words(code, reason)))
 
     def close(self) -> None:
-        """Forget the names."""
-        self._data.close()
+        """End the connection, and forget the names."""
+        self._held.close()
 
     def report(self) -> Mapping[str, int]:
         """Return how often rsync was run, what batches sent, and how the last run ended."""
@@ -180,23 +184,31 @@ class Rsync(Maintenance):
         return [name for (name,) in rows]
 
     def _list(self) -> None:
-        """Take the names of what rsync would send, now that nothing is changed yet."""
+        """Take the names of what rsync would send, now that nothing is changed yet.
+
+        Where it is run once it says them, too, for a dry run: as it is then given PATH.
+        """
+        options = [*self._given.list_only, "--no-motd", "--dry-run"]
+        options.append(f"--out-format={self._mark}%i%n")
         tail: collections.deque[bytes] = collections.deque(maxlen=_TAIL)
         mark = self._mark.encode()
 
         def take(lines: Iterator[bytes]) -> None:
-            names = said.sent(lines, mark)
-            # A list has a name on each line, and no more of it than fits.
-            fit = (name for name in names if not re.search(rb"[\r\n]", name[: _LONGEST + 1]))
+            names = map(self._below, said.sent(lines, mark))
             self._data.executemany(
                 "insert or ignore into sent values (?, ?)",
-                ((name, name) for name in fit if len(name) <= _LONGEST),
+                ((name, name) for name in names if self.dry_run or _fits(name)),
             )
 
-        code, reason = self._run_beneath(
-            [*self._given.list_only, "--no-motd", "--dry-run", f"--out-format={self._mark}%i%n"],
-            self._target.name, stdout=take, stderr=tail.append,
-        )  # fmt: skip
+        if self._given.once:
+            code, reason = self._run(
+                options, self._source, self._target.name,
+                stdin=None, stdout=take, stderr=tail.append,
+            )  # fmt: skip
+        else:
+            code, reason = self._run_beneath(
+                options, self._target.name, stdout=take, stderr=tail.append
+            )
         # What is wrong with a file the last run says as well.
         if code and code not in _PARTIAL:
             self._pass_on(tail)
@@ -237,6 +249,20 @@ class Rsync(Maintenance):
             f"{_words(code, reason)}: {plural(len(names), 'file')} of a batch left to the last run"
             + (", and so are all others" if self._failures == _FAILURES else "")
         )
+
+    @property
+    def _source(self) -> str:
+        """The directory, as rsync is given it that is run once."""
+        written = self._written if "relative" in self._given.has else None
+        return f"{(written or self._tree.path).rstrip('/')}/"
+
+    def _below(self, name: bytes) -> bytes:
+        """Return a name that rsync says as the path below the directory."""
+        if "relative" not in self._given.has or "files-from" in self._given.has:
+            return name
+        # Of PATH that is what comes after a /./ in it.
+        above = os.path.normpath(self._source.partition("/./")[2] or self._source)
+        return name.lstrip(b"/").removeprefix(os.fsencode(above.lstrip("/")) + b"/")
 
     def _run_beneath(
         self, options: Sequence[str], target: str, **streams: Any
@@ -373,6 +399,11 @@ class Rsync(Maintenance):
 
     def _warn(self, words: str) -> None:
         self._stderr(f"duet: {words}\n".encode(errors="surrogateescape"))
+
+
+def _fits(name: bytes) -> bool:
+    """Return whether a name can be in a list: it has one on each line, and no more than fits."""
+    return len(name) <= _LONGEST and not re.search(rb"[\r\n]", name)
 
 
 def _words(code: int, reason: str | None) -> str:

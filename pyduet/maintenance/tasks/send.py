@@ -65,6 +65,8 @@ class Send(Maintenance):
         self._snapshot_path = os.path.abspath(snapshot)
         self._parent = None if parent is None else os.path.abspath(parent)
         self._plan: SendPlan | None = None
+        #: What the run wrote that is gone on with, as the ledger has it.
+        self._before: Any = None
         self._held = contextlib.ExitStack()
 
     def worth(self, found: Found, before: Record | None) -> bool:
@@ -72,8 +74,8 @@ class Send(Maintenance):
         del before
         return self._plan is None or self._plan.is_wanted(found.status.st_ino)
 
-    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
-        """Find out what the stream wants, and write all of it that is no data.
+    def survey(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
+        """Find out whether a stream is gone on with, and what it wants then.
 
         Raises:
             OSError: the directories are not what they should be, or may not be sent.
@@ -82,28 +84,36 @@ class Send(Maintenance):
         """
         del found
         self._ledger = ledger
-        with contextlib.ExitStack() as stack:
-            self._snapshot = stack.enter_context(Tree(self._snapshot_path))
-            parent = None
-            if self._parent is not None:
-                parent = stack.enter_context(Tree(self._parent))
-            source = self._check(tree, self._snapshot, parent)
-            before = ledger.note("written")
-            plan = None if before is None else self._gone_on_with(before, stack)
-            if plan is None:
-                if before is not None:
-                    ledger.begin_anew()
-                plan = self._begun(stack)
-            if plan.source != source.name_in_streams:
-                raise TargetError(0, "it was replaced while it was looked at", self._snapshot_path)
-            self._find(plan)
-            if not ledger.resumed:
-                self.secure()
-            for record in ledger.files():
-                if record.passed == ledger.number and record.note:
-                    plan.written(record.stamp.ino)
-            self._plan = plan
-            self._held = stack.pop_all()
+        self._snapshot = self._held.enter_context(Tree(self._snapshot_path))
+        parent = None
+        if self._parent is not None:
+            parent = self._held.enter_context(Tree(self._parent))
+        self._source = self._check(tree, self._snapshot, parent)
+        before = ledger.note("written")
+        if before is not None:
+            if self._goes_on(before):
+                self._before = before[0]
+                return
+            ledger.begin_anew()
+        with self._output(read_only=True):
+            pass  # else it cannot be written
+        if self.dry_run:
+            self._compute(lambda _: None)
+
+    def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
+        """Open the stream; a new one begins with all that comes before the data.
+
+        Raises:
+            OSError: it cannot be computed.
+            TargetError: it cannot be written or computed.
+
+        """
+        del tree, ledger, found
+        self._out = self._held.enter_context(self._output(self._before))
+        if self._before is None:
+            self._out.write(sendstream.HEADER)
+            self._compute(self._out.write)
+            self.secure()
 
     def process(self, reading: Reading, before: Record | None) -> Any:
         """Write the data of a file that are wanted; the note says that they were."""
@@ -162,38 +172,31 @@ class Send(Maintenance):
             raise RuntimeError("it was not begun")
         return self._plan
 
-    def _begun(self, stack: contextlib.ExitStack) -> SendPlan:
-        """Begin a stream with all of btrfs's own that comes before the data."""
-        output = Output(self.outputs[0], sendstream.HEADER)
-        self._out = stack.enter_context(contextlib.closing(output))
-        self._out.write(sendstream.HEADER)
-        plan = SendPlan(self._keep)
-        stack.callback(plan.close)
-        self._digest = self._compute(plan)
-        return plan
-
-    def _gone_on_with(self, before: Any, stack: contextlib.ExitStack) -> SendPlan | None:
-        """Go on with the stream of the run that was broken off, if it is the same one."""
+    def _goes_on(self, before: Any) -> bool:
+        """Return whether the stream of the run that was broken off is this one."""
+        written, digest = before
         try:
-            output = Output(self.outputs[0], sendstream.HEADER, before[0])
+            with self._output(written, read_only=True):
+                pass  # else it is not there
         except OtherOutputError as error:
             self.warn(f"begun anew, and not gone on with: {error.filename}: {error.strerror}")
-            return None
-        with contextlib.ExitStack() as held:
-            held.enter_context(contextlib.closing(output))
-            # What btrfs's own stream has before the data is there already.
-            plan = SendPlan(lambda _: None)
-            held.callback(plan.close)
-            digest = self._compute(plan)
-            if digest != before[1]:
-                self.warn(
-                    f"begun anew, and not gone on with: {self._snapshot_path}: btrfs send computes "
-                    "another stream than for the run that was broken off"
-                )
-                return None
-            stack.push(held.pop_all())
-        self._out, self._digest = output, digest
-        return plan
+            return False
+        # What btrfs's own stream has before the data is there already.
+        self._compute(lambda _: None)
+        if self._digest == digest:
+            return True
+        self.warn(
+            f"begun anew, and not gone on with: {self._snapshot_path}: btrfs send computes "
+            "another stream than for the run that was broken off"
+        )
+        return False
+
+    def _output(
+        self, written: Any = None, *, read_only: bool = False
+    ) -> contextlib.closing[Output]:
+        return contextlib.closing(
+            Output(self.outputs[0], sendstream.HEADER, written, read_only=read_only)
+        )
 
     def _check(self, tree: Tree, snapshot: Tree, parent: Tree | None) -> Subvolume:
         """Ensure that the directories are what they should be; returns the snapshot."""
@@ -215,11 +218,25 @@ class Send(Maintenance):
             raise OSError(errno.EINVAL, f"it is no snapshot of {tree.path}", self._snapshot_path)
         return source
 
-    def _keep(self, encoded: bytes) -> None:
-        """Write what of btrfs's own stream stays where it is."""
-        self._out.write(encoded)
+    def _compute(self, keep: Callable[[bytes], object]) -> None:
+        """Have btrfs compute the stream, and find out what it wants.
 
-    def _compute(self, plan: SendPlan) -> str:
+        Args:
+            keep: is given what of it comes before the data.
+
+        """
+        plan = SendPlan(keep)
+        self._held.callback(plan.close)
+        self._digest = self._taken(plan)
+        if plan.source != self._source.name_in_streams:
+            raise TargetError(0, "it was replaced while it was looked at", self._snapshot_path)
+        self._find(plan)
+        for record in self._ledger.files():
+            if record.passed == self._ledger.number and record.note:
+                plan.written(record.stamp.ino)
+        self._plan = plan
+
+    def _taken(self, plan: SendPlan) -> str:
         """Have btrfs compute the stream, and take it; returns a digest of it."""
         digest = hashlib.sha256()
         parent = [] if self._parent is None else ["-p", self._parent]
