@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
             **kwargs: as of ``add_argument``.
 
         """
-        self.add_argument(dest, nargs="*", metavar="-- OPTION", **kwargs)
+        self.add_argument(dest, nargs="*", default=[], metavar="-- OPTION", **kwargs)
         self._rest = dest, of
 
     def fill(self, *, deep: bool = False) -> None:

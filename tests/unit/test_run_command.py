@@ -255,8 +255,9 @@ def test_what_comes_after_the_dashes_is_rsyncs(line: str, options: list[str]) ->
     [
         ("SRC TARGET --delete", "unrecognized arguments: --delete; rsync's own come after --"),
         ("SRC TARGET more", "unrecognized arguments: more; rsync's own come after --"),
-        ("SRC -- --version", "the following arguments are required: TARGET"),
-        ("-- SRC TARGET", "the following arguments are required: PATH, TARGET"),
+        ("SRC --version", "the following arguments are required: TARGET\n"),
+        ("SRC -- --version", "the following arguments are required: TARGET\n"),
+        ("-- SRC TARGET", "the following arguments are required: PATH, TARGET\n"),
     ],
 )
 def test_options_that_are_nobodys(
@@ -305,6 +306,19 @@ def test_json_has_the_same_paths_in_each_locale(tree: Path) -> None:
         assert run(tree, "--verdicts", verdicts, **own).returncode == Exit.OK
         told = [json.loads(line)["path"] for line in verdicts.read_text("ascii").splitlines()]
         assert sorted(told) == names
+
+
+def test_a_dry_run_says_nothing_of_memory_that_it_cannot_know(tree: Path) -> None:
+    known = "what of them is cached is not known without Duet\n"
+    planned = run(tree, "--dry-run", "--uninformed", task="scrub")
+    assert planned.stderr == f"3 files, {known}"
+    assert {line.split()[0] for line in planned.stdout.splitlines()} == {"?"}
+    planned = run(tree, "--dry-run", "--json", task="scrub")
+    assert planned.stderr.endswith(f"\n3 files, {known}")
+    lines = [json.loads(line) for line in planned.stdout.splitlines()]
+    for line in lines:
+        schema.check("planned", line)
+    assert [line["cached"] for line in lines] == [None] * 3
 
 
 @pytest.fixture

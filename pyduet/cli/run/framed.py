@@ -185,11 +185,18 @@ def _plan(options: argparse.Namespace, frame: "Frame") -> None:
     for work, share in frame.plan():
         files += 1
         cached += int(work.size * share)
+        is_known = frame.progress.blind is None
         if options.json:
-            print_json({"path": work.path, "size": work.size, "cached": round(share, 3)})
+            told = round(share, 3) if is_known else None
+            print_json({"path": work.path, "size": work.size, "cached": told})
         else:
-            print(f"{share:4.0%}  {size(work.size):>12}  {printable(work.path)}")
-    say(options, f"{plural(files, 'file')}, {size(cached)} of them cached")
+            percent = f"{share:.0%}" if is_known else "?"
+            print(f"{percent:>4}  {size(work.size):>12}  {printable(work.path)}")
+    if frame.progress.blind is None:
+        words = f"{size(cached)} of them cached"
+    else:
+        words = "what of them is cached is not known without Duet"
+    say(options, f"{plural(files, 'file')}, {words}")
 
 
 def summary(options: argparse.Namespace, progress: "Progress") -> int:
