@@ -560,6 +560,8 @@ def test_a_target_in_the_source_is_refused(tree: Path, tmp_path: Path) -> None:
     _refused(tree.parent, tree / "copy", "--exclude=/copy")
     _refused(tree, tree / "copy", "--include=/copy/file", "--exclude=/copy/*")
     _refused(tree, tree / "copy", "-R", "--exclude=/copy")
+    with pytest.raises(ValueError, match=f"^{tree}/new/deep lies in PATH, as new/deep, and "):
+        run(tree, f"{tree}/.//./new/deep/", [])
 
 
 @pytest.mark.parametrize(("above", "name"), [("", "st"), ("d1/deep", r"o*d[d]\x2d?")])

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import weakref
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 #: Seconds that a connection stays without a run: the longest that there is to wait for others.
@@ -41,6 +42,11 @@ class Target(NamedTuple):
         """The name, so that it means a directory though only one file is sent there."""
         # An empty path is the home directory, and no name is to become the root.
         return self.name if self.path in ("", "/") else f"{self.name.rstrip('/')}/"
+
+    @property
+    def shown(self) -> str:
+        """The name in messages: a local one without ``.`` and ``//`` in it."""
+        return self.name if self.host is not None else str(PurePosixPath(self.name))
 
 
 def target_of(name: str) -> Target:

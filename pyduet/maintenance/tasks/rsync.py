@@ -301,12 +301,12 @@ class Rsync(Maintenance):
     def _judge(self, line: bytes) -> None:
         """Pass a line of the last run's errors on, and take what it says of a file."""
         self._stderr(line)
-        problem = said.problem_of(line.rstrip(b"\n"), self._roots, self._target.name)
+        problem = said.problem_of(line.rstrip(b"\n"), self._roots, self._target.shown)
         if problem is not None:
             self.problems.append(problem)
 
     def _ended(self, code: int, reason: str | None) -> TargetError:
-        return TargetError(0, _words(code, reason), self._target.name)
+        return TargetError(0, _words(code, reason), self._target.shown)
 
     def _refuse_nesting(self) -> None:
         """Refuse a target that would be copied into itself.
@@ -327,7 +327,7 @@ class Rsync(Maintenance):
                 continue
             where = "is PATH itself" if path == "." else f"lies in PATH, as {path}"
             raise OptionError(
-                f"{self._target.name} {where}, and would be copied into itself: name another "
+                f"{self._target.shown} {where}, and would be copied into itself: name another "
                 "target" + ("" if path == "." else f", or leave it out: -- '--exclude=/{path}'")
             )
 
