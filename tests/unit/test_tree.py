@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -554,3 +555,39 @@ def test_a_signal_does_not_end_a_walk(root: Path) -> None:
     found, number = in_child(walk)
     assert found == 2001
     assert number >= 50
+
+
+def test_who_lets_go_of_many_leases_late_costs_no_more_than_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In time for each file; all of them would be waited for for hours."""
+    paths = [tmp_path / f"file{number}" for number in range(100)]
+    slept: list[float] = []
+    opened = refused = 0
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if sum(slept) - before > 0.9:
+            fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    monkeypatch.setattr(tree_module.time, "sleep", sleep)
+    # What tells of somebody who opens the file, and would end this process.
+    handler = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        with Tree(str(tmp_path)) as tree:
+            for path in paths:
+                before = sum(slept)
+                leased = os.open(path, os.O_RDWR | os.O_CREAT)
+                fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+                try:
+                    os.close(tree.open(path.name))
+                    opened += 1
+                except BlockingIOError:
+                    refused += 1
+                os.close(leased)
+    finally:
+        signal.signal(signal.SIGIO, handler)
+    assert sum(slept) <= 30.1
+    # As long as there is time they are waited for; then they are named, at once.
+    assert 30 < opened < 36
+    assert opened + refused == len(paths)

@@ -57,9 +57,10 @@ _PATH_MAX = 4096
 LONGEST = 2 * _PATH_MAX
 #: Entries of a directory that are looked at together, in the order of their inodes.
 _CHUNK = 4096
-#: Seconds that who has a lease on a file gets to let go of it: Samba does at once.
-_LEASE = 1.0
-#: Seconds that all who do not may cost together.
+#: Seconds that who has a lease on a file gets to let go of it, and until it is looked whether they
+#: have: Samba does at once.
+_LEASE, _LEASE_STEP = 1.0, 0.01
+#: Seconds that all of them may cost together, also those that do in the end.
 _LEASES = 30.0
 #: File systems that know all of a file without asking anybody.
 _LOCAL = ("btrfs", "ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs")
@@ -526,7 +527,7 @@ class Tree:
         flags |= os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
         # Its own descriptor leads to the file itself, whatever became of its name.
         own = f"/proc/self/fd/{held}"
-        begin = time.monotonic()
+        waited = 0.0
         while True:
             try:
                 try:
@@ -534,11 +535,11 @@ class Tree:
                 except PermissionError:
                     return os.open(own, flags)
             except BlockingIOError as error:
-                waited = time.monotonic() - begin
-                if waited >= min(_LEASE, self._patience):
-                    self._patience -= waited
+                if waited >= _LEASE or self._patience <= 0:
                     raise OSError(errno.EAGAIN, _LEASED, path) from error
-                time.sleep(_LEASE / 100)
+                time.sleep(_LEASE_STEP)
+                waited += _LEASE_STEP
+                self._patience -= _LEASE_STEP
             except OSError as error:
                 raise OSError(error.errno, error.strerror, path) from error
 
