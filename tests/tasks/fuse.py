@@ -22,6 +22,9 @@ _OPEN_OUT, _READ_IN, _DIRENT = struct.Struct("=QII"), struct.Struct("=QQI"), str
 _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ = 1, 2, 3, 14, 15
 _INIT, _OPENDIR, _READDIR, _BATCH_FORGET, _DESTROY = 26, 27, 28, 42, 38
 _RELEASE, _RELEASEDIR, _FLUSH, _ACCESS = 18, 29, 25, 34
+_GETXATTR, _LISTXATTR, _IOCTL = 22, 23, 39
+# fuse_getxattr_in, and what says how long the answer would be.
+_XATTR_IN, _XATTR_OUT = struct.Struct("=II"), struct.Struct("=II")
 _DIRECT_IO = 1
 _BORN = 1_000_000_000
 
@@ -42,6 +45,8 @@ class Fuse:
         user: int = 0,
         ghosts: tuple[str, ...] = (),
         direct: bool = False,
+        attributes: Mapping[str, bytes | int] | None = None,
+        flags: int = errno.ENOSYS,
     ) -> None:
         """Mount it.
 
@@ -51,10 +56,14 @@ class Fuse:
             user: who alone may use it.
             ghosts: names that are listed, and cannot be found.
             direct: whether nothing of it is cached, nor can be mapped.
+            attributes: of each file: their values, or the error of who reads them.
+            flags: the error of who asks for a file's flags.
 
         """
         self.silent = False
         self._files = dict(files)
+        self._attributes = attributes
+        self._flags_error = flags
         self._ghosts = ghosts
         self._names = [*files, *ghosts]
         self._flags = _DIRECT_IO if direct else 0
@@ -117,9 +126,26 @@ class Fuse:
             return content if isinstance(content, int) else content[offset : offset + size]
         if what == _READDIR:
             return self._listed(_READ_IN.unpack_from(request)[1])
+        if what == _IOCTL:
+            return self._flags_error
+        if what in (_LISTXATTR, _GETXATTR) and self._attributes is not None:
+            return self._attribute(what, {} if node == 1 else self._attributes, request)
         if what in (_RELEASE, _RELEASEDIR, _FLUSH, _ACCESS, _DESTROY):
             return b""
         return errno.ENOSYS
+
+    def _attribute(
+        self, what: int, attributes: Mapping[str, bytes | int], request: bytes
+    ) -> bytes | int:
+        size, _ = _XATTR_IN.unpack_from(request)
+        if what == _LISTXATTR:
+            value: bytes | int = b"".join(os.fsencode(name) + b"\0" for name in attributes)
+        else:
+            name = os.fsdecode(request[_XATTR_IN.size :].rstrip(b"\0"))
+            value = attributes.get(name, errno.ENODATA)
+        if isinstance(value, int) or size >= len(value):
+            return value
+        return errno.ERANGE if size else _XATTR_OUT.pack(len(value), 0)
 
     def _listed(self, offset: int) -> bytes:
         listed = b""

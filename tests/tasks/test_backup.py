@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Archives that are gone on with, their chains, and what restores them on a bad day."""
 
+import errno
 import os
 import shlex
 import shutil
@@ -17,6 +18,7 @@ import pytest
 import restore
 from command import Ran, run_duet, run_forked
 from compare import differences, look
+from fuse import Fuse
 from places import Mounted
 from trees import empty_path
 
@@ -738,6 +740,42 @@ def test_what_lacks_its_attributes_is_named_and_in_the_archive(
         [found] = [one for one in members(disk.path / archive) if one.name == "./d/f1"]
         with open(disk.path / archive, "rb") as file:
             assert os.pread(file.fileno(), found.size, found.data) == content
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("error", [errno.EIO, errno.E2BIG, errno.ENODATA])
+@pytest.mark.parametrize("what", ["attribute", "flags"])
+def test_one_attribute_that_cannot_be_read_is_named(tmp_path: Path, error: int, what: str) -> None:
+    """And the others are in the archive, as is the content."""
+    place = tmp_path / "tree"
+    place.mkdir()
+    attributes = {"user.a": b"first", "user.b": b"second", "user.c": b"third"}
+    kept: dict[str, bytes | int] = dict(attributes)
+    flags = errno.ENOSYS
+    if what == "attribute":
+        kept["user.b"] = error
+        del attributes["user.b"]
+        words = "its extended attribute user.b"
+    else:
+        flags = error
+        words = "its file flags"
+    archive = tmp_path / "a.tar"
+    with Fuse(place, {"file": b"content"}, attributes=kept, flags=flags):
+        try:
+            ran = run_forked(
+                "run", "backup", place, archive, "--state", tmp_path / "state", "--json"
+            )
+        finally:
+            subprocess.run(["umount", place], check=True)
+    assert ran.status == NAMED, ran.words
+    problems = {one["path"]: one["words"] for one in ran.objects[-1]["problems"]}
+    assert problems.keys() <= {"file", ""}
+    assert problems["file"] == f"it is in the archive without {words}: {os.strerror(error)}"
+    [found] = [one for one in members(archive) if one.name == "./file"]
+    assert archive.read_bytes()[found.data :].startswith(b"content")
+    for name, value in attributes.items():
+        assert found.known[pax.attribute(os.fsencode(name))] == value
+    assert pax.attribute(b"user.b") not in found.known or what == "flags"
 
 
 @pytest.mark.user
