@@ -12,6 +12,7 @@ import pytest
 import restore
 from command import Ran, command
 from compare import differences, look
+from places import Mounted
 
 from pyduet.maintenance import Frame, Ledger, LedgerError, Maintenance, Options, Progress, Use
 from pyduet.maintenance.frame import ledger as ledgers
@@ -51,9 +52,13 @@ def many(tmp_path: Path) -> Path:
     """A directory with so many files that a ledger of them is larger than a small file system."""
     many = tmp_path / "many"
     many.mkdir()
-    for number in range(FILES):
-        (many / f"{number:04}{'x' * 100}").write_bytes(b"content")
+    fill(many)
     return many
+
+
+def fill(directory: Path) -> None:
+    for number in range(FILES):
+        (directory / f"{number:04}{'x' * 100}").write_bytes(b"content")
 
 
 def run(task: Maintenance, root: Path, state: Path) -> Progress:
@@ -112,6 +117,11 @@ def python(program: str, *args: str | Path, where: Path) -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def duet(*args: str | Path, where: Path) -> Ran:
+    program = "from pyduet.cli import main\nsys.exit(main(sys.argv[1:]))"
+    return python(program, *command(*args)[4:], where=where)
+
+
 def no_room(disk: Small, why: str = "database or disk is full") -> str:
     return (
         f"{disk.path}: the list of files cannot be kept there ({why}): set SQLITE_TMPDIR to a "
@@ -125,11 +135,33 @@ def test_there_is_no_room_for_what_rsync_would_send(
 ) -> None:
     """In the walk, in the list that rsync gives, or when it is asked for links."""
     disk = small(kib)
-    program = "from pyduet.cli import main\nsys.exit(main(sys.argv[1:]))"
-    words = command("run", "rsync", many, tmp_path / "copy", "--state", tmp_path / "state")
-    ran = python(program, *words[4:], where=disk.path)
+    ran = duet(
+        "run", "rsync", many, tmp_path / "copy", "--state", tmp_path / "state", where=disk.path
+    )
     assert (ran.status, ran.words.splitlines(keepends=True)[-1]) == (1, f"duet: {no_room(disk)}")
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.fs("btrfs")
+def test_there_is_no_room_for_the_names_of_a_stream(
+    mounted: Mounted, tmp_path: Path, small: Callable[[int], Small]
+) -> None:
+    """In the walk, or while btrfs tells the names; and where there is, the run goes on."""
+    live, snapshot = mounted.path / "live", mounted.path / "snapshot"
+    subprocess.run(["btrfs", "-q", "subvolume", "create", live], check=True)
+    fill(live)
+    subprocess.run(["btrfs", "-q", "subvolume", "snapshot", "-r", live, snapshot], check=True)
+    words = "run", "send", live, snapshot, tmp_path / "out", "--state", tmp_path / "state"
+    disk = small(300)
+    for kib in (300, 600, 900, 1200):
+        disk.grow(kib)
+        ran = duet(*words, where=disk.path)
+        last = ran.words.splitlines(keepends=True)[-1]
+        assert (ran.status, last) == (1, f"duet: {no_room(disk)}")
+        assert not (tmp_path / "out").exists()
+    disk.grow(32 << 10)
+    ran = duet(*words, where=disk.path)
+    assert ran.status == 0, ran.words
 
 
 #: Of lists that were there before the disk was full: an inventory, and a plan of a stream.
