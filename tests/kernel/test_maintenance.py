@@ -250,12 +250,12 @@ def test_who_does_nothing_is_waited_for_once(
     device: Device, place: Path, files: list[Path]
 ) -> None:
     """And not for each file that there is no room for."""
-    options = Options(duet=Use.REQUIRED, give_way=False, window=4 * 64 * PAGE, patience=1)
+    options = Options(duet=Use.REQUIRED, give_way=False, window=4 * 64 * PAGE, patience=5)
     with device.register(place / "tree", Mask.EXISTS, name="duet-run/idle"):
         progress = run(Scrub(), place, options)
     assert progress.problems == []
-    # Once it was a second for each of 36 files.
-    assert 0.5 < progress.waited < 12
+    # Once it was that for each of 36 files.
+    assert 0 < progress.waited < 20
 
 
 def test_a_user_does_not_hold_up_root(device: Device, place: Path, files: list[Path]) -> None:
