@@ -328,7 +328,7 @@ def test_what_is_moved_while_it_is_emptied(tree: Path) -> None:
 
     named: list[Problem] = []
     with (
-        Target(str(tree), named.append, removed) as target,
+        Target(str(tree), [], named.append, removed) as target,
         pytest.raises(ReplacedError, match="moved"),
     ):
         target.clear(target.tree.fd, "gone", "gone")

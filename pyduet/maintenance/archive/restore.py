@@ -18,6 +18,7 @@ from pyduet.maintenance.archive.chain import Link, read_link
 from pyduet.maintenance.archive.target import NEW, Target, kept, look
 from pyduet.maintenance.files.reading import pieces_of
 from pyduet.maintenance.files.statx import status_of
+from pyduet.maintenance.frame.problems import Problems
 from pyduet.maintenance.work import NAMED, Problem, Trouble, problem_of
 
 _DOUBTFUL = (
@@ -41,7 +42,7 @@ class Restored:
         members: that were restored.
         removed: names that were removed, because a later archive has them no more.
         named: how many things could not be restored as they were.
-        problems: the first ten thousand of them.
+        problems: the first ten thousand of them, at the end.
 
     """
 
@@ -85,6 +86,7 @@ class Restore:
         self._tell = tell
         #: Of what has further names: the one by which they are made.
         self._linked: set[str] = set()
+        self._problems = Problems()
         self.progress = Restored()
 
     def run(self) -> Restored:
@@ -98,6 +100,7 @@ class Restore:
 
         """
         with contextlib.ExitStack() as stack:
+            stack.callback(self._problems.close)
             files = []
             for path in self._archives:
                 file = stack.enter_context(open(path, "rb", buffering=0))
@@ -106,7 +109,10 @@ class Restore:
             _need_chain([(read_link(fd, path), path) for fd, path in files])
             # Nothing is changed for an archive that cannot be restored to its end.
             last = [self._look_through(fd, path) for fd, path in files]
-            self._target = stack.enter_context(Target(self._path, self._name, self._count))
+            archives = [status_of(fd).identity for fd, _ in files]
+            self._target = stack.enter_context(
+                Target(self._path, archives, self._name, self._count)
+            )
             if not self._over and not self._target.is_empty():
                 raise RestoreError(
                     f"{self._path}: it is not empty; name another directory, or with --over what "
@@ -125,6 +131,7 @@ class Restore:
             self.progress.step = "writing to the disk"
             self._tell(self.progress)
             self._target.sync()
+            self.progress.problems = self._problems.first(NAMED)
         self.progress.step = "done"
         self._tell(self.progress)
         return self.progress
@@ -154,6 +161,8 @@ class Restore:
                 self._link(path, member)
             else:
                 with self._target.above(path) as (directory, name):
+                    if self._is_there(directory, name, member):
+                        return
                     self._target.clear(directory, name, path)
                     if member.type == pax.FILE:
                         self._file(directory, name, path, member, fd)
@@ -166,6 +175,13 @@ class Restore:
             self._name(
                 Problem(path, Trouble.FAILED, f"the archive has no right words of it: {error}")
             )
+
+    def _is_there(self, directory: int, name: str, member: pax.Stored) -> bool:
+        """Return whether an archive is there that a later one has, and is not to be replaced."""
+        there = look(directory, name)
+        if there is None or there.identity not in self._target.archives:
+            return False
+        return (there.st_size, there.st_mtime_ns) == (member.size, member.mtime_ns)
 
     def _directory(self, path: str, member: pax.Stored, *, is_last: bool) -> None:
         listing = member.known.get(b"GNU.dumpdir")
@@ -266,9 +282,9 @@ class Restore:
             self._name(Problem(path, Trouble.FAILED, f"restored without {'; '.join(failures)}"))
 
     def _name(self, problem: Problem) -> None:
-        self.progress.named += 1
-        if len(self.progress.problems) < NAMED:
-            self.progress.problems.append(problem)
+        # Each archive of the chain may say the same of what it has.
+        self._problems.name(problem)
+        self.progress.named = len(self._problems)
 
     def _count(self) -> None:
         self.progress.removed += 1

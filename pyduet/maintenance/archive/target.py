@@ -17,7 +17,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Self
 
 from pyduet.maintenance.archive import attributes
@@ -37,16 +37,24 @@ NEW = "new"
 class Target:
     """The directory to restore into; a context manager that lets go of it.
 
+    Attributes:
+        archives: files that are never removed, since they are restored from.
+
     Thread-safety: none.
     """
 
     def __init__(
-        self, path: str, named: Callable[[Problem], object], removed: Callable[[], object]
+        self,
+        path: str,
+        archives: Collection[Identity],
+        named: Callable[[Problem], object],
+        removed: Callable[[], object],
     ) -> None:
         """Open it; it is made if it is not there.
 
         Args:
             path: of the directory.
+            archives: files that are never removed, since they are restored from.
             named: told of what could not be removed.
             removed: called for each name that was.
 
@@ -63,6 +71,7 @@ class Target:
         if is_new and not _is_own(self.tree.fd):
             self.close()
             raise ReplacedError(path)
+        self.archives = frozenset(archives)
         self._named = named
         self._removed = removed
         #: What was made or found at a path: of directories, and of files that get further names.
@@ -241,8 +250,9 @@ class Target:
     def clear(self, directory: int, name: str, path: str) -> None:
         """Remove what has a name in a directory, if anything does, with all that is in it.
 
-        Never what is mounted, or a subvolume, or what has one of these in it: that is
-        named, and all else that is in a directory is removed.
+        Never what is mounted, or a subvolume, or an archive that is restored from, or
+        what has one of these in it: that is named, and all else that is in a directory
+        is removed.
 
         Args:
             directory: a descriptor.
@@ -321,6 +331,9 @@ class Target:
             return None
         if self.tree.is_outside(there):
             raise kept(path)
+        if there.identity in self.archives:
+            words = "it was not removed: it is an archive that is restored from; move it elsewhere"
+            raise OSError(errno.EBUSY, words, path)
         if not stat.S_ISDIR(there.st_mode):
             try:
                 os.unlink(name, dir_fd=directory)
