@@ -12,6 +12,7 @@ it is not the kernel that looks the path up, which would go wherever their links
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ _LINKS = 40
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: For the owner alone.
 _MODE = 0o600
+#: What is open already.
+_OPEN = re.compile(r"/dev/(?:(stdout|stderr)|fd/([0-9]+))", re.ASCII)
+_NO_FILE = "it is there, and no regular file: name another"
+_NOT_OURS = "it is there, and another user's, or has another name: remove it, or name another"
 _ANOTHERS = "this link is another user's, and may lead anywhere: name what it leads to"
 
 
@@ -64,6 +69,10 @@ class Place:
             os.close(self.fd)
             self.fd = -1
 
+    def path_of(self, name: str) -> str:
+        """Return the path of a name in the directory, to be shown."""
+        return os.path.join(os.path.dirname(self.path), name)
+
     def status(self, name: str) -> os.stat_result:
         """Return the status of a name in the directory; a link's own."""
         return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -71,7 +80,29 @@ class Place:
     def make(self, name: str) -> int:
         """Make a file in the directory, for its owner alone; returns a descriptor of it."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, _MODE, dir_fd=self.fd)
+        with _named(self.path_of(name)):
+            return os.open(name, flags, _MODE, dir_fd=self.fd)
+
+    def open(self, name: str, flags: int = os.O_RDWR) -> int:
+        """Open a file of the directory, whatever it is by now; nobody can keep this waiting.
+
+        Args:
+            name: of the file.
+            flags: of open(2), whether to read or to write.
+
+        Raises:
+            OSError: it cannot be opened, or is no regular file.
+
+        """
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        with _named(self.path_of(name)):
+            if not stat.S_ISREG(self.status(name).st_mode):
+                raise OSError(errno.EINVAL, _NO_FILE)
+            fd = os.open(name, flags, dir_fd=self.fd)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise OSError(errno.EINVAL, _NO_FILE)
+            return fd
 
     def make_other(self) -> tuple[int, str]:
         """Make a file of a name that nobody has; as :meth:`make`, with the name."""
@@ -113,6 +144,76 @@ class Place:
         finally:
             os.close(fd)
             self.remove(name)
+
+
+def open_to_write(path: str, *, keep: bool = False) -> int:
+    """Return a descriptor of a file; one that is not there is made, for its owner alone.
+
+    What is open already can be named as well: ``/dev/stdout``, ``/dev/stderr``
+    and ``/dev/fd/N``, as the shell's ``>(...)`` has it.
+
+    Args:
+        path: of the file.
+        keep: whether to add to what is in it, rather than write it anew.
+
+    Raises:
+        OSError: it cannot be written, or is no regular file, or another user's, or
+            has another name besides; or as of :class:`Place`.
+
+    """
+    if (open_already := _OPEN.fullmatch(path)) is not None:
+        names = {"stdout": 1, "stderr": 2}
+        with _named(path):
+            return os.dup(names.get(open_already[1]) or int(open_already[2]))
+    with Place(path) as place:
+        try:
+            return place.make(place.name)
+        except FileExistsError:
+            fd = place.open(place.name)
+        try:
+            _need_ours(fd, place)
+            if keep:
+                os.lseek(fd, 0, os.SEEK_END)
+            else:
+                os.ftruncate(fd, 0)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+def _need_ours(fd: int, place: Place) -> None:
+    status = os.fstat(fd)
+    # What has another name may be anything: who made the name need not own the file.
+    if status.st_nlink != 1 or status.st_uid != place.made_like(status)[0]:
+        raise PermissionError(errno.EACCES, _NOT_OURS, place.path)
+
+
+def replace(path: str, content: bytes, mode: int) -> None:
+    """Replace a file at one stroke.
+
+    Args:
+        path: of the file.
+        content: all of it.
+        mode: its permissions.
+
+    Raises:
+        OSError: that is not possible; or as of :class:`Place`.
+
+    """
+    with Place(path) as place, _named(place.path):
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(place.status(place.name).st_mode):
+                raise OSError(errno.EINVAL, _NO_FILE)
+        fd, name = place.make_other()
+        try:
+            with open(fd, "wb") as new:
+                new.write(content)
+                os.fchmod(fd, mode)
+            place.rename(name, place.name)
+        except BaseException:
+            place.remove(name)
+            raise
 
 
 def owner_and_mode(status: os.stat_result) -> tuple[int, int]:

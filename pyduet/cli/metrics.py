@@ -2,11 +2,11 @@
 """``duet metrics``: Prometheus' text format, for node_exporter's textfile collector."""
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from pyduet._place import replace
 from pyduet._text.names import user_name
 from pyduet.admin.privilege import is_admin
 from pyduet.cli.text import warn
@@ -48,37 +48,11 @@ def _run(options: argparse.Namespace) -> None:
     registry.register(Now())
     text = generate_latest(registry)
     if options.output:
-        _replace(options.output, text)
+        replace(options.output, text, _READABLE)
     else:
         # In UTF-8, as the format has it, whatever the locale.
         sys.stdout.flush()
         sys.stdout.buffer.write(text)
-
-
-def _replace(file: str, content: bytes) -> None:
-    """Replace a file at one stroke; everybody may read it, as far as its directory lets them.
-
-    Raises:
-        OSError: that is not possible; has the file's own name.
-
-    """
-    import tempfile
-
-    try:
-        # No name that the collector reads.
-        fd, name = tempfile.mkstemp(
-            dir=os.path.dirname(file) or ".", prefix=f".{os.path.basename(file)[:32]}."
-        )
-        try:
-            with open(fd, "wb") as new:
-                new.write(content)
-                os.fchmod(fd, _READABLE)
-            os.replace(name, file)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, file) from error
 
 
 def _metrics(path: str) -> Iterator["Metric"]:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 
+from pyduet._place import open_to_write
 from pyduet._text.names import printable
 from pyduet.batch import Batch
 from pyduet.cli import arguments
@@ -59,7 +60,7 @@ def opened(options: argparse.Namespace, mask: Mask) -> Iterator[Stream]:
         if options.record is None:
             yield task
             return
-        with open(options.record, "w", encoding="utf-8") as file:
+        with open(open_to_write(options.record), "w", encoding="utf-8") as file:
             from pyduet.recording import RecordedStream, Recorder
 
             recorder = Recorder(file, task)

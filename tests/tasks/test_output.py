@@ -10,7 +10,7 @@ import pytest
 from command import Ran, run_forked
 from places import USER
 
-from pyduet._place import Place
+from pyduet._place import Place, open_to_write
 from pyduet.maintenance.archive import pax
 from pyduet.maintenance.files.output import OtherOutputError, Output, names_of
 from pyduet.maintenance.work import TargetError
@@ -119,6 +119,105 @@ def test_a_link_of_ones_own_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("way/a.tar")
     (tmp_path / "way").mkdir()
     assert names_of(str(tmp_path / "link"))[0] == str(tmp_path / "way/a.tar")
+
+
+def _verdicts(ground: Ground, file: Path) -> Ran:
+    return ground.run("scrub", "--verdicts", file)
+
+
+def _metrics(ground: Ground, file: Path) -> Ran:
+    return run_forked("metrics", "--device", ground.tree / "none", "--output", file)
+
+
+WRITERS = [_verdicts, _metrics]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("way", ["link", "directory"])
+def test_a_users_link_leads_no_other_file_away(
+    ground: Ground, write: Callable[[Ground, Path], Ran], way: str
+) -> None:
+    if way == "link":
+        link = file = ground.link("file", ground.secret)
+    else:
+        link = ground.link("file", ground.outside)
+        file = link / "secret"
+    ran = write(ground, file)
+    assert ran.status != DONE
+    assert f"{link}: this link is another user's" in ran.words
+    ground.assert_untouched()
+    assert [*ground.path.iterdir()] == [link]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_link_of_roots_leads_to_what_is_written(
+    ground: Ground, write: Callable[[Ground, Path], Ran]
+) -> None:
+    link = ground.link("file", ground.outside / "new", user=0)
+    assert write(ground, link).status == DONE
+    assert (ground.outside / "new").stat().st_size
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_what_is_no_file_is_not_written(
+    ground: Ground, write: Callable[[Ground, Path], Ran]
+) -> None:
+    """And nobody waits for who reads a FIFO."""
+    pipe = ground.path / "pipe"
+    os.mkfifo(pipe)
+    ran = write(ground, pipe)
+    assert (ran.status != DONE, pipe.is_fifo()) == (True, True)
+    assert f"{pipe}: it is there, and no regular file" in ran.words
+
+
+@pytest.mark.root
+def test_what_is_somebody_elses_is_not_written(ground: Ground) -> None:
+    """By a further name a user has put what is root's there."""
+    theirs = ground.path / "theirs"
+    theirs.write_bytes(b"theirs")
+    _give_away(theirs)
+    ours = ground.path / "ours"
+    os.link(ground.secret, ours)
+    for file in (theirs, ours):
+        ran = _verdicts(ground, file)
+        assert ran.status != DONE
+        assert f"{file}: it is there, and another user's, or has another name" in ran.words
+    assert theirs.read_bytes() == b"theirs"
+    ground.assert_untouched()
+
+
+def test_verdicts_are_for_their_owner(ground: Ground) -> None:
+    file = ground.path / "verdicts"
+    for _ in range(2):
+        assert _verdicts(ground, file).status == DONE
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert len(file.read_bytes().splitlines()) == 1
+
+
+def test_what_is_kept_is_added_to(tmp_path: Path) -> None:
+    for text, keep in (("one", False), ("two", True), ("3", True), ("4", False), ("5", True)):
+        with open(open_to_write(str(tmp_path / "file"), keep=keep), "w") as file:
+            file.write(text)
+        if text == "3":
+            assert (tmp_path / "file").read_text() == "onetwo3"
+    assert (tmp_path / "file").read_text() == "45"
+
+
+def test_what_is_open_already_is_written(ground: Ground) -> None:
+    """As bash's >(...) has it."""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as pipe:
+        fd = open_to_write(f"/dev/fd/{writer}")
+        assert fd != writer
+        os.close(writer)
+        os.write(fd, b"through a pipe")
+        os.close(fd)
+        assert pipe.read() == b"through a pipe"
+    ran = _verdicts(ground, Path("/dev/stdout"))
+    assert (ran.status, b'"verdict": "new"' in ran.stdout) == (DONE, True)
 
 
 def half(path: Path) -> object:

@@ -18,6 +18,7 @@ from duet_tui.changes import Drops, beginning, changes
 from duet_tui.screens.base import TITLES, DuetScreen
 from duet_tui.track import History
 from duet_tui.view import View
+from pyduet._place import Place
 from pyduet._text.jsonable import to_jsonable
 
 _T = TypeVar("_T")
@@ -319,5 +320,8 @@ class DuetApp(App[None]):
 
 def _write(path: str, text: str) -> None:
     # Not over what is there: that would be somebody else's work.
-    with open(path, "x", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        Place(path) as place,
+        open(place.make(place.name), "w", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         file.write(text)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from pyduet._place import open_to_write
 from pyduet.cli.places import state_directory
 from pyduet.cli.text import warn
 
@@ -27,7 +28,7 @@ def kept() -> Iterator[None]:
     try:
         path = os.path.join(state_directory(), "history")
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(open_to_write(path, keep=True))
         readline.read_history_file(path)
     except (OSError, ValueError) as error:
         why = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)

@@ -7,7 +7,6 @@ is not followed, not written to, and not taken for what an earlier run wrote.
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
@@ -24,7 +23,6 @@ _BEHIND = 8 << 20
 #: Bytes at the end of what was written by which it is known again.
 _TAIL = 64 << 10
 _PARTIAL = ".partial"
-_NO_FILE = "it is in the way, and no regular file"
 
 
 def names_of(path: str) -> tuple[str, str]:
@@ -233,19 +231,10 @@ class Output:
 
     def _open(self, name: str) -> int:
         """Open a file, for this process alone if it is to be written."""
-        path = os.path.join(os.path.dirname(self.path), name)
-        flags = os.O_RDONLY if self._read_only else os.O_RDWR
-        flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+        fd = self._place.open(name, os.O_RDONLY if self._read_only else os.O_RDWR)
         try:
-            fd = os.open(name, flags, dir_fd=self._place.fd)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise TargetError(0, _NO_FILE, path) from error
-            raise
-        try:
-            _need_file(fd, path)
             if not self._read_only:
-                _lock(fd, path)
+                _lock(fd, self._place.path_of(name))
         except BaseException:
             os.close(fd)
             raise
@@ -273,11 +262,6 @@ class Output:
             raise
         except OSError as error:
             raise TargetError(error.errno, error.strerror, self.partial) from error
-
-
-def _need_file(fd: int, path: str) -> None:
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise TargetError(0, _NO_FILE, path)
 
 
 def _lock(fd: int, path: str) -> None:

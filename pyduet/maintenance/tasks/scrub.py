@@ -10,6 +10,7 @@ from typing import IO, Any, NamedTuple, Self
 
 import xxhash
 
+from pyduet._place import open_to_write
 from pyduet._text.jsonable import json_of
 from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.swap import swap_files
@@ -156,7 +157,8 @@ class Scrub(Maintenance):
             passes: in how many passes in a row a file may be in memory, at least in
                 part, before it is read from the disk all the same.
             verdicts: a file to write what is found of each file to, a line of JSON
-                each; of several lines of a file the last one holds.
+                each, as :func:`open_to_write` opens it; of several lines of a file
+                the last one holds.
 
         """
         self._passes = 0 if from_disk else passes
@@ -175,8 +177,8 @@ class Scrub(Maintenance):
         """
         del tree, found
         if self._verdicts is not None:
-            mode = "a" if ledger.resumed else "w"
-            self._lines = open(self._verdicts, mode, encoding="ascii")  # noqa: SIM115 - see finish()
+            fd = open_to_write(self._verdicts, keep=ledger.resumed)
+            self._lines = open(fd, "w", encoding="ascii")  # noqa: SIM115 - see finish()
         self._ledger = ledger
         self._counts = Counter[str](ledger.note("counts", {}))
         # What is wrong with a file is found and named once more by a run that goes on.
