@@ -17,6 +17,8 @@ from command import Ran, run_duet
 from places import Mounted
 
 from pyduet.files import data_ranges
+from pyduet.maintenance import Frame, Ledger, Options, Progress, Use
+from pyduet.maintenance.tasks.scrub import Scrub
 
 SIZE = 200_000
 
@@ -210,6 +212,53 @@ def test_memory_says_nothing_of_the_disk(
     assert report["bytes_verified_on_disk"] == 5 * SIZE
     (tree / "one/file0").read_bytes()
     assert named(scrub("--from-disk")) == {"one/file0": "different"}
+
+
+class EndedError(Exception):
+    """Somebody ended the run."""
+
+
+@pytest.mark.parametrize("first", ["mon.jsonl", None], ids=["told", "not told"])
+@pytest.mark.parametrize("then", ["as it was", "half a line", "gone", "another", "last week's"])
+def test_it_says_of_each_file_what_it_found_when_it_goes_on(
+    tree: Path, tmp_path: Path, first: str | None, then: str
+) -> None:
+    """In whatever file, and whatever became of that meanwhile."""
+    verdicts = tmp_path / "mon.jsonl"
+    scrub = ["run", "scrub", tree, "--state", tmp_path / "ledger"]
+    (tree / "one/file0").read_bytes()
+    assert run_duet(*scrub).status == 0
+
+    def tell(progress: Progress) -> None:
+        if progress.files_done >= 4:
+            raise EndedError
+
+    task = Scrub(verdicts=first and str(tmp_path / first))
+    options = Options(duet=Use.NEVER, give_way=False)
+    with (
+        Ledger(str(tmp_path / "ledger"), "scrub", str(tree)) as ledger,
+        pytest.raises(EndedError),
+    ):
+        Frame(task, str(tree), ledger, options, tell).run()
+    before = verdicts.read_text().splitlines() if first else []
+    assert len(before) == (4 if first else 0)
+    if then == "half a line":
+        verdicts.write_text("".join(f"{line}\n" for line in before)[:-9])
+    elif then == "gone":
+        verdicts.unlink(missing_ok=True)
+    elif then != "as it was":
+        verdicts = tmp_path / "tue.jsonl"
+        if then == "last week's":
+            verdicts.write_text('{"path": "of last week"}\n')
+    ran = run_duet(*scrub, "--verdicts", verdicts)
+    assert "going on where the last run was ended" in ran.words
+    lines = verdicts.read_text().splitlines()
+    assert sorted(json.loads(line)["path"] for line in lines) == sorted(
+        str(path.relative_to(tree)) for path in files(tree)
+    )
+    # Of what was done before it says what it said then.
+    assert set(before) <= set(lines)
+    assert all(json.loads(line)["verdict"].startswith("verified") for line in lines)
 
 
 def test_it_says_of_each_file_how_much_came_from_memory(

@@ -94,18 +94,25 @@ class Note(NamedTuple):
         checksum: of its content.
         unread: in how many passes in a row it was in memory, at least in part.
         verdict: of the pass.
+        from_disk, from_memory: how many bytes came from there; None in a ledger of
+            before these were kept.
 
     """
 
     checksum: str
     unread: int
     verdict: Verdict
+    from_disk: int | None = None
+    from_memory: int | None = None
 
     @classmethod
     def of(cls, record: Record) -> Self | None:
         """Return the note of a record; None when its checksum is of another kind."""
         kind, *values = record.note
-        return cls(values[0], values[1], Verdict(values[2])) if kind == _KIND else None
+        if kind != _KIND:
+            return None
+        checksum, unread, verdict, *read = values
+        return cls(checksum, unread, Verdict(verdict), *read)
 
     def kept(self) -> list[Any]:
         """Return it as it is in the ledger."""
@@ -177,8 +184,13 @@ class Scrub(Maintenance):
         """
         del tree, found
         if self._verdicts is not None:
-            fd = open_to_write(self._verdicts, keep=ledger.resumed)
+            fd = open_to_write(self._verdicts)
             self._lines = open(fd, "w", encoding="ascii")  # noqa: SIM115 - see finish()
+            # What was in the file may be of another pass, or end in half a line.
+            for record in ledger.files() if ledger.resumed else ():
+                note = Note.of(record) if record.passed == ledger.number else None
+                if note is not None:
+                    self._tell(record.path, note.verdict, note.from_disk, note.from_memory)
         self._ledger = ledger
         self._counts = Counter[str](ledger.note("counts", {}))
         # What is wrong with a file is found and named once more by a run that goes on.
@@ -213,7 +225,7 @@ class Scrub(Maintenance):
         self._counts[verdict] += 1
         self._ledger.remark("counts", self._counts)
         self._tell(reading.work.path, verdict, from_disk, from_memory)
-        return Note(checksum, unread, verdict).kept()
+        return Note(checksum, unread, verdict, from_disk, from_memory).kept()
 
     def worth(self, found: Found, before: Record | None) -> bool:
         """Return whether to look at a file: the kernel writes those it swaps to past all times."""
@@ -243,7 +255,9 @@ class Scrub(Maintenance):
             "swap_files": len(self._swap_found)
         }
 
-    def _tell(self, path: str, verdict: Verdict, from_disk: int, from_memory: int) -> None:
+    def _tell(
+        self, path: str, verdict: Verdict, from_disk: int | None, from_memory: int | None
+    ) -> None:
         if self._lines is None:
             return
         line = {
