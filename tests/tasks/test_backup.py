@@ -1047,3 +1047,25 @@ def test_what_becomes_something_else_meanwhile(disk: Disk, chain: str) -> None:
     )
     assert not named
     assert_restored_by(disk, commands)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "file"])
+def test_what_becomes_something_else_when_it_was_gone_on_with(disk: Disk, kind: str) -> None:
+    """Of a full archive: a file comes too early for tar, which is said."""
+    directory = disk.tree / "e"
+    make_directory(directory)
+    disk.broken_off("a.tar", after=10)
+    (disk.tree / "late").write_bytes(b"late")
+
+    def happens() -> None:
+        shutil.rmtree(directory)
+        KINDS[kind](directory)
+
+    commands, named = disk.meanwhile("a.tar", happens, after=1)
+    if kind != "file":
+        assert not named
+        assert_restored_by(disk, commands)
+        return
+    assert len(named) == 1
+    assert "tar cannot restore it, duet run restore does" in named[0]
+    disk.assert_restores("a.tar", programs=(restore.duet,))
