@@ -32,6 +32,7 @@ from pyduet.maintenance import (
     Use,
     Work,
 )
+from pyduet.maintenance.frame import ledger
 from pyduet.maintenance.frame.pace import Throttle
 from pyduet.maintenance.tasks.backup import Backup
 from pyduet.maintenance.tasks.rsync import Rsync
@@ -314,6 +315,45 @@ def test_what_ends_a_run_is_said_and_not_what_comes_of_it(
     assert error.value is first
     with pytest.raises(TargetError, match="another"):
         run(kind(lambda _: None), three, tmp_path / "state")
+
+
+def test_the_ledger_is_told_of_each_rename_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not of all of them each time that it is written."""
+    monkeypatch.setattr(ledger, "_COMMIT", 0.0)
+
+    class Renaming(Backup):
+        def process(self, reading: Reading, before: Record | None) -> Any:
+            note = super().process(reading, before)
+            path = self._tree.path / Path(reading.work.path)
+            if path.name == "f":
+                path.rename(path.with_name("g"))
+            return note
+
+    class Counting(Ledger):
+        told = 0
+
+        def remark(self, name: str, value: Any) -> None:
+            self.told += len(json.dumps(value))
+            super().remark(name, value)
+
+    def told(number: int) -> int:
+        place = tmp_path / str(number)
+        for one in range(number):
+            (place / "tree" / f"{one:0200}").mkdir(parents=True)
+            (place / "tree" / f"{one:0200}" / "f").write_bytes(b"data")
+        age(place / "tree")
+        task = Renaming(str(place / "archive.tar"))
+        with Counting(str(place / "state"), "backup", str(place / "tree")) as kept:
+            progress = Frame(task, str(place / "tree"), kept, BLIND).run()
+            assert progress.again == number
+            assert not progress.problems
+            # A list for each directory in which a name is gone, and for the root.
+            assert (place / "archive.tar").read_bytes().count(b"GNU.dumpdir=") == number + 1
+            return kept.told
+
+    assert told(50) < 2.5 * told(25)
 
 
 @pytest.mark.parametrize("passed", [False, True], ids=["first", "second"])

@@ -62,6 +62,9 @@ def test_an_inventory_is_what_was_found(found: list[Found]) -> None:
                 for path, _ in found
                 if path and os.path.dirname(path) == directory
             )
+        for path, status in found:
+            names_of = [one.path for one in found if one.status == status]
+            assert inventory.first(status) == names_of[0], path
         files = [one for one in found if stat.S_ISREG(one.status.st_mode)]
         first: dict[object, str] = {}
         for path, status in files:

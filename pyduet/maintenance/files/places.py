@@ -23,8 +23,13 @@ class Places:
             "create table place (id integer primary key, above integer not null, "
             "name blob not null, hash blob not null unique)"
         )
+        self._count = 0
         # What is in a directory comes together.
         self._known = self._shown = (0, b"")
+
+    def __len__(self) -> int:
+        """Return how many there are besides the root; their numbers are from 1 on."""
+        return self._count
 
     def number(self, directory: bytes) -> int:
         """Return the number of a directory; it is added, with those that lead to it."""
@@ -35,6 +40,7 @@ class Places:
             names.append(name)
         for name in reversed(names):
             path = joined(path, name)
+            self._count += 1
             number = self._data.execute(
                 "insert into place (above, name, hash) values (?, ?, ?)",
                 (number, name, _hash(path)),

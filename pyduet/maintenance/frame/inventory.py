@@ -128,6 +128,16 @@ class Inventory:
             else:
                 yield first.path, one
 
+    def first(self, status: Status) -> str:
+        """Return the first of the names of something that was found."""
+        self._index()
+        place, name = self._data.execute(
+            f"select place, name from found where ({_INODE}) = (?, ?, ?, ?) "  # noqa: S608
+            "and mode = ? order by id limit 1",
+            (*_inode(status), status.st_mode),
+        ).fetchone()
+        return os.fsdecode(joined(self._places.path(place), name))
+
     def names(self, directory: str) -> Iterator[tuple[str, int]]:
         """Yield what is in a directory: names, with their modes, in the order of their bytes."""
         self._index()

@@ -9,7 +9,7 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pyduet._text.names import path_of, text_of
@@ -17,8 +17,10 @@ from pyduet.files import data_ranges
 from pyduet.maintenance.archive import attributes, pax
 from pyduet.maintenance.archive.chain import Link, current, link_of
 from pyduet.maintenance.files.output import OtherOutputError, Output, names_of
+from pyduet.maintenance.files.places import Places, joined
 from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.statx import Identity, Status, status_of
+from pyduet.maintenance.files.temporary import Temporary
 from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
@@ -32,8 +34,8 @@ from pyduet.maintenance.work import (
     stamp_of,
 )
 
-#: Directories of which it is remembered that they are in the archive; else they are written again.
-_REMEMBERED = 100_000
+#: Directories that are kept in the ledger together.
+_ROWS = 1000
 #: What says that a directory is none any more, or another one, or hidden by a mount.
 _ELSEWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EXDEV)
 #: What GNU tar wants to be told to restore all that is in an archive.
@@ -83,11 +85,10 @@ class Backup(Maintenance):
         self._before: Any = None
         self._held = contextlib.ExitStack()
         self._chain: list[Link] = []
-        #: Directories that need a list of what is in them, since something of them is gone.
-        self._shrunk: set[str] = set()
-        self._ready = _Directories()
-        #: What is in the archive without something of its own.
-        self._lacking: dict[str, str] = {}
+        self._shrunk: _Shrunk
+        #: How many of those the ledger has.
+        self._kept = 0
+        self._ready: _Directories
 
     # What the frame asks for
 
@@ -110,6 +111,8 @@ class Backup(Maintenance):
         """
         del found
         self._tree, self._ledger = tree, ledger
+        self._shrunk = self._held.enter_context(contextlib.closing(_Shrunk()))
+        self._ready = self._held.enter_context(contextlib.closing(_Directories()))
         self._chain = [Link.of(link) for link in ledger.fact("chain", [])]
         before = ledger.note("archive")
         if before is not None:
@@ -123,10 +126,13 @@ class Backup(Maintenance):
                 pass  # else it cannot be written
             self._link = Link.new(self.archive, tree.path, parent)
         else:
-            lacking = self._before["lacking"]
             self._link = Link.of(self._before["link"])
-            self._shrunk = set(map(path_of, self._before["shrunk"]))
-            self._lacking = {path_of(path): path_of(words) for path, words in lacking.items()}
+            # A run of an earlier version has none of these: what is gone is found in the end, too.
+            while self._kept < self._before.get("shrunk_count", 0):
+                some = ledger.note(f"shrunk.{self._kept}")
+                for path in some:
+                    self._shrunk.add(path_of(path))
+                self._kept += len(some)
 
     def begin(self, tree: Tree, ledger: Ledger, found: Inventory) -> None:
         """Open the archive; a new one begins with the root.
@@ -162,7 +168,7 @@ class Backup(Maintenance):
         except BaseException:
             self._out.cut(start)
             raise
-        return self._lacks(path, lacking)
+        return lacking or None
 
     def vanished(self, before: Record) -> None:
         """Take in that what is in the archive is there no more."""
@@ -171,14 +177,17 @@ class Backup(Maintenance):
     def secure(self) -> None:
         """Have the archive on the disk, as far as the ledger is about to say."""
         self._out.sync()
+        while self._kept < len(self._shrunk):
+            some = self._shrunk.after(self._kept, _ROWS)
+            self._ledger.remark(f"shrunk.{self._kept}", list(map(text_of, some)))
+            self._kept += len(some)
         self._ledger.remark(
             "archive",
             {
                 "written": self._out.written,
                 "link": self._link.kept,
                 "incremental": self._incremental,
-                "shrunk": sorted(map(text_of, self._shrunk)),
-                "lacking": {text_of(path): text_of(words) for path, words in self._lacking.items()},
+                "shrunk_count": self._kept,
             },
         )
 
@@ -191,15 +200,17 @@ class Backup(Maintenance):
         """
         if not self._incremental:
             self._look_through()
-        others: dict[Identity, str] = {}
+        # What is not in the archive by the first of its names: others of it are no links to that.
+        failed: set[Identity] = set()
         for one in found:
-            if stat.S_ISREG(one.status.st_mode) or stat.S_ISDIR(one.status.st_mode):
+            path, status = one
+            if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
                 continue
-            first = others.get(one.status.identity)
-            if first is not None:
+            first = found.first(status) if status.st_nlink > 1 else path
+            if first != path and status.identity not in failed:
                 self._write_link(first, one)
-            elif self._write_other(one) and one.status.st_nlink > 1:
-                others[one.status.identity] = one.path
+            elif not self._write_other(one) and status.st_nlink > 1:
+                failed.add(status.identity)
         for first, one in found.links():
             known = self._ledger.get(one.status)
             if known is not None and known.path == first:
@@ -215,8 +226,9 @@ class Backup(Maintenance):
                 pass  # it was removed since it was found
             except OSError as error:
                 self.name(problem_of(one.path, error))
-        for path, words in self._lacking.items():
-            self.name(Problem(path, Trouble.FAILED, words))
+        for record in self._ledger.files():
+            if record.passed == self._ledger.number:
+                self._name_lacking(record.path, record.note)
         self._out.write(pax.ending(self._out.offset))
         self._out.finish()
         self._say_so()
@@ -346,8 +358,6 @@ class Backup(Maintenance):
 
     def _write_leading_to(self, path: str) -> None:
         """Write the directories above something, but those that are there."""
-        if len(self._ready) >= _REMEMBERED:
-            self._ready.clear()
         missing = []
         while path:
             path = os.path.dirname(path)
@@ -411,7 +421,7 @@ class Backup(Maintenance):
             records.append(pax.dumpdir(names.items()))
         if not is_last:
             self._ready.put(path, names)
-        self._lacks(path, lacking)
+        self._name_lacking(path, lacking)
         # Files are yet to come into it, which GNU tar has a user write as such.
         mode = status.st_mode if is_last else status.st_mode | stat.S_IRWXU
         self._out.write(pax.header(_member(path, status, records, mode=mode)))
@@ -432,7 +442,7 @@ class Backup(Maintenance):
         except OSError as error:
             self.name(problem_of(path, error))
             return False
-        self._lacks(path, lacking)
+        self._name_lacking(path, lacking)
         self._out.write(pax.header(_member(path, status, records, target=target)))
         return True
 
@@ -452,21 +462,18 @@ class Backup(Maintenance):
 
         return list(attributes.collect(file, failed))
 
-    def _lacks(self, path: str, lacking: list[str]) -> Any:
-        """Remember what is missing of something in the archive; returns it for the ledger."""
-        self._lacking.pop(path, None)
-        if not lacking:
-            return None
-        self._lacking[path] = f"it is in the archive without {'; '.join(lacking)}"
-        return lacking
+    def _name_lacking(self, path: str, lacking: list[str] | None) -> None:
+        """Name what is in the archive without something of its own."""
+        if lacking:
+            words = f"it is in the archive without {'; '.join(lacking)}"
+            self.name(Problem(path, Trouble.FAILED, words))
 
     # Ending
 
     def _is_gone(self, path: str) -> None:
         """Take in that a name of the archive is another's, or nobody's."""
-        while path:
-            path = os.path.dirname(path)
-            self._shrunk.add(path)
+        if path:
+            self._shrunk.add(os.path.dirname(path))
 
     def _look_through(self) -> None:
         """Read all headers back, and find what is there no more or is something else."""
@@ -475,7 +482,7 @@ class Backup(Maintenance):
         for member in pax.members(self._out.fileno(), self._out.partial, self._out.offset):
             path = _path(member.name)
             if path in former and member.type != pax.DIRECTORY:
-                # As of a run that was gone on with, or of more directories than are remembered.
+                # As of a run that was gone on with.
                 words = (
                     "it was a directory when it was written to the archive, and is none now: tar "
                     "cannot restore it, duet run restore does"
@@ -526,48 +533,97 @@ def is_replaced(link: Link) -> bool:
         return True
 
 
-class _Directories:
-    """The directories that are in the archive, and what tar has as directories in them by that."""
+class _Shrunk:
+    """Directories that need a list of what is in them, since something of them is gone.
+
+    With one are those that lead to it. They are on the disk, by the names that they
+    have in the archive.
+    """
 
     def __init__(self) -> None:
-        # Most have none in them: these share one set, which stays empty.
-        self._none: set[bytes] = set()
-        self._names: dict[str, set[bytes]] = {}
+        self._data = Temporary()
+        self._places = Places(self._data)
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._names
+    def close(self) -> None:
+        self._data.close()
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._places)
 
-    def clear(self) -> None:
-        self._names.clear()
+    def __contains__(self, path: str) -> bool:
+        return self._places.known(os.fsencode(_name(path))) is not None
 
-    def names(self, path: str) -> Iterable[bytes]:
-        """Return the names of the directories that are in one."""
-        return self._names.get(path, ())
+    def add(self, path: str) -> None:
+        self._places.number(os.fsencode(_name(path)))
+
+    def after(self, number: int, most: int) -> list[str]:
+        """Return those that came after the first so many, in their order, as many as are asked."""
+        last = min(number + most, len(self))
+        names = map(self._places.path, range(number + 1, last + 1))
+        return [_path(os.fsdecode(name)) for name in names]
+
+
+class _Directories:
+    """The directories that are in the archive, and what tar has as directories in them by that.
+
+    They are on the disk, by the names that they have in the archive.
+    """
+
+    def __init__(self) -> None:
+        self._data = Temporary()
+        self._places = Places(self._data)
+        self._data.execute("create index below on place (above)")
+        # What tar has as a directory, and whether it was written, or is only in a list.
+        self._data.execute("create table there (place integer primary key, is_written integer)")
+
+    def close(self) -> None:
+        self._data.close()
+
+    def __contains__(self, path: str) -> bool:
+        return bool(self._written(path))
 
     def has(self, path: str) -> bool:
-        """Return whether tar has a directory there; what it is in is in the archive."""
-        above, name = os.path.split(path)
-        return os.fsencode(name) in self._names[above]
+        """Return whether tar has a directory there."""
+        return self._written(path) is not None
+
+    def names(self, path: str) -> list[bytes]:
+        """Return the names of the directories that are in one."""
+        rows = self._data.execute(
+            "select name from place join there on id = place where above = ?", (self._known(path),)
+        )
+        return [name for (name,) in rows]
 
     def put(self, path: str, listed: dict[bytes, bool] | None) -> None:
         """Take in that a directory was written, with a list of what is in it or without."""
-        if path:
-            above, name = os.path.split(path)
-            self._names[above] = self._names[above] or set()
-            self._names[above].add(os.fsencode(name))
-        there = self._names.get(path, self._none)
+        own = os.fsencode(_name(path))
+        self._data.execute(
+            "insert or replace into there values (?, 1)", (self._places.number(own),)
+        )
         if listed is None:
-            self._names[path] = there
             return
-        now = {one for one, is_directory in listed.items() if is_directory}
-        for former in there - now:
-            gone = os.path.join(path, os.fsdecode(former))
-            for one in [gone, *(one for one in self._names if one.startswith(f"{gone}/"))]:
-                self._names.pop(one, None)
-        self._names[path] = now or self._none
+        for name in self.names(path):
+            if not listed.get(name):
+                # With all that was in it.
+                self._data.execute(
+                    "with recursive gone(id) as (values (?) union all "
+                    "select place.id from place join gone on above = gone.id) "
+                    "delete from there where place in gone",
+                    (self._places.known(joined(own, name)),),
+                )
+        for name, is_directory in listed.items():
+            if is_directory:
+                number = self._places.number(joined(own, name))
+                self._data.execute("insert or ignore into there values (?, 0)", (number,))
+
+    def _written(self, path: str) -> int | None:
+        """Return whether a directory was written; None if tar has none there."""
+        row = self._data.execute(
+            "select is_written from there where place = ?", (self._known(path),)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def _known(self, path: str) -> int | None:
+        return self._places.known(os.fsencode(_name(path)))
 
 
 class _Directory:
