@@ -163,7 +163,14 @@ class ReplacedError(OSError):
 
 
 def problem_of(path: str, error: OSError) -> Problem:
-    """Return what an error says of a file."""
+    """Return what an error says of a file.
+
+    Raises:
+        TargetError: the error is one, which is of no file, but of all that are left.
+
+    """
+    if isinstance(error, TargetError):
+        raise error
     if isinstance(error, ReplacedError):
         return Problem(path, Trouble.UNSTABLE, str(error.strerror))
     trouble = _TROUBLES.get(error.errno or 0, Trouble.FAILED)

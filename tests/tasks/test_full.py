@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Disks that are full while a task works: what is said, and that the next run goes on."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from pathlib import Path
 import places
 import pytest
 import restore
-from command import Ran, command
+from command import Ran, command, run_duet
 from compare import differences, look
 from places import Mounted
 
 from pyduet.maintenance import Frame, Ledger, LedgerError, Maintenance, Options, Progress, Use
+from pyduet.maintenance.archive import pax
 from pyduet.maintenance.frame import ledger as ledgers
 from pyduet.maintenance.tasks.backup import Backup
 from pyduet.maintenance.tasks.scrub import Scrub
@@ -102,6 +104,45 @@ def test_the_disk_of_the_ledger_is_full(
         (tmp_path / "restored").mkdir()
         assert restore.gnu_tar([archive], tmp_path / "restored").status == 0
         assert not differences(look(many), look(tmp_path / "restored"))
+
+
+def last_type(half: Path) -> bytes:
+    """Return of which type the last whole header of an archive is."""
+    last = b""
+    with half.open("rb") as file, contextlib.suppress(pax.ArchiveError):
+        for member in pax.members(file.fileno(), ""):
+            last = member.type
+    return last
+
+
+def test_the_disk_of_the_archive_is_full(tmp_path: Path, small: Callable[[int], Small]) -> None:
+    """While files are written, then what is no file, and in the end directories."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(60):
+        (tree / f"file{number}").write_bytes(b"content")
+        (tree / f"link{number}").symlink_to("elsewhere")
+        (tree / f"directory{number}").mkdir()
+    disk = small(20)
+    words = "run", "backup", tree, disk.path / "a.tar", "--state", tmp_path / "state"
+    at = set()
+    for kib in range(20, 400, 20):
+        disk.grow(kib)
+        ran = run_duet(*words, "--uninformed")
+        if ran.status == 0:
+            break
+        half = disk.path / "a.tar.partial"
+        assert (ran.status, ran.words.splitlines()[-1]) == (
+            1,
+            f"duet: {half}: No space left on device",
+        )
+        # It is of no file.
+        assert ": failed: " not in ran.words
+        at.add(last_type(half))
+    assert {pax.FILE, pax.SYMLINK, pax.DIRECTORY} <= at
+    (tmp_path / "restored").mkdir()
+    assert restore.gnu_tar([disk.path / "a.tar"], tmp_path / "restored").status == 0
+    assert not differences(look(tree), look(tmp_path / "restored"))
 
 
 def python(program: str, *args: str | Path, where: Path) -> Ran:
