@@ -27,6 +27,7 @@ _MODE = 0o600
 _OPEN = re.compile(r"/dev/(?:(stdout|stderr)|fd/([0-9]+))", re.ASCII)
 _NO_FILE = "it is there, and no regular file: name another"
 _NOT_OURS = "it is there, and another user's, or has another name: remove it, or name another"
+_OTHERS = "others may make files in this directory, and lead elsewhere what is written beside them"
 _ANOTHERS = "this link is another user's, and may lead anywhere: name what it leads to"
 
 
@@ -68,6 +69,21 @@ class Place:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def need_own_directory(self) -> None:
+        """Ensure that others make no files there, for who opens more by path than can be held.
+
+        Raises:
+            PermissionError: the directory is another user's than root's, or others
+                may write in it.
+
+        """
+        status = os.fstat(self.fd)
+        others = stat.S_IWOTH
+        if status.st_gid != os.getegid():
+            others |= stat.S_IWGRP
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & others:
+            raise PermissionError(errno.EACCES, _OTHERS, os.path.dirname(self.path))
 
     def path_of(self, name: str) -> str:
         """Return the path of a name in the directory, to be shown."""

@@ -3,6 +3,7 @@
 
 import os
 import stat
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from command import Ran, run_forked
 from places import USER
 
 from pyduet._place import Place, open_to_write
+from pyduet.maintenance import Ledger, LedgerError
 from pyduet.maintenance.archive import pax
 from pyduet.maintenance.files.output import OtherOutputError, Output, names_of
 from pyduet.maintenance.work import TargetError
@@ -220,6 +222,68 @@ def test_what_is_open_already_is_written(ground: Ground) -> None:
     assert (ran.status, b'"verdict": "new"' in ran.stdout) == (DONE, True)
 
 
+def _give_away(path: Path) -> None:
+    os.chown(path, USER, USER)
+
+
+def _ledger(file: Path) -> Ledger:
+    return Ledger(str(file), "scrub", "/srv")
+
+
+def test_a_ledger_is_for_its_owner(tmp_path: Path) -> None:
+    with _ledger(tmp_path / "new/ledger") as ledger:
+        ledger.keep("fact", "x" * 100_000)
+        for file in filter(Path.exists, map(Path, ledger.files_kept)):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("way", ["file", "directory"])
+def test_a_users_link_leads_no_ledger_away(tmp_path: Path, way: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(outside if way == "directory" else outside / "ledger")
+    os.chown(link, USER, USER, follow_symlinks=False)
+    with pytest.raises(LedgerError, match=f"{link}: this link is another user's"):
+        _ledger(link / "new/ledger" if way == "directory" else link)
+    assert not [*outside.iterdir()]
+
+
+def _everybodys(path: Path) -> None:
+    path.chmod(0o1777)
+
+
+def _of_a_group(path: Path) -> None:
+    os.chown(path, 0, USER)
+    path.chmod(0o770)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("change", [_everybodys, _of_a_group, _give_away])
+def test_no_journal_of_a_user_is_believed(tmp_path: Path, change: Make) -> None:
+    """By a journal SQLite would remove whatever file that names."""
+    place = tmp_path / "place"
+    place.mkdir()
+    with _ledger(place / "ledger"):
+        pass
+    victim = tmp_path / "victim"
+    victim.write_bytes(SECRET)
+    magic, size = bytes.fromhex("d9d505f920a163d7"), 4096
+    pages = (place / "ledger").stat().st_size // size
+    name = os.fsencode(victim)
+    journal = (magic + struct.pack(">5I", 0, 0, pages, 512, size)).ljust(512, b"\0")
+    journal += struct.pack(">I", (1 << 30) // size + 1) + name
+    journal += struct.pack(">2I", len(name), sum(name)) + magic
+    (place / "ledger-journal").write_bytes(journal)
+    change(place)
+    for read_only in (False, True):
+        with pytest.raises(LedgerError, match=r"others may make files in .* with --state"):
+            Ledger(str(place / "ledger"), "scrub", "/srv", read_only=read_only)
+    assert victim.read_bytes() == SECRET
+
+
 def half(path: Path) -> object:
     """Begin a file, and be broken off; returns what the ledger knows of it."""
     output = Output(str(path), pax.BEGINNING)
@@ -228,10 +292,6 @@ def half(path: Path) -> object:
     written = output.written
     output.close()
     return written
-
-
-def _give_away(path: Path) -> None:
-    os.chown(path, USER, USER)
 
 
 def _open_to_all(path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from pyduet._place import open_to_write
+from pyduet._place import Place, open_to_write
 from pyduet.cli.places import state_directory
 from pyduet.cli.text import warn
 
@@ -28,6 +28,8 @@ def kept() -> Iterator[None]:
     try:
         path = os.path.join(state_directory(), "history")
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with Place(path) as place:
+            place.need_own_directory()  # readline opens it by path
         os.close(open_to_write(path, keep=True))
         readline.read_history_file(path)
     except (OSError, ValueError) as error:

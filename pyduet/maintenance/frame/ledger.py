@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
+from pyduet._place import Place
 from pyduet._text.names import path_of, text_of
 from pyduet.maintenance.files.statx import Status
 from pyduet.maintenance.files.temporary import signed
@@ -122,13 +123,13 @@ class Ledger:
         if self._read_only and not os.path.exists(file):
             file = ":memory:"
         self._failed: Exception | None = None
-        if file != ":memory:" and os.path.dirname(file):
+        if file != ":memory:":
             try:
-                os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+                self.file = file = self._placed()
             except OSError as error:
                 raise LedgerError(
-                    f"{file}: it cannot be made ({error.filename}: {error.strerror}); name another "
-                    "with --state"
+                    f"{file}: it cannot be made or used ({error.filename}: {error.strerror}); name "
+                    "another with --state"
                 ) from error
         with self._told():
             self._data = self._connected(file)
@@ -142,6 +143,25 @@ class Ledger:
         except BaseException:
             self._data.close()
             raise
+
+    def _placed(self) -> str:
+        """Make the file, for its owner alone, unless it is there; returns its path without links.
+
+        SQLite makes its journal with the same permissions. It looks for one by
+        path, does what is in it, and removes what that names: so nobody else may
+        put one there.
+        """
+        try:
+            place = Place(self.file)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self.file), mode=0o700, exist_ok=True)
+            place = Place(self.file)
+        with place:
+            place.need_own_directory()
+            if not self._read_only:
+                with contextlib.suppress(FileExistsError):
+                    os.close(place.make(place.name))
+            return place.path
 
     def _connected(self, file: str) -> sqlite3.Connection:
         if self._read_only and file != ":memory:":
