@@ -136,8 +136,6 @@ def test_the_disk_of_the_archive_is_full(tmp_path: Path, small: Callable[[int], 
             1,
             f"duet: {half}: No space left on device",
         )
-        # It is of no file.
-        assert ": failed: " not in ran.words
         at.add(last_type(half))
     assert {pax.FILE, pax.SYMLINK, pax.DIRECTORY} <= at
     (tmp_path / "restored").mkdir()

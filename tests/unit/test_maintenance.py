@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Maintenance tasks without Duet, on real files: what they do, and what they do not lose."""
 
+import errno
 import json
 import os
 import resource
@@ -37,6 +38,7 @@ from pyduet.maintenance.frame.pace import Throttle
 from pyduet.maintenance.tasks.backup import Backup
 from pyduet.maintenance.tasks.rsync import Rsync
 from pyduet.maintenance.tasks.scrub import Scrub
+from pyduet.maintenance.work import problem_of
 
 BLIND = Options(duet=Use.NEVER, give_way=False)
 TOP = Path(__file__).parents[2]
@@ -573,3 +575,10 @@ def test_what_has_not_settled_is_taken_again(three: Path, tmp_path: Path) -> Non
     again.always = False  # type: ignore[misc]
     run(again, three, tmp_path / "state")
     assert again.seen == ["b"]
+
+
+def test_what_a_task_writes_to_is_no_files_problem() -> None:
+    """Who names a file and goes on would write after half a member, when there is room again."""
+    with pytest.raises(TargetError):
+        problem_of("file", TargetError(errno.ENOSPC, "No space left on device", "archive"))
+    assert problem_of("file", OSError(errno.EIO, "Input/output error")).trouble is Trouble.FAILED
