@@ -11,16 +11,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hostile
 import pytest
 from command import Ran, run_forked
+from compare import differences, look
 from exchange import exchange, exchanging
 from fuse import Fuse
+from hypothesis import given
 from places import USER, Mounted
+from trees import empty_path
 
 from pyduet.maintenance.archive import pax
 from pyduet.maintenance.archive.chain import Link
 from pyduet.maintenance.archive.restore import Restore, Restored, RestoreError
 from pyduet.maintenance.archive.target import Target
+from pyduet.maintenance.tasks import backup
 from pyduet.maintenance.work import Problem, ReplacedError
 
 DONE, NAMED = 0, 12
@@ -375,11 +380,11 @@ def test_the_top_of_a_file_system(
     for name in ("gone", "stays"):
         (mounted.path / name).touch()
     archives = [tmp_path / "full.tar", tmp_path / "inc.tar"]
-    backup = ("run", "backup", mounted.path)
+    command = ("run", "backup", mounted.path)
     state = ("--state", tmp_path / "state")
-    assert run_forked(*backup, archives[0], *state).status == DONE
+    assert run_forked(*command, archives[0], *state).status == DONE
     (mounted.path / "gone").unlink()
-    assert run_forked(*backup, archives[1], *state, "--incremental").status == DONE
+    assert run_forked(*command, archives[1], *state, "--incremental").status == DONE
     target = new_mount(mounted.kind).path
     ran = restored(archives, target)
     assert ran.status == DONE, ran.words
@@ -402,3 +407,71 @@ def test_nothing_of_its_own_is_left(tree: Path, tmp_path: Path) -> None:
     assert ran.status == NAMED
     assert problems(ran).keys() == {"d/link", "d/strange"}
     assert os.listdir(tree / "d") == ["pipe"]
+
+
+@given(changes=hostile.CHANGES)
+@hostile.each_known
+def test_a_hostile_archive_leads_nowhere(
+    mounted: Mounted, tmp_path: Path, changes: list[hostile.Change]
+) -> None:
+    """It is refused, or restored as far as it goes; what is beside the target stays."""
+    top = mounted.path / "top"
+    (top / "outside").mkdir(parents=True)
+    (top / "outside/f").write_bytes(SECRET)
+    before = look(top)
+    (tmp_path / "full.tar").write_bytes(hostile.changed(hostile.members(), changes))
+    problems: list[Problem] = []
+    with contextlib.suppress(pax.ArchiveError, RestoreError):
+        problems = Restore([str(tmp_path / "full.tar")], str(top / "target")).run().problems
+    if not changes and ME == 0:
+        assert problems == []
+    if (top / "target").exists():
+        empty_path(top / "target")
+        (top / "target").rmdir()
+    wrong = [one for one in differences(before, look(top)) if one.path]
+    assert not wrong, "\n".join(map(str, wrong))
+    empty_path(top)
+    top.rmdir()
+
+
+def test_what_has_very_many_holes_is_archived_with_fewer(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smaller ones are zeros then, the larger ones stay."""
+    monkeypatch.setattr(backup, "_MOST_EXTENTS", 10)
+    block, content = 1 << 16, b""
+    with (tree / "f").open("wb") as file:
+        for number in range(40):
+            file.seek((1 + 9 * (number % 8 == 0)) * block, os.SEEK_CUR)
+            file.write(bytes([number + 1]) * block)
+    content = (tree / "f").read_bytes()
+    ran = run_forked("run", "backup", tree, tmp_path / "a.tar", "--state", tmp_path / "state")
+    assert ran.status == DONE, ran.words
+    with open(tmp_path / "a.tar", "rb") as archive:
+        [one] = [one for one in pax.members(archive.fileno(), "") if one.type == pax.FILE]
+    assert one.extents is not None
+    assert 5 <= len(one.extents) <= 10
+    assert one.size - one.stored >= 5 * 9 * block
+    target = tree.parent / "target"
+    assert restored([tmp_path / "a.tar"], target).status == DONE
+    assert (target / "f").read_bytes() == content
+
+
+def test_what_no_header_takes_is_named(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore takes no header that is longer: so none is written."""
+    monkeypatch.setattr(backup, "_MOST_BYTES", 1000)
+    for number in range(100):
+        (tree / f"{number:020}").touch()
+    for name in ("user.a", "user.b"):
+        os.setxattr(tree / f"{0:020}", name, b"x" * 900)
+    state = ("--state", tmp_path / "state")
+    ran = run_forked("run", "backup", tree, tmp_path / "a.tar", *state, "--json")
+    assert problems(ran).keys() == {f"{0:020}"}
+    ran = run_forked("run", "backup", tree, tmp_path / "b.tar", *state, "--json", "--incremental")
+    assert "the list of what is in it" in problems(ran)[""]
+    target = tree.parent / "target"
+    assert restored([tmp_path / "a.tar", tmp_path / "b.tar"], target).status == DONE
+    assert len(os.listdir(target)) == 100
+    assert os.listxattr(target / f"{0:020}") == ["user.a"]

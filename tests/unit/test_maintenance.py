@@ -581,4 +581,4 @@ def test_what_a_task_writes_to_is_no_files_problem() -> None:
     """Who names a file and goes on would write after half a member, when there is room again."""
     with pytest.raises(TargetError):
         problem_of("file", TargetError(errno.ENOSPC, "No space left on device", "archive"))
-    assert problem_of("file", OSError(errno.EIO, "Input/output error")).trouble is Trouble.FAILED
+    assert problem_of("file", OSError(errno.EIO, "Input/output error")).trouble is Trouble.DAMAGED

@@ -3,18 +3,24 @@
 
 import contextlib
 import io
+import json
 import operator
 import os
 import random
 import tarfile
+import time
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hostile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pyduet.maintenance.archive import attributes, pax
+from pyduet.maintenance.archive.chain import Link, link_of
 
 _NS = 10**9
 NAMES = st.binary(min_size=1, max_size=300).filter(
@@ -146,6 +152,111 @@ def test_a_size_below_nothing_does_not_lead_back(tmp_path: Path) -> None:
     member = pax.Member("./f", pax.FILE, 0o644, 0, 0, 0, records=[(b"size", b"-1536")])
     with pytest.raises(pax.ArchiveError, match="a size that no file has"):
         read(archive_of([(member, b"")]), tmp_path / "archive")
+
+
+@given(changes=hostile.CHANGES)
+@hostile.each_known
+def test_a_hostile_archive_is_read_or_refused(
+    changes: list[hostile.Change], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "hostile"
+    with contextlib.suppress(pax.ArchiveError):
+        read(hostile.changed(hostile.members(), changes), path)
+    with contextlib.suppress(pax.ArchiveError):
+        link_of(str(path))
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([(b"GNU.sparse.major", b"1")], "no word of its size"),
+        ([(b"GNU.sparse.major", b"1"), (b"GNU.sparse.realsize", b"1")], "map of holes"),
+        ([(b"uid", b"-1")], "an owner that there cannot be"),
+        ([(b"gid", b"4294967295")], "an owner that there cannot be"),
+        ([(b"size", b"9" * 25)], "a size that no file has"),
+    ],
+)
+def test_what_is_wrong_with_it_is_said(
+    records: list[tuple[bytes, bytes]], words: str, tmp_path: Path
+) -> None:
+    member = pax.Member("./f", pax.FILE, 0o644, 0, 0, 0, records=records)
+    with pytest.raises(pax.ArchiveError, match=words):
+        read(archive_of([(member, b"")]), tmp_path / "archive")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[" * 100_000, "1", "{}", json.dumps({**Link.new("a", "/", None).kept, "id": [1]}),
+    ],
+    ids=["deep", "number", "nothing", "list"],
+)  # fmt: skip
+def test_what_says_something_strange_is_no_archive_of_ours(said: str, tmp_path: Path) -> None:
+    records = [(b"comment", b"duet " + said.encode())]
+    member = pax.Member(".", pax.DIRECTORY, 0o755, 0, 0, 0, records=records)
+    (tmp_path / "archive").write_bytes(archive_of([(member, b"")]))
+    with pytest.raises(pax.ArchiveError, match="no archive of duet run backup"):
+        link_of(str(tmp_path / "archive"))
+
+
+def of_many_records(path: Path, count: int) -> None:
+    """Make an archive with a member of so many records."""
+    member = pax.Member(".", pax.DIRECTORY, 0o755, 0, 0, 0, records=[(b"a", b"b")] * count)
+    path.write_bytes(archive_of([(member, b"")]))
+
+
+def of_many_holes(path: Path, count: int) -> None:
+    """Make an archive with a file of so many extents; they are a hole."""
+    extents = [(number * 1024, 512) for number in range(count)]
+    member = pax.Member("./f", pax.FILE, 0o644, 0, 0, 0, size=count * 1024, extents=extents)
+    header = pax.header(member)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + member.stored + 4 * pax.BLOCK)
+
+
+@pytest.mark.parametrize(
+    ("make", "few", "many"), [(of_many_records, 10_000, 160_000), (of_many_holes, 20_000, 640_000)]
+)
+def test_what_is_read_takes_its_time_by_its_length(
+    make: Callable[[Path, int], None], few: int, many: int, tmp_path: Path
+) -> None:
+    """Of 16 times as much: some 16 times as long, not 256 times."""
+
+    def seconds(count: int) -> float:
+        make(tmp_path / "archive", count)
+        with open(tmp_path / "archive", "rb") as file:
+            begin = time.thread_time()
+            assert len(list(pax.members(file.fileno(), "archive"))) == 1
+            return time.thread_time() - begin
+
+    longer = min(seconds(many) for _ in range(2)) / min(seconds(few) for _ in range(3))
+    assert longer < 4 * many / few
+
+
+@pytest.mark.parametrize("size", [pax.LONGEST - 512, pax.LONGEST + 512])
+def test_a_header_takes_no_memory_that_is_not_there(size: int, tmp_path: Path) -> None:
+    about = pax.Member("", b"x", 0o644, 0, 0, 0)
+    path = tmp_path / "archive"
+    path.write_bytes(pax._block(about, pax.BEGINNING, b"", size) + bytes(pax.BLOCK))
+    if size > pax.LONGEST:
+        os.truncate(path, 2 * size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(pax.ArchiveError), open(path, "rb") as file:
+            list(pax.members(file.fileno(), "archive"))
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "acl",
+    [b"", b"user", b"user:::", b"owner::rwx", b"user:-1:r", b"user:4294967296:r", b"mask:1:r"],
+)
+def test_what_is_no_acl_is_refused(acl: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        attributes._acl_bytes(acl)
 
 
 @pytest.mark.parametrize("length", [*range(80, 110), *range(985, 1005), 9990, 99_990])

@@ -195,14 +195,22 @@ def _acl_text(value: bytes) -> bytes:
 
 
 def _acl_bytes(text: bytes) -> bytes:
-    """Return an ACL as the kernel has it."""
+    """Return an ACL as the kernel has it.
+
+    Raises:
+        ValueError: it is none.
+
+    """
     tags = {word: tag for tag, word in _ACL_TAGS.items()}
     entries = []
     for entry in text.split(b","):
         kind, who, letters = entry.split(b":")
-        tag = tags[kind if who else kind + b":"]
+        tag = tags.get(kind if who else kind + b":")
+        number = int(who) if who else _ACL_NOBODY
+        if tag is None or not 0 <= number <= _ACL_NOBODY:
+            raise ValueError(f"an ACL with an entry {entry!r}")
         bits = sum(bit for letter, bit in ((b"r", 4), (b"w", 2), (b"x", 1)) if letter in letters)
-        entries.append((tag, bits, int(who) if who else _ACL_NOBODY))
+        entries.append((tag, bits, number))
     return _ACL_HEADER.pack(_ACL_VERSION) + b"".join(
         # The kernel wants them in the order of the tags, and of whom they name.
         _ACL_ENTRY.pack(*entry)

@@ -65,9 +65,12 @@ class Link:
 
         """
         try:
-            return cls(**{**said, **{name: path_of(said[name]) for name in _PATHS}})
+            link = cls(**{**said, **{name: path_of(said[name]) for name in _PATHS}})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("it is no archive's") from error
+        if not (isinstance(link.id, str) and isinstance(link.parent, str | None)):
+            raise ValueError("it is no archive's")  # noqa: TRY004 - as above
+        return link
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def read_link(fd: int, path: str) -> Link:
         return Link.of(json.loads(text))
     except pax.ArchiveError:
         raise strange from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise strange from error
 
 

@@ -35,8 +35,15 @@ _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _MAGIC = b"ustar\x0000"
 _SPARSE = b"GNU.sparse."
 _SECOND = 10**9
-#: Bytes of an extended header that are believed: far above what directories and attributes make.
-_LONGEST = 1 << 31
+#: Bytes of an extended header that are written, and believed: half of them are enough for the list
+#: of a million names as long as names can be, or of ten million ordinary ones.
+LONGEST = 512 << 20
+#: Extents of a sparse file that are believed: 600 MB of memory. None of ours has a tenth of it.
+_MOST_EXTENTS = 1 << 22
+#: Bytes that are read at a time of what tells itself how long it is.
+_PIECE = 1 << 20
+#: Numbers of users and groups end before this one, which says "none".
+_NOBODY = (1 << 32) - 1
 
 
 class ArchiveError(ValueError):
@@ -266,17 +273,19 @@ def members(fd: int, path: str, end: int | None = None) -> Iterator[Stored]:
         known: dict[bytes, bytes] = {}
         letter, size = _checked(block, path, offset)
         if letter == _EXTENDED:
-            if size > _LONGEST:
-                raise ArchiveError(f"{path}: it is damaged at byte {offset}: a header of {size}")
+            if size > LONGEST:
+                raise ArchiveError(
+                    f"{path}: it is damaged at byte {offset}: a header of {size:,} bytes"
+                )
             known = dict(_records(_read(fd, path, offset + BLOCK, size), path, offset))
             offset += BLOCK + size + -size % BLOCK
             block = _read(fd, path, offset, BLOCK)
             letter, size = _checked(block, path, offset)
         try:
             member, stored = _member(fd, path, offset + BLOCK, block, known, begin)
-        except (ValueError, IndexError) as error:
-            if isinstance(error, ArchiveError):
-                raise
+        except ArchiveError:
+            raise
+        except (ValueError, OverflowError) as error:
             raise ArchiveError(f"{path}: it is damaged at byte {begin}: {error}") from error
         yield member
         offset += BLOCK + stored + -stored % BLOCK
@@ -293,21 +302,27 @@ def _member(
     stored = int(known.get(b"size", b"%d" % int(fields[4], 8)))
     size, extents = stored, None
     if known.get(_SPARSE + b"major") == b"1":
+        if _SPARSE + b"realsize" not in known:
+            raise ValueError("a file with holes, and no word of its size")
         size = int(known[_SPARSE + b"realsize"])
-        extents, length = _read_map(fd, path, data)
+        extents, length = _read_map(fd, path, data, stored)
         data += length
         if sum(count for _, count in extents) + length != stored:
             raise ArchiveError(f"{path}: it is damaged at byte {begin}: its map is another's")
-    if size < 0 or stored < 0 or not _is_in_order(extents or (), size):
+    if not (0 <= size < 1 << 63 and 0 <= stored < 1 << 62 and _is_in_order(extents or (), size)):
         raise ValueError("a size that no file has")
+    uid = int(known.get(b"uid", b"%d" % int(fields[2], 8)))
+    gid = int(known.get(b"gid", b"%d" % int(fields[3], 8)))
+    if not (0 <= uid < _NOBODY and 0 <= gid < _NOBODY):
+        raise ValueError("an owner that there cannot be")
     name = known.get(_SPARSE + b"name", known.get(b"path", fields[0]))
     seconds = known.get(b"mtime")
     member = Stored(
         name=os.fsdecode(name),
         type=letter,
-        mode=int(fields[1], 8),
-        uid=int(known.get(b"uid", b"%d" % int(fields[2], 8))),
-        gid=int(known.get(b"gid", b"%d" % int(fields[3], 8))),
+        mode=int(fields[1], 8) & 0o7777,
+        uid=uid,
+        gid=gid,
         user=os.fsdecode(fields[10]),
         group=os.fsdecode(fields[11]),
         mtime_ns=int(fields[5], 8) * _SECOND if seconds is None else _nanoseconds(seconds),
@@ -331,23 +346,28 @@ def _is_in_order(extents: Sequence[tuple[int, int]], size: int) -> bool:
     return end <= size
 
 
-def _read_map(fd: int, path: str, offset: int) -> tuple[list[tuple[int, int]], int]:
-    """Return the extents of a sparse file, and how many bytes their map takes."""
-    text = b""
+def _read_map(fd: int, path: str, offset: int, most: int) -> tuple[list[tuple[int, int]], int]:
+    """Return the extents of a sparse file, and how many bytes their map takes, at most so many."""
+    text = bytearray()
+    place = 0
 
-    def lines() -> Iterator[int]:
-        nonlocal text
-        place = 0
-        while True:
-            while (end := text.find(b"\n", place)) < 0:
-                text += _read(fd, path, offset + len(text), BLOCK)
-            yield int(text[place:end])
-            place = end + 1
+    def number() -> int:
+        nonlocal place
+        while (end := text.find(b"\n", place)) < 0:
+            # No number is as long: this is no map, and need not be read to its end.
+            length = min(_PIECE, most - len(text))
+            if length <= 0 or len(text) - place > BLOCK:
+                raise ValueError("a map of holes that cannot be read")
+            text.extend(_read(fd, path, offset + len(text), length))
+        found = int(text[place:end])
+        place = end + 1
+        return found
 
-    numbers = lines()
-    count = next(numbers)
-    extents = [(next(numbers), next(numbers)) for _ in range(count)]
-    return [extent for extent in extents if extent[1]], len(text)
+    count = number()
+    if not 0 <= count <= _MOST_EXTENTS:
+        raise ValueError(f"a map of {count:,} parts of a file")
+    extents = [(number(), number()) for _ in range(count)]
+    return [extent for extent in extents if extent[1]], place + -place % BLOCK
 
 
 def _checked(block: bytes, path: str, offset: int) -> tuple[bytes, int]:
@@ -358,25 +378,24 @@ def _checked(block: bytes, path: str, offset: int) -> tuple[bytes, int]:
         size = int(fields[4].split(b"\0")[0], 8)
     except ValueError:
         told = size = -1
-    if fields[9] != _MAGIC or told != sum(block) - sum(fields[6]) + 8 * ord(" "):
+    if fields[9] != _MAGIC or size < 0 or told != sum(block) - sum(fields[6]) + 8 * ord(" "):
         where = f"it is damaged at byte {offset}" if offset else "it is no archive of duet"
         raise ArchiveError(f"{path}: {where}: no header of a member is there")
     return fields[7], size
 
 
 def _records(text: bytes, path: str, offset: int) -> Iterator[tuple[bytes, bytes]]:
-    while text:
-        length, _, rest = text.partition(b" ")
-        try:
-            whole = int(length)
-        except ValueError:
-            whole = 0
-        record = text[len(length) + 1 : whole]
-        keyword, equals, value = record.partition(b"=")
-        if not (rest and equals and value.endswith(b"\n") and whole <= len(text)):
+    place = 0
+    while place < len(text):
+        # The length of a record, which counts itself, has no more digits than that of the header.
+        blank = text.find(b" ", place, place + len(str(LONGEST)) + 1)
+        digits = text[place:blank] if blank > 0 else b""
+        end = place + int(digits) if digits.isdigit() else 0
+        equals = text.find(b"=", blank, end)
+        if equals < 0 or end > len(text) or text[end - 1] != ord("\n"):
             raise ArchiveError(f"{path}: it is damaged at byte {offset}: a record cannot be read")
-        yield keyword, value[:-1]
-        text = text[whole:]
+        yield text[blank + 1 : equals], text[equals + 1 : end - 1]
+        place = end
 
 
 def _nanoseconds(text: bytes) -> int:
@@ -386,13 +405,16 @@ def _nanoseconds(text: bytes) -> int:
 
 
 def _read(fd: int, path: str, offset: int, length: int) -> bytes:
-    data = b""
-    while len(data) < length:
-        piece = os.pread(fd, length - len(data), offset + len(data))
+    """Read a part; what is not there takes no memory, however long it says that it is."""
+    pieces = []
+    while length:
+        piece = os.pread(fd, min(length, _PIECE), offset)
         if not piece:
-            raise ArchiveError(f"{path}: it ends at byte {offset + len(data)}, too early")
-        data += piece
-    return data
+            raise ArchiveError(f"{path}: it ends at byte {offset}, too early")
+        pieces.append(piece)
+        offset += len(piece)
+        length -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def dumpdir(names: Iterable[tuple[bytes, bool]]) -> tuple[bytes, bytes]:

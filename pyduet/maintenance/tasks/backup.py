@@ -5,6 +5,7 @@ import contextlib
 import errno
 import functools
 import grp
+import itertools
 import os
 import pwd
 import shlex
@@ -36,6 +37,11 @@ from pyduet.maintenance.work import (
 
 #: Directories that are kept in the ledger together.
 _ROWS = 1000
+#: Bytes of attributes, and of the list of a directory, that are written: what is restored takes no
+#: header that is longer than both.
+_MOST_BYTES = pax.LONGEST // 2 - (1 << 20)
+#: Parts of a file with holes that are told apart: each takes memory, here and when it is restored.
+_MOST_EXTENTS = 100_000
 #: What says that a directory is none any more, or another one, or hidden by a mount.
 _ELSEWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EXDEV)
 #: What GNU tar wants to be told to restore all that is in an archive.
@@ -418,7 +424,13 @@ class Backup(Maintenance):
             if not is_last:
                 # What is away for a moment only is not written again: the last list removes it.
                 names = dict.fromkeys(self._ready.names(path), True) | names
-            records.append(pax.dumpdir(names.items()))
+            listing = pax.dumpdir(names.items())
+            if len(listing[1]) <= _MOST_BYTES:
+                records.append(listing)
+            else:
+                names = None
+                if is_last:
+                    lacking.append("the list of what is in it: it is too long")
         if not is_last:
             self._ready.put(path, names)
         self._name_lacking(path, lacking)
@@ -460,7 +472,14 @@ class Backup(Maintenance):
         def failed(what: str, error: OSError) -> None:
             lacking.append(f"{what}: {error.strerror}")
 
-        return list(attributes.collect(file, failed))
+        records, size = [], 0
+        for keyword, value in attributes.collect(file, failed):
+            size += len(keyword) + len(value)
+            if size > _MOST_BYTES:
+                failed("further attributes", OSError(errno.E2BIG, os.strerror(errno.E2BIG)))
+                break
+            records.append((keyword, value))
+        return records
 
     def _name_lacking(self, path: str, lacking: list[str] | None) -> None:
         """Name what is in the archive without something of its own."""
@@ -709,7 +728,10 @@ def _member(
 
 
 def _extents(fd: int, size: int) -> list[tuple[int, int]] | None:
-    """Return what of a file is no hole, in whole blocks as tar has it; None if there is no hole."""
+    """Return what of a file is no hole, in whole blocks as tar has it; None if there is no hole.
+
+    Of a file with very many holes the smaller ones are taken for zeros that were written.
+    """
     extents: list[tuple[int, int]] = []
     for data in data_ranges(fd, 0, size):
         begin = data.start // pax.BLOCK * pax.BLOCK
@@ -717,7 +739,26 @@ def _extents(fd: int, size: int) -> list[tuple[int, int]] | None:
         if extents and begin <= sum(extents[-1]):
             begin = extents.pop()[0]
         extents.append((begin, end - begin))
+        if len(extents) > _MOST_EXTENTS:
+            extents = _joined(extents)
     return None if extents == [(0, size)] or not size else extents
+
+
+def _joined(extents: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return extents without half of the holes between them: the smaller ones."""
+    holes = sorted(
+        (after[0] - sum(before), number)
+        for number, (before, after) in enumerate(itertools.pairwise(extents), 1)
+    )
+    filled = {number for _, number in holes[: len(holes) // 2]}
+    joined: list[tuple[int, int]] = []
+    for number, (offset, length) in enumerate(extents):
+        if number in filled:
+            begin = joined.pop()[0]
+            joined.append((begin, offset + length - begin))
+        else:
+            joined.append((offset, length))
+    return joined
 
 
 def _name(path: str) -> str:
