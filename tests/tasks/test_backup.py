@@ -85,9 +85,15 @@ class Disk:
         assert (self.path / f"{name}.partial").stat().st_size > 0
 
     def meanwhile(
-        self, name: str, happens: Callable[[], object], *, incremental: bool = False, after: int = 3
+        self,
+        name: str,
+        happens: Callable[[], object],
+        *,
+        incremental: bool = False,
+        after: int = 3,
+        step: str = "",
     ) -> tuple[list[str], list[str]]:
-        """Run the task, and have something happen once when so many files are done.
+        """Run the task, and have something happen once when so many files are done, or at a step.
 
         Returns:
             The commands that restore, and what is named.
@@ -98,7 +104,8 @@ class Disk:
 
         def tell(progress: Progress) -> None:
             nonlocal is_over
-            if progress.files_done >= after and not is_over:
+            is_time = progress.step == step if step else progress.files_done >= after
+            if is_time and not is_over:
                 is_over = True
                 happens()
 
@@ -1069,3 +1076,22 @@ def test_what_becomes_something_else_when_it_was_gone_on_with(disk: Disk, kind: 
     assert len(named) == 1
     assert "tar cannot restore it, duet run restore does" in named[0]
     disk.assert_restores("a.tar", programs=(restore.duet,))
+
+
+def test_what_a_further_name_is_of_goes_at_the_end(disk: Disk) -> None:
+    """The list of its directory comes before the further name, which tar cannot make then."""
+    names = {"a/f", "b/f"}
+    for name in names:
+        (disk.tree / name).parent.mkdir()
+        (disk.tree / name).with_name("l").symlink_to("f")
+    (disk.tree / "a/f").write_bytes(b"content")
+    (disk.tree / "b/f").hardlink_to(disk.tree / "a/f")
+    assert disk.backup("full.tar").status == DONE
+    with Ledger(str(disk.path / "state"), "backup", str(disk.tree)) as ledger:
+        [first] = {record.path for record in ledger.files()} & names
+    commands, named = disk.meanwhile(
+        "inc.tar", (disk.tree / first).unlink, incremental=True, step="finishing"
+    )
+    assert len(named) == 1
+    assert f"{first}, of which it is another name, is gone" in named[0]
+    assert_restored_by(disk, commands)

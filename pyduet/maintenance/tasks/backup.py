@@ -462,6 +462,9 @@ class Backup(Maintenance):
         """Write a further name of something that is in the archive, or in one before it."""
         try:
             self._make_way(other.path)
+            # A list of what is in its directory, written since it was found, would remove it first.
+            if self._incremental and self._tree.is_gone(first, other.status):
+                raise ReplacedError(other.path, f"{first}, of which it is another name, is gone")
         except OSError as error:
             self.name(problem_of(other.path, error))
             return
