@@ -1095,3 +1095,22 @@ def test_what_a_further_name_is_of_goes_at_the_end(disk: Disk) -> None:
     assert len(named) == 1
     assert f"{first}, of which it is another name, is gone" in named[0]
     assert_restored_by(disk, commands)
+
+
+@pytest.mark.parametrize("more", [[], ["--incremental"]])
+def test_directories_with_links_that_lead_out_have_their_times(disk: Disk, more: list[str]) -> None:
+    """tar makes such links when all else is extracted, also of directories in one another."""
+    if more:
+        assert disk.backup("full.tar").status == DONE
+    for name in ("a", "a/b", "a/b/c", "z"):
+        path = disk.tree / name
+        path.mkdir()
+        (path / "f").write_bytes(b"content")
+        (path / "l").symlink_to("/nowhere")
+        (path / "m").symlink_to("../f")
+        os.mkfifo(path / "p")
+    for name in ("a/b/c", "a/b", "a", "z"):
+        os.utime(disk.tree / name, (1_600_000_000, 1_600_000_000))
+    ran = disk.backup("last.tar", *more)
+    assert ran.status == DONE
+    assert_commands_restore(disk, ran)

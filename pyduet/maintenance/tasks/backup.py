@@ -95,6 +95,8 @@ class Backup(Maintenance):
         #: How many of those the ledger has.
         self._kept = 0
         self._ready: _Directories
+        #: The directory of the last link that tar makes in the end.
+        self._near = ""
 
     # What the frame asks for
 
@@ -451,12 +453,23 @@ class Backup(Maintenance):
                 records = self._attributes(f"/proc/self/fd/{fd}", lacking)
                 status = status_of(fd)
             self._make_way(path)
+            if _leads_out(target):
+                self._write_near(os.path.dirname(path))
         except OSError as error:
             self.name(problem_of(path, error))
             return False
         self._name_lacking(path, lacking)
         self._out.write(pax.header(_member(path, status, records, target=target)))
         return True
+
+    def _write_near(self, path: str) -> None:
+        """Write a directory right before links in it that tar makes when all else is extracted.
+
+        tar gives a directory its time after that only if it has come to it last.
+        """
+        if path and path != self._near:
+            self._write_again(path)
+            self._near = path
 
     def _write_link(self, first: str, other: Found) -> None:
         """Write a further name of something that is in the archive, or in one before it."""
@@ -691,6 +704,11 @@ def _is_socket(entry: "os.DirEntry[str]") -> bool:
     with contextlib.suppress(FileNotFoundError):
         return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
     return False
+
+
+def _leads_out(target: str) -> bool:
+    """Return whether a link could lead out of where it is, as tar sees it: it makes that last."""
+    return target.startswith("/") or ".." in target.split("/")
 
 
 def _is_in(directory: int, path: str) -> bool:
