@@ -184,6 +184,22 @@ def test_the_result_is_that_of_plain_rsync(
     assert code == theirs.returncode
 
 
+@pytest.mark.root
+def test_what_rsync_says_and_does_not_count_is_no_problem(mounted: Mounted) -> None:
+    """It follows no link of another user to a filter file, says so, and ends with 0."""
+    source = mounted.path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(b"content")
+    (source / ".rsync-filter").symlink_to("elsewhere")
+    os.chown(source / ".rsync-filter", 4002, 4002, follow_symlinks=False)
+    theirs = plain(mounted.path, "-FF", "source/", "theirs")
+    said: list[bytes] = []
+    progress = run(source, os.fspath(mounted.path / "ours"), ["-FF"], said)
+    assert theirs.returncode == 0
+    assert (progress.problems, b"".join(said)) == ([], theirs.stderr)
+    assert (mounted.path / "ours/file").read_bytes() == b"content"
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])

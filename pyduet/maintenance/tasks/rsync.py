@@ -166,7 +166,10 @@ class Rsync(Maintenance):
             )
         if code and code not in _PARTIAL:
             raise self._ended(code, reason)
-        if code and not self.problems:
+        if not code:
+            # It has said something, but nothing that it counts as a failure.
+            self.problems.clear()
+        elif not self.problems:
             self.problems.append(Problem(".", Trouble.FAILED, _words(code, reason)))
 
     def close(self) -> None:
