@@ -70,8 +70,14 @@ class Place:
             os.close(self.fd)
             self.fd = -1
 
-    def need_own_directory(self) -> None:
+    def need_own_directory(self, *, sticky: bool = False) -> bool:
         """Ensure that others make no files there, for who opens more by path than can be held.
+
+        Args:
+            sticky: whether they may, where they cannot remove or rename those of others.
+
+        Returns:
+            Whether they make none.
 
         Raises:
             PermissionError: the directory is another user's than root's, or others
@@ -82,8 +88,12 @@ class Place:
         others = stat.S_IWOTH
         if status.st_gid != os.getegid():
             others |= stat.S_IWGRP
-        if status.st_uid not in (0, os.geteuid()) or status.st_mode & others:
-            raise PermissionError(errno.EACCES, _OTHERS, os.path.dirname(self.path))
+        is_own = status.st_uid in (0, os.geteuid())
+        if is_own and not status.st_mode & others:
+            return True
+        if is_own and sticky and status.st_mode & stat.S_ISVTX:
+            return False
+        raise PermissionError(errno.EACCES, _OTHERS, os.path.dirname(self.path))
 
     def path_of(self, name: str) -> str:
         """Return the path of a name in the directory, to be shown."""

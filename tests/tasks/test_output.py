@@ -4,9 +4,12 @@
 import os
 import stat
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import places
 import pytest
 from command import Ran, run_forked
 from places import USER
@@ -252,7 +255,7 @@ def test_a_users_link_leads_no_ledger_away(tmp_path: Path, way: str) -> None:
 
 
 def _everybodys(path: Path) -> None:
-    path.chmod(0o1777)
+    path.chmod(0o777)
 
 
 def _of_a_group(path: Path) -> None:
@@ -260,28 +263,107 @@ def _of_a_group(path: Path) -> None:
     path.chmod(0o770)
 
 
-@pytest.mark.root
-@pytest.mark.parametrize("change", [_everybodys, _of_a_group, _give_away])
-def test_no_journal_of_a_user_is_believed(tmp_path: Path, change: Make) -> None:
-    """By a journal SQLite would remove whatever file that names."""
-    place = tmp_path / "place"
-    place.mkdir()
-    with _ledger(place / "ledger"):
-        pass
-    victim = tmp_path / "victim"
-    victim.write_bytes(SECRET)
+def _plant_journal(ledger: Path, victim: Path) -> None:
+    """Put a journal beside a ledger by which SQLite removes a file."""
     magic, size = bytes.fromhex("d9d505f920a163d7"), 4096
-    pages = (place / "ledger").stat().st_size // size
+    pages = ledger.stat().st_size // size
     name = os.fsencode(victim)
     journal = (magic + struct.pack(">5I", 0, 0, pages, 512, size)).ljust(512, b"\0")
     journal += struct.pack(">I", (1 << 30) // size + 1) + name
     journal += struct.pack(">2I", len(name), sum(name)) + magic
-    (place / "ledger-journal").write_bytes(journal)
-    change(place)
+    Path(f"{ledger}-journal").write_bytes(journal)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A directory where there is a ledger, and somebody else's journal beside it; and a victim."""
+    place = tmp_path / "place"
+    place.mkdir()
+    with _ledger(place / "ledger") as ledger:
+        ledger.keep("fact", "kept")
+        ledger.commit()
+    victim = tmp_path / "victim"
+    victim.write_bytes(SECRET)
+    _plant_journal(place / "ledger", victim)
+    return place
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("change", [_everybodys, _of_a_group, _give_away])
+def test_no_ledger_is_where_others_may_exchange_it(shared: Path, change: Make) -> None:
+    change(shared)
     for read_only in (False, True):
         with pytest.raises(LedgerError, match=r"others may make files in .* with --state"):
-            Ledger(str(place / "ledger"), "scrub", "/srv", read_only=read_only)
-    assert victim.read_bytes() == SECRET
+            Ledger(str(shared / "ledger"), "scrub", "/srv", read_only=read_only)
+    assert (shared.parent / "victim").read_bytes() == SECRET
+
+
+def test_no_journal_of_a_user_is_believed(shared: Path) -> None:
+    """As in /tmp, where anybody may put one."""
+    shared.chmod(0o1777)
+    names = {path.name for path in shared.iterdir()}
+    for read_only in (True, False):
+        with Ledger(str(shared / "ledger"), "scrub", "/srv", read_only=read_only) as ledger:
+            assert ledger.fact("fact") == "kept"
+    with _ledger(shared / "ledger") as ledger:
+        ledger.keep("fact", "later")
+        ledger.commit()
+        there = {str(path) for path in (shared / "ledger.private").rglob("*")}
+        assert there <= {*ledger.files_kept}
+        with pytest.raises(LedgerError, match="another task is using it"):
+            _ledger(shared / "ledger")
+        with pytest.raises(LedgerError, match="another task is using it"):
+            Ledger(str(shared / "ledger"), "scrub", "/srv", read_only=True)
+        ledger.keep("fact", "last")
+        ledger.commit()
+    assert {path.name for path in shared.iterdir()} == names
+    assert (shared.parent / "victim").read_bytes() == SECRET
+    (shared / "ledger-journal").unlink()
+    shared.chmod(0o755)
+    with _ledger(shared / "ledger") as ledger:
+        assert ledger.fact("fact") == "last"
+
+
+def test_what_a_crash_left_where_others_make_files(shared: Path) -> None:
+    """It is taken back; and of a ledger that was removed since, or exchanged, nothing is left."""
+    shared.chmod(0o1777)
+    program = f"""
+import os
+from pyduet.maintenance import Ledger
+ledger = Ledger({str(shared / "ledger")!r}, "scrub", "/srv")
+ledger._data.execute("pragma cache_size = 1")
+for number in range(1000):
+    ledger.keep(str(number), "x" * 1000)
+os._exit(0)
+"""
+    python = [sys.executable, "-c", program]
+
+    def crash() -> None:
+        subprocess.run(python, check=True, cwd=places.TOP)
+        assert (shared / "ledger.private/ledger-journal").stat().st_size > 0
+
+    crash()
+    with _ledger(shared / "ledger") as ledger:
+        assert (ledger.fact("fact"), ledger.fact("999")) == ("kept", None)
+    assert not (shared / "ledger.private").exists()
+    crash()
+    (shared / "ledger").unlink()
+    with _ledger(shared / "ledger") as ledger:
+        assert (ledger.fact("fact"), ledger.fact("999")) == (None, None)
+    assert not (shared / "ledger.private").exists()
+
+
+@pytest.mark.root
+def test_nobody_elses_ledger_is_taken_where_others_make_files(shared: Path) -> None:
+    shared.chmod(0o1777)
+    _give_away(shared / "ledger")
+    with pytest.raises(LedgerError, match=r"another user's.*--state"):
+        _ledger(shared / "ledger")
+    os.chown(shared / "ledger", 0, 0)
+    (shared / "ledger.private").mkdir(mode=0o700)
+    _give_away(shared / "ledger.private")
+    with pytest.raises(LedgerError, match=r"ledger\.private: it is in the way.*--state"):
+        _ledger(shared / "ledger")
 
 
 def half(path: Path) -> object:

@@ -13,6 +13,8 @@ from pyduet._place import Place
 from pyduet._text.names import path_of, text_of
 from pyduet.maintenance.files.statx import Status
 from pyduet.maintenance.files.temporary import signed
+from pyduet.maintenance.frame import second_name
+from pyduet.maintenance.frame.second_name import SecondName
 from pyduet.maintenance.work import Stamp, Work
 
 #: The format of the file, in its ``user_version``.
@@ -104,6 +106,7 @@ class Ledger:
 
         """
         self.file = file
+        self._second: SecondName | None = None
         self._read_only = read_only
         self._where = (kind, text_of(root))
         try:
@@ -125,14 +128,18 @@ class Ledger:
         self._failed: Exception | None = None
         if file != ":memory:":
             try:
-                self.file = file = self._placed()
+                file = self._placed()
             except OSError as error:
                 raise LedgerError(
                     f"{file}: it cannot be made or used ({error.filename}: {error.strerror}); name "
                     "another with --state"
                 ) from error
-        with self._told():
-            self._data = self._connected(file)
+        try:
+            with self._told():
+                self._data = self._connected(file)
+        except BaseException:
+            self._let_go()
+            raise
         self._committed = time.monotonic()
         try:
             with self._told():
@@ -141,11 +148,11 @@ class Ledger:
                     self._data = self._connected(":memory:")
                 self._open(*self._where)
         except BaseException:
-            self._data.close()
+            self.close()
             raise
 
     def _placed(self) -> str:
-        """Make the file, for its owner alone, unless it is there; returns its path without links.
+        """Make the file, for its owner alone, unless it is there; returns what SQLite is to open.
 
         SQLite makes its journal with the same permissions. It looks for one by
         path, does what is in it, and removes what that names: so nobody else may
@@ -157,11 +164,15 @@ class Ledger:
             os.makedirs(os.path.dirname(self.file), mode=0o700, exist_ok=True)
             place = Place(self.file)
         with place:
-            place.need_own_directory()
+            is_own = place.need_own_directory(sticky=True)
             if not self._read_only:
                 with contextlib.suppress(FileExistsError):
                     os.close(place.make(place.name))
-            return place.path
+            self.file = place.path
+            if is_own:
+                return self.file
+            self._second = SecondName(place)
+            return self._second.path
 
     def _connected(self, file: str) -> sqlite3.Connection:
         if self._read_only and file != ":memory:":
@@ -188,10 +199,10 @@ class Ledger:
             with self._told():
                 found = self._data.execute("pragma quick_check(1)").fetchone()[0]
         except BaseException:
-            self._data.close()
+            self.close()
             raise
         if found != "ok":
-            self._data.close()
+            self.close()
             raise self._error(sqlite3.DatabaseError(found))
 
     def _move_aside(self) -> None:
@@ -214,6 +225,12 @@ class Ledger:
     def close(self) -> None:
         """Close; what was not committed is not remembered."""
         self._data.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._second is not None:
+            self._second.close()
+            self._second = None
 
     @property
     def resumed(self) -> bool:
@@ -230,7 +247,8 @@ class Ledger:
         """The files that it is kept in, whether they are there or not."""
         if self.file == ":memory:":
             return ()
-        return tuple(self.file + suffix for suffix in ("", "-journal", "-wal", "-shm"))
+        beside = tuple(self.file + suffix for suffix in ("", "-journal", "-wal", "-shm"))
+        return beside if self._second is None else (*beside, *second_name.paths(self.file))
 
     def begin_anew(self) -> None:
         """Begin a new pass; of the last one, if it did not end, nothing counts."""
