@@ -73,6 +73,8 @@ _OTHERS = st.sampled_from([
     "--fake-super", "--modify-window=1", "-@-1", "--preallocate", "--mkpath", "--no-i-r",
     "--no-implied-dirs", "--no-R", "--fsync", "--old-dirs --no-r",
 ])  # fmt: skip
+#: Files in the tree that options have rsync read.
+FILTERS = (".rsync-filter", ".cvsignore")
 OPTIONS = st.lists(st.one_of(_filters(), _OTHERS), max_size=5).map(
     lambda options: [
         word
@@ -143,7 +145,7 @@ def test_the_result_is_that_of_plain_rsync(
     made = places[0] / "source"
     made.mkdir()
     build(made, nodes)
-    for name in (".rsync-filter", ".cvsignore"):
+    for name in FILTERS:
         if filters:
             (made / name).write_text("\n".join(filters) + "\n")
     keep = ["-HAX", "--numeric-ids"]
@@ -158,6 +160,8 @@ def test_the_result_is_that_of_plain_rsync(
     for change in after:
         apply(made, change)
     assume(made.is_dir() and not made.is_symlink())
+    # rsync itself waits for ever at a filter file that is a FIFO.
+    assume(not any(path.is_fifo() for name in FILTERS for path in made.rglob(name)))
     _age(places[0])
     plain(places[0], *keep, "./", places[1])
     looks = [look(place) for place in places]
