@@ -24,6 +24,7 @@ from trees import empty_path
 
 from pyduet.maintenance import (
     Frame,
+    Inventory,
     Ledger,
     Options,
     Progress,
@@ -304,6 +305,28 @@ def test_what_is_begun_anew_counts_from_there(disk: Disk) -> None:
     disk.broken_off("inc.tar", incremental=True)
     assert disk.backup("inc.tar", "--incremental", "--anew").status == DONE
     disk.assert_restores("full.tar", "inc.tar")
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+def test_what_is_away_for_a_moment_is_not_removed(
+    disk: Disk, tmp_path: Path, *, incremental: bool
+) -> None:
+    """Of what is back unchanged the next archive has nothing."""
+
+    class Away(Backup):
+        def finish(self, found: Inventory) -> None:
+            (disk.tree / "d").rename(disk.tree.parent / "away")
+            super().finish(found)
+            (disk.tree.parent / "away").rename(disk.tree / "d")
+
+    names = ["a.tar", "b.tar", "c.tar"] if incremental else ["a.tar", "c.tar"]
+    if incremental:
+        assert disk.backup("a.tar").status == DONE
+    task = Away(str(disk.path / names[-2]), incremental=incremental)
+    with Ledger(str(disk.path / "state"), task.kind, str(disk.tree)) as ledger:
+        Frame(task, str(disk.tree), ledger, Options(duet=Use.NEVER, give_way=False)).run()
+    assert disk.backup("c.tar", "--incremental").status == DONE
+    disk.assert_restores(*names)
 
 
 def test_the_last_archive_stays_until_the_next_is_whole(disk: Disk) -> None:

@@ -229,7 +229,7 @@ class Backup(Maintenance):
         for one in found.directories(deepest_first=True):
             try:
                 self._make_way(one.path, is_directory=True)
-                self._write_directory(one, [], is_last=True)
+                self._write_directory(one, [], is_last=True, among=found)
             except FileNotFoundError:
                 pass  # it was removed since it was found
             except OSError as error:
@@ -390,6 +390,7 @@ class Backup(Maintenance):
         *,
         is_last: bool,
         is_listed: bool = False,
+        among: Inventory | None = None,
     ) -> bool:
         """Write a directory; with all that is its own, if it is for the last time.
 
@@ -400,6 +401,7 @@ class Backup(Maintenance):
             records: what is to be said of it besides.
             is_last: whether it is written for the last time.
             is_listed: whether with a list of what is in it, in a full archive, too.
+            among: what was found last; what is away since then is in the list as well.
 
         Returns:
             Whether it was written with such a list.
@@ -423,9 +425,11 @@ class Backup(Maintenance):
                     raise
                 self.name(problem_of(path, error))
         if names is not None:
+            # What is away for a moment only is not written again, and a list without it removes it.
             if not is_last:
-                # What is away for a moment only is not written again: the last list removes it.
                 names = dict.fromkeys(self._ready.names(path), True) | names
+            elif among is not None:
+                names = _names(among, path) | names
             listing = pax.dumpdir(names.items())
             if len(listing[1]) <= _MOST_BYTES:
                 records.append(listing)
@@ -709,6 +713,15 @@ def _is_socket(entry: "os.DirEntry[str]") -> bool:
 def _leads_out(target: str) -> bool:
     """Return whether a link could lead out of where it is, as tar sees it: it makes that last."""
     return target.startswith("/") or ".." in target.split("/")
+
+
+def _names(found: Inventory, directory: str) -> dict[bytes, bool]:
+    """Return the names of what was found in a directory, and whether it is one."""
+    return {
+        os.fsencode(name): stat.S_ISDIR(mode)
+        for name, mode in found.names(directory)
+        if not stat.S_ISSOCK(mode)
+    }
 
 
 def _is_in(directory: int, path: str) -> bool:
