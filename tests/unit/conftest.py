@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What the tests that need no Duet share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A shell has what it starts in the background ignore Ctrl-C, and so all that this starts. What is
+# handled here is not ignored there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples each time, however slow the machine is: who looks for others says so.
 settings.register_profile(
