@@ -28,6 +28,8 @@ TOP = Path(__file__).resolve().parents[1]
 VENV = TOP / ".venv/bin/python"
 #: What programs import; all else is for the command alone, and shadows nobody's packages.
 LIBRARY = ("pyduet", "ioctl_opt")
+#: What PyPI has the source of alone; pip takes no source for another Python than its own.
+SOURCES = ("btrfs",)
 #: The prefixes below which systemd and udev look.
 KNOWN_PREFIXES = ("/usr", "/usr/local")
 CONFIG = "/etc/duet/duet.toml"
@@ -129,18 +131,19 @@ class Stage:
         home = self.place.home
         with tempfile.TemporaryDirectory() as room:
             pip = [str(VENV), "-m", "pip", "--disable-pip-version-check"]
-            subprocess.run(
-                [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", room, str(TOP)], check=True
-            )
-            [wheel] = Path(room).glob("*.whl")
             say("asking PyPI for what Duet needs")
+            subprocess.run(
+                [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", room, str(TOP), *SOURCES],
+                check=True,
+            )
+            [wheel] = Path(room).glob("pyduet-*.whl")
             # For the Python that runs this, whichever pip's is.
             version = f"{sys.version_info.major}.{sys.version_info.minor}"
             target = f"{room}/target"
             subprocess.run(
                 [
                     *pip, "install", "--quiet", "--no-compile", "--target", target,
-                    "--python-version", version, "--only-binary", ":all:",
+                    "--python-version", version, "--only-binary", ":all:", "--find-links", room,
                     f"{wheel}[{','.join(_extras())}]",
                 ],
                 check=True,

@@ -156,7 +156,7 @@ def test_the_file_of_metrics_is_for_its_reader(tmp_path: Path) -> None:
     assert file.stat().st_ino != before.st_ino
     assert file.stat().st_mode & 0o777 == 0o644
     failed = duet(f"metrics --output {tmp_path}/none/duet.prom", tmp_path)
-    words = f"duet: {tmp_path}/none/duet.prom: No such file or directory\n"
+    words = f"duet: {tmp_path}/none: No such file or directory\n"
     assert (failed.returncode, failed.stderr) == (Exit.BAD_PATH, words)
     (tmp_path / "directory").mkdir()
     failed = duet(f"metrics --output {tmp_path}/directory", tmp_path)
