@@ -2,12 +2,15 @@
 """Restores by each program that can, and what each is known to lose."""
 
 import os
+import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from command import Ran, run_duet
 from compare import Difference
+
+from pyduet.maintenance.archive import pax
 
 #: Longer paths, with the name of the directory, GNU tar may not take.
 LONGEST = 4096 - 256
@@ -48,7 +51,19 @@ def duet(archives: Sequence[Path], target: Path) -> Ran:
 
 def lost_by_gnu_tar(one: Difference) -> bool:
     """Return whether GNU tar is known not to restore something."""
-    return one.field == "flags" or len(one.path) > LONGEST
+    # It believes that a directory which it makes has the mode that it asked for.
+    inherited = one.field == "mode" and one.after == one.before | stat.S_ISGID
+    return inherited or one.field == "flags" or len(one.path) > LONGEST
+
+
+def has_long_paths(archives: Sequence[Path]) -> bool:
+    """Return whether there is something in archives that GNU tar cannot restore."""
+    for archive in archives:
+        with archive.open("rb") as file:
+            members = pax.members(file.fileno(), str(archive))
+            if any(len(os.fsencode(member.name)) > LONGEST for member in members):
+                return True
+    return False
 
 
 def lost_by_bsdtar(one: Difference) -> bool:
