@@ -475,3 +475,18 @@ def test_what_no_header_takes_is_named(
     assert restored([tmp_path / "a.tar", tmp_path / "b.tar"], target).status == DONE
     assert len(os.listdir(target)) == 100
     assert os.listxattr(target / f"{0:020}") == ["user.a"]
+
+
+def test_a_directory_has_its_time_whatever_comes_into_it_later(tree: Path, tmp_path: Path) -> None:
+    """As tar gives it; what vanished when its archive was finished has no last word there."""
+    write(
+        tmp_path / "a.tar",
+        directory("./d"),
+        directory("./d/e"),
+        member("./d/e/file", pax.FILE, 0o600, data=b"content"),
+        member("./d/link", pax.SYMLINK, target="e"),
+    )
+    ran = restored([tmp_path / "a.tar"], tree)
+    assert ran.status == DONE, ran.words
+    for path in (tree, tree / "d", tree / "d/e", tree / "d/e/file"):
+        assert path.stat().st_mtime_ns == 10**18, path

@@ -86,6 +86,8 @@ class Restore:
         self._tell = tell
         #: Of what has further names: the one by which they are made.
         self._linked: set[str] = set()
+        #: Directories that something is yet to come into, and their times.
+        self._left: list[tuple[str, int]] = []
         self._problems = Problems()
         self.progress = Restored()
 
@@ -122,10 +124,12 @@ class Restore:
             begin = 0
             for (fd, path), final in zip(files, last, strict=True):
                 for member in pax.members(fd, path):
-                    self._restore(member, fd, is_last=final.get(member.name) == member.begin)
+                    is_last, is_left = member.begin in final.all, member.begin in final.left
+                    self._restore(member, fd, is_last=is_last, is_left=is_left)
                     self.progress.bytes_done = begin + member.data
                     self.progress.members += 1
                     self._tell(self.progress)
+                self._put_times_right()
                 begin += os.fstat(fd).st_size
             self.progress.bytes_done = begin
             self.progress.step = "writing to the disk"
@@ -136,19 +140,24 @@ class Restore:
         self._tell(self.progress)
         return self.progress
 
-    def _look_through(self, fd: int, path: str) -> dict[str, int]:
+    def _look_through(self, fd: int, path: str) -> "_Last":
         """Go through an archive, and return where it has each directory for the last time."""
         last: dict[str, int] = {}
+        left: set[str] = set()
         for member in pax.members(fd, path):
+            left.add(os.path.dirname(member.name))
             if member.type == pax.DIRECTORY:
                 last[member.name] = member.begin
+                left.discard(member.name)
             elif member.type == pax.LINK:
                 self._linked.add(member.target[2:])
-        return last
+        return _Last(
+            frozenset(last.values()), frozenset(last[name] for name in left if name in last)
+        )
 
     # A member
 
-    def _restore(self, member: pax.Stored, fd: int, *, is_last: bool) -> None:
+    def _restore(self, member: pax.Stored, fd: int, *, is_last: bool, is_left: bool) -> None:
         path = member.name[2:]
         if not _is_safe(member.name) or not (path or member.type == pax.DIRECTORY):
             words = "its name leads out of the archive: it was left out"
@@ -156,7 +165,7 @@ class Restore:
             return
         try:
             if member.type == pax.DIRECTORY:
-                self._directory(path, member, is_last=is_last)
+                self._directory(path, member, is_last=is_last, is_left=is_left)
             elif member.type == pax.LINK:
                 self._link(path, member)
             else:
@@ -183,7 +192,7 @@ class Restore:
             return False
         return (there.st_size, there.st_mtime_ns) == (member.size, member.mtime_ns)
 
-    def _directory(self, path: str, member: pax.Stored, *, is_last: bool) -> None:
+    def _directory(self, path: str, member: pax.Stored, *, is_last: bool, is_left: bool) -> None:
         listing = member.known.get(b"GNU.dumpdir")
         if path and not self._target.make_directory(path):
             if listing is not None:
@@ -200,10 +209,26 @@ class Restore:
                 return
             if self._target.may_be_given(path, member.uid, status):
                 self._own(fd, path, member)
+                if is_left:
+                    self._left.append((path, member.mtime_ns))
             else:
                 self._name(Problem(path, Trouble.REFUSED, _DOUBTFUL))
         finally:
             os.close(fd)
+
+    def _put_times_right(self) -> None:
+        """Give directories back their times that something came into after they had them.
+
+        What had vanished when its archive was finished is in it without a last word.
+        """
+        for path, mtime_ns in self._left:
+            with contextlib.suppress(OSError):  # it has gone since
+                fd = self._target.open(path)
+                try:
+                    os.utime(fd, ns=(os.fstat(fd).st_atime_ns, mtime_ns))
+                finally:
+                    os.close(fd)
+        self._left.clear()
 
     def _file(self, directory: int, name: str, path: str, member: pax.Stored, archive: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -288,6 +313,20 @@ class Restore:
 
     def _count(self) -> None:
         self.progress.removed += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """Where an archive has its directories for the last time.
+
+    Attributes:
+        all: of each the offset.
+        left: of those in which something follows.
+
+    """
+
+    all: frozenset[int]
+    left: frozenset[int]
 
 
 def _need_chain(links: Sequence[tuple[Link, str]]) -> None:
