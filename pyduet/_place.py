@@ -25,7 +25,7 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE = 0o600
 #: What is open already.
 _OPEN = re.compile(r"/dev/(?:(stdout|stderr)|fd/([0-9]+))", re.ASCII)
-_NO_FILE = "it is there, and no regular file: name another"
+NO_FILE = "it is there, and no regular file: name another"
 _NOT_OURS = "it is there, and another user's, or has another name: remove it, or name another"
 _OTHERS = "others may make files in this directory, and lead elsewhere what is written beside them"
 _ANOTHERS = "this link is another user's, and may lead anywhere: name what it leads to"
@@ -103,6 +103,13 @@ class Place:
         """Return the status of a name in the directory; a link's own."""
         return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
 
+    def is_in_the_way(self) -> bool:
+        """Return whether what has the name is no regular file, which is never replaced."""
+        try:
+            return not stat.S_ISREG(self.status(self.name).st_mode)
+        except FileNotFoundError:
+            return False
+
     def make(self, name: str) -> int:
         """Make a file in the directory, for its owner alone; returns a descriptor of it."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -123,11 +130,11 @@ class Place:
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with _named(self.path_of(name)):
             if not stat.S_ISREG(self.status(name).st_mode):
-                raise OSError(errno.EINVAL, _NO_FILE)
+                raise OSError(errno.EINVAL, NO_FILE)
             fd = os.open(name, flags, dir_fd=self.fd)
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 os.close(fd)
-                raise OSError(errno.EINVAL, _NO_FILE)
+                raise OSError(errno.EINVAL, NO_FILE)
             return fd
 
     def make_other(self) -> tuple[int, str]:
@@ -228,9 +235,8 @@ def replace(path: str, content: bytes, mode: int) -> None:
 
     """
     with Place(path) as place, _named(place.path):
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISREG(place.status(place.name).st_mode):
-                raise OSError(errno.EINVAL, _NO_FILE)
+        if place.is_in_the_way():
+            raise OSError(errno.EINVAL, NO_FILE)
         fd, name = place.make_other()
         try:
             with open(fd, "wb") as new:

@@ -10,11 +10,10 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from typing import Any
 
-from pyduet._place import Place, owner_and_mode
+from pyduet._place import NO_FILE, Place, owner_and_mode
 from pyduet._text.names import path_of, text_of
 from pyduet.maintenance.work import TargetError
 
@@ -158,9 +157,8 @@ class Output:
             self._place.sync()
 
     def _need_file_or_nothing(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISREG(self._place.status(self._place.name).st_mode):
-                raise TargetError(0, "it is there, and no regular file: name another", self.path)
+        if self._place.is_in_the_way():
+            raise TargetError(0, NO_FILE, self.path)
 
     def _begin(self, beginning: bytes) -> None:
         """Make a new file, in the place of a half one that nobody goes on with."""
