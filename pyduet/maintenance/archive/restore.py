@@ -124,8 +124,7 @@ class Restore:
             begin = 0
             for (fd, path), final in zip(files, last, strict=True):
                 for member in pax.members(fd, path):
-                    is_last, is_left = member.begin in final.all, member.begin in final.left
-                    self._restore(member, fd, is_last=is_last, is_left=is_left)
+                    self._restore(member, fd, is_left=final.get(member.begin))
                     self.progress.bytes_done = begin + member.data
                     self.progress.members += 1
                     self._tell(self.progress)
@@ -140,8 +139,11 @@ class Restore:
         self._tell(self.progress)
         return self.progress
 
-    def _look_through(self, fd: int, path: str) -> "_Last":
-        """Go through an archive, and return where it has each directory for the last time."""
+    def _look_through(self, fd: int, path: str) -> dict[int, bool]:
+        """Go through an archive, and return where it has each directory for the last time.
+
+        With whether something in it follows.
+        """
         last: dict[str, int] = {}
         left: set[str] = set()
         for member in pax.members(fd, path):
@@ -151,13 +153,11 @@ class Restore:
                 left.discard(member.name)
             elif member.type == pax.LINK:
                 self._linked.add(member.target[2:])
-        return _Last(
-            frozenset(last.values()), frozenset(last[name] for name in left if name in last)
-        )
+        return {begin: name in left for name, begin in last.items()}
 
     # A member
 
-    def _restore(self, member: pax.Stored, fd: int, *, is_last: bool, is_left: bool) -> None:
+    def _restore(self, member: pax.Stored, fd: int, *, is_left: bool | None) -> None:
         path = member.name[2:]
         if not _is_safe(member.name) or not (path or member.type == pax.DIRECTORY):
             words = "its name leads out of the archive: it was left out"
@@ -165,7 +165,7 @@ class Restore:
             return
         try:
             if member.type == pax.DIRECTORY:
-                self._directory(path, member, is_last=is_last, is_left=is_left)
+                self._directory(path, member, is_left=is_left)
             elif member.type == pax.LINK:
                 self._link(path, member)
             else:
@@ -192,7 +192,7 @@ class Restore:
             return False
         return (there.st_size, there.st_mtime_ns) == (member.size, member.mtime_ns)
 
-    def _directory(self, path: str, member: pax.Stored, *, is_last: bool, is_left: bool) -> None:
+    def _directory(self, path: str, member: pax.Stored, *, is_left: bool | None) -> None:
         listing = member.known.get(b"GNU.dumpdir")
         if path and not self._target.make_directory(path):
             if listing is not None:
@@ -205,7 +205,7 @@ class Restore:
                 self._target.remove_others(fd, path, pax.dumped(listing))
             status = status_of(fd)
             # Of what was another file system's the archive knows no attributes.
-            if not is_last or (path and self._target.tree.is_outside(status)):
+            if is_left is None or (path and self._target.tree.is_outside(status)):
                 return
             if self._target.may_be_given(path, member.uid, status):
                 self._own(fd, path, member)
@@ -313,20 +313,6 @@ class Restore:
 
     def _count(self) -> None:
         self.progress.removed += 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Last:
-    """Where an archive has its directories for the last time.
-
-    Attributes:
-        all: of each the offset.
-        left: of those in which something follows.
-
-    """
-
-    all: frozenset[int]
-    left: frozenset[int]
 
 
 def _need_chain(links: Sequence[tuple[Link, str]]) -> None:

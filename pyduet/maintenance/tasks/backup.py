@@ -152,7 +152,7 @@ class Backup(Maintenance):
         del ledger, found
         self._out = self._held.enter_context(self._output(self._before))
         if self._before is None:
-            self._write_directory(Found("", tree.root), [self._link.record], is_last=False)
+            self._write_directory(Found("", tree.root), [self._link.record])
             self.secure()
 
     def process(self, reading: Reading, before: Record | None) -> Any:
@@ -229,7 +229,7 @@ class Backup(Maintenance):
         for one in found.directories(deepest_first=True):
             try:
                 self._make_way(one.path, is_directory=True)
-                self._write_directory(one, [], is_last=True, among=found)
+                self._write_directory(one, [], among=found)
             except FileNotFoundError:
                 pass  # it was removed since it was found
             except OSError as error:
@@ -381,14 +381,13 @@ class Backup(Maintenance):
         """Write a directory that is to be written in the end; as :meth:`_write_directory`."""
         with self._tree.held(path) as fd:
             found = Found(path, status_of(fd))
-        return self._write_directory(found, [], is_last=False, is_listed=is_listed)
+        return self._write_directory(found, [], is_listed=is_listed)
 
     def _write_directory(
         self,
         one: Found,
         records: list[tuple[bytes, bytes]],
         *,
-        is_last: bool,
         is_listed: bool = False,
         among: Inventory | None = None,
     ) -> bool:
@@ -399,15 +398,16 @@ class Backup(Maintenance):
         Args:
             one: the directory.
             records: what is to be said of it besides.
-            is_last: whether it is written for the last time.
             is_listed: whether with a list of what is in it, in a full archive, too.
-            among: what was found last; what is away since then is in the list as well.
+            among: what was found last, when it is written for the last time; what is away
+                since then is in the list as well.
 
         Returns:
             Whether it was written with such a list.
 
         """
         path, status = one
+        is_last = among is not None
         is_listed |= self._incremental or (is_last and path in self._shrunk)
         records = list(records)
         lacking: list[str] = []
@@ -426,9 +426,9 @@ class Backup(Maintenance):
                 self.name(problem_of(path, error))
         if names is not None:
             # What is away for a moment only is not written again, and a list without it removes it.
-            if not is_last:
+            if among is None:
                 names = dict.fromkeys(self._ready.names(path), True) | names
-            elif among is not None:
+            else:
                 names = _names(among, path) | names
             listing = pax.dumpdir(names.items())
             if len(listing[1]) <= _MOST_BYTES:
