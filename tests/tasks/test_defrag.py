@@ -19,7 +19,7 @@ from command import Ran, run_duet
 from pieces import PIECE, pieces, write_in_pieces
 from places import Mounted
 
-from pyduet.maintenance import Frame, Ledger, Options, Reading, Use
+from pyduet.maintenance import Frame, Ledger, Options, Reading, Record, Trouble, Use
 from pyduet.maintenance.defrag import xfs
 from pyduet.maintenance.files.extents import Flag, extents
 from pyduet.maintenance.tasks.defrag import Defrag
@@ -263,6 +263,52 @@ def test_xfs_keeps_what_is_written_between_copy_and_exchange(
     for path in two:
         drop_caches(path)
         assert path.read_bytes()[5 * PIECE :].startswith(b"written" * 100)
+
+
+class Touched(Frame):
+    """Of a tree in which somebody touches all files, whenever the frame waits."""
+
+    waited = 0.0
+
+    def _sleep(self, seconds: float) -> None:
+        self.waited += seconds
+        touch(Path(self._root))
+
+
+class TouchedDefrag(Defrag):
+    """Whose next file is young, too."""
+
+    def process(self, reading: Reading, before: Record | None) -> Any:
+        touch(Path(self._tree.path))
+        return super().process(reading, before)
+
+
+def touch(tree: Path) -> None:
+    for path in tree.iterdir():
+        os.utime(path)
+
+
+@pytest.mark.fs("xfs")
+def test_xfs_waits_for_young_files_together(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where the frame waits, which has seconds for all of a run; and nothing is lost."""
+    paths = [tree / f"file{number}" for number in range(20)]
+    write_in_pieces("xfs", paths, 8)
+    content = [path.read_bytes() for path in paths]
+    alone: list[float] = []
+    monkeypatch.setattr(time, "sleep", alone.append)
+    task = TouchedDefrag()
+    with Ledger(":memory:", task.kind, str(tree)) as ledger:
+        frame = Touched(task, str(tree), ledger, Options(duet=Use.NEVER, give_way=False))
+        troubles = {one.trouble for one in frame.run().problems}
+    assert not alone
+    assert frame.waited <= 30 + 1e-6
+    assert troubles <= {Trouble.UNSTABLE}
+    ran = defrag(tree, tmp_path / "ledger")
+    assert ran.status == 0, ran.words
+    assert sum(map(pieces, paths)) == len(paths)
+    assert [path.read_bytes() for path in paths] == content
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import struct
-import time
 from collections.abc import Iterator, Sequence
 
 import ioctl_opt
@@ -28,7 +27,6 @@ from pyduet.maintenance.files.inode_flags import (
     set_extended,
 )
 from pyduet.maintenance.files.reading import Reading
-from pyduet.maintenance.files.settled import wait_of
 from pyduet.maintenance.files.statx import Status, status_of
 from pyduet.maintenance.work import UnstableError, stamp_of
 
@@ -80,14 +78,17 @@ def join(reading: Reading, fd: int, directory: int, bad: Sequence[Part]) -> None
         bad: the parts that lie badly.
 
     Raises:
-        UnstableError: the file changed meanwhile.
+        UnstableError: the file changed meanwhile, or its times cannot be believed.
         LeftError: it was left as it lies.
         BadFileError: there is no room for a copy of it.
         OSError: it cannot be read, or exchanged.
 
     """
     del bad
-    status = _settled(fd)
+    # A write that comes now might leave the times as they are, by which the kernel knows of it. The
+    # frame has waited for that, as long as it waits for all such files.
+    if not reading.settled:
+        raise UnstableError
     try:
         _wait_for_direct_writes(fd, directory)
     except OSError as error:
@@ -95,13 +96,14 @@ def join(reading: Reading, fd: int, directory: int, bad: Sequence[Part]) -> None
             raise
         raise LeftError(Left.UNSUPPORTED) from error
     for padding in _PADDINGS:
-        if _exchange(reading, fd, directory, status, padding):
+        if _exchange(reading, fd, directory, padding):
             return
     raise LeftError(Left.UNSUPPORTED)
 
 
-def _exchange(reading: Reading, fd: int, directory: int, status: Status, padding: int) -> bool:
+def _exchange(reading: Reading, fd: int, directory: int, padding: int) -> bool:
     """Exchange a file with a copy of it; returns False when the forms of the two do not fit."""
+    status = reading.status
     length = status.st_size
     with donor(directory) as copy:
         _make_alike(copy, fd, status)
@@ -125,32 +127,13 @@ def _exchange(reading: Reading, fd: int, directory: int, status: Status, padding
             # write may change, before it looks at the times (EBUSY).
             changed = error.errno in (errno.EBUSY, errno.EFAULT)
             if changed or (
-                error.errno == errno.EINVAL and stamp_of(status_of(fd)) != stamp_of(status)
+                error.errno == errno.EINVAL and stamp_of(status_of(fd)) != reading.stamp
             ):
                 raise UnstableError from error
             if error.errno != errno.EINVAL:
                 raise
             return False
     return True
-
-
-def _settled(fd: int) -> Status:
-    """Have a file on the disk, and return its status; who writes from here on changes its times.
-
-    Raises:
-        UnstableError: somebody does already.
-
-    """
-    # From here on a write through a mapping changes the times, too: the page is clean.
-    os.fsync(fd)
-    status = status_of(fd)
-    if wait := wait_of(status, time.time_ns()):
-        # A write that comes now might leave the times as they are.
-        time.sleep(2 * wait)
-        status = status_of(fd)
-        if wait_of(status, time.time_ns()):
-            raise UnstableError
-    return status
 
 
 def _wait_for_direct_writes(fd: int, directory: int) -> None:
