@@ -17,7 +17,7 @@ import strategies
 from changes import Change, apply
 from command import run_duet, run_forked
 from compare import Difference, differences, look
-from hypothesis import Phase, assume, given, note, settings
+from hypothesis import Phase, assume, example, given, note, settings
 from hypothesis import strategies as st
 from places import MS_BIND, USER, Mounted, mount
 from trees import Node, build, empty_path
@@ -93,6 +93,14 @@ def _now(one: Difference, start: int) -> bool:
     return one.field == "mtime_ns" and min(one.before, one.after) >= start
 
 
+def _lost_by_rsync(one: Difference, start: int, options: Sequence[str]) -> bool:
+    """Return whether it is a time that rsync set, and changed when it made temporary files there.
+
+    Of several runs the last one puts it right.
+    """
+    return "-T." in options and one.field == "mtime_ns" and one.before >= start
+
+
 def _age(top: Path) -> None:
     """Make all that was just made of another day: rsync takes times of one second for the same."""
     now = time.time_ns()
@@ -127,6 +135,14 @@ def plain(cwd: Path, *words: str | Path) -> subprocess.CompletedProcess[bytes]:
     options=OPTIONS,
     filters=st.lists(st.sampled_from(["- a", "+ a", "- *", "+ b/", "- /c", "file"]), max_size=2),
     first=st.booleans(),
+)
+@example(
+    nodes=(Node("directory", b"b"), Node("file", b"c", parent=1, size=1)),
+    before=[],
+    after=[],
+    options=["-T."],
+    filters=[],
+    first=True,
 )
 def test_the_result_is_that_of_plain_rsync(
     mounted: Mounted,
@@ -183,7 +199,14 @@ def test_the_result_is_that_of_plain_rsync(
         os.chdir(here)
     note(os.fsdecode(b"".join(said))[-1500:])
     wrong = differences(*(look(place) for place in places))
-    wrong = [one for one in wrong if one not in same and one.path and not _now(one, start)]
+    wrong = [
+        one
+        for one in wrong
+        if one not in same
+        and one.path
+        and not _now(one, start)
+        and not _lost_by_rsync(one, start, options)
+    ]
     assert not wrong, "\n".join(map(str, wrong))
     assert code == theirs.returncode
 
