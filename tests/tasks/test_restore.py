@@ -490,3 +490,17 @@ def test_a_directory_has_its_time_whatever_comes_into_it_later(tree: Path, tmp_p
     assert ran.status == DONE, ran.words
     for path in (tree, tree / "d", tree / "d/e", tree / "d/e/file"):
         assert path.stat().st_mtime_ns == 10**18, path
+
+
+@pytest.mark.root
+def test_a_later_archive_takes_attributes_away(tree: Path, tmp_path: Path) -> None:
+    """Also those that look like a label, but are none that the system itself gives."""
+    names = ["security.%", "trusted.a", "user.a"]
+    given = [(pax.attribute(name.encode()), b"value") for name in names]
+    full = write(tmp_path / "a.tar", member("./d", pax.DIRECTORY, records=given))
+    write(tmp_path / "b.tar", directory("./d"), after=full)
+    assert restored([tmp_path / "a.tar"], tree / "full").status == DONE
+    assert sorted(os.listxattr(tree / "full/d")) == names
+    ran = restored([tmp_path / "a.tar", tmp_path / "b.tar"], tree / "both")
+    assert ran.status == DONE, ran.words
+    assert os.listxattr(tree / "both/d") == []

@@ -37,6 +37,8 @@ _FLAG_NAMES = {
     0x00010000: b"dirsync", 0x00020000: b"topdir", 0x00800000: b"nocow",
     0x20000000: b"projinherit",
 }  # fmt: skip
+#: Labels that a system gives to what is made: they stay those of the one that it is restored on.
+_LABELS = (b"security.selinux", b"security.SMACK64", b"security.ima", b"security.evm")
 #: Flags that keep a file from being changed: they come last.
 _FIXED = inode_flags.IMMUTABLE | inode_flags.APPEND
 
@@ -105,8 +107,7 @@ def apply(
     except OSError:
         there = set()  # setting them will say so
     for name in sorted(there - set(wanted) - set(_ACLS)):
-        # Labels are of the system that it is restored on.
-        if not name.startswith(b"security.") or name == b"security.capability":
+        if not name.startswith(_LABELS):
             with _told(failed, name):
                 os.removexattr(place, name)
     # Who is no root may set some of them only of what may be written.
