@@ -26,7 +26,7 @@ _REFUSED = (
     errno.EINVAL, errno.ENOTEMPTY, errno.EBUSY, errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP,
     errno.ENODATA, errno.EXDEV, errno.ENAMETOOLONG, errno.ENOSPC, errno.E2BIG, errno.EMLINK,
     errno.ENODEV, errno.ETXTBSY, errno.EFBIG, errno.EROFS, errno.ERANGE, errno.ENOTTY,
-    errno.EOVERFLOW,
+    errno.EOVERFLOW, errno.EFAULT,
 )  # fmt: skip
 
 #: Bytes on the disk, from which on nothing is appended to a file.
@@ -162,8 +162,15 @@ def _map(one: bytes, _: bytes, change: Change) -> None:
         size = os.fstat(fd).st_size
         if not 8 <= size <= 1 << 21:
             return
-        with mmap.mmap(fd, size) as memory:
-            memory[:8] = change.fill.to_bytes(8, "little")
+        out, into = os.pipe()
+        try:
+            os.write(into, change.fill.to_bytes(8, "little"))
+            # Where the disk is full, the kernel is told so with an error, and a program by SIGBUS.
+            with mmap.mmap(fd, size) as memory, memoryview(memory) as view, view[:8] as first:
+                os.readv(out, [first])
+        finally:
+            os.close(out)
+            os.close(into)
 
 
 def _rename(one: bytes, other: bytes, change: Change) -> None:

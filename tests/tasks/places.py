@@ -30,6 +30,7 @@ USER = 4001
 
 CLONE_NEWNS = 0x20000
 MS_REC, MS_PRIVATE, MS_BIND = 0x4000, 1 << 18, 0x1000
+MNT_DETACH = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -117,8 +118,10 @@ def new(
 def remove(mounted: Mounted) -> None:
     """Make away with a file system, and all that a test has left mounted on it."""
     assert mounted.image
-    for path in _mounts_below(mounted.path):
-        subprocess.run(["umount", "--lazy", path], check=True)
+    # What is mounted below goes with it, whatever has become of the names that it was mounted on.
+    while mounted.path.is_mount():
+        if _LIBC.umount2(os.fsencode(mounted.path), MNT_DETACH):
+            raise OSError(ctypes.get_errno(), "umount2", str(mounted.path))
     mounted.path.rmdir()
     mounted.image.unlink()
 
@@ -143,19 +146,6 @@ def _mount(kind: str, path: Path, image: Path, options: tuple[str, ...]) -> Moun
         check=True, capture_output=True, text=True,
     ).stdout.split()[0]  # fmt: skip
     return Mounted(kind, path, source.split("[")[0], image)
-
-
-def _mounts_below(path: Path) -> list[str]:
-    """Return the mount points from a directory on, the last mounted first."""
-    found = []
-    # Of what Python takes for the end of a line the kernel escapes but one.
-    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n")[:-1]:
-        name = line.split(" ")[4]
-        for character in " \t\n\\":
-            name = name.replace(f"\\{ord(character):03o}", character)
-        if Path(name) == path or path in Path(name).parents:
-            found.append(name)
-    return found[::-1]
 
 
 def _make_reachable(path: Path, place: Path) -> None:
