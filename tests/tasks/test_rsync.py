@@ -588,6 +588,19 @@ def test_a_file_that_vanishes(tree: Path, tmp_path: Path) -> None:
     assert (tmp_path / "copy/d0/f0").exists()
 
 
+def test_errors_that_cannot_be_passed_on_end_the_run(tree: Path, tmp_path: Path) -> None:
+    """Else rsync would wait for ever for somebody to take what it says."""
+    _files(tree, 5)
+    shell = _shell(tmp_path / "shell", "timeout 60 seq 100000 >&2 || exit 1")
+
+    def fail(line: bytes) -> None:
+        raise BrokenPipeError
+
+    task = Rsync(f"host:{tmp_path}/copy", ["-e", str(shell)], stderr=fail)
+    with Ledger(":memory:", task.kind, str(tree)) as ledger, pytest.raises(BrokenPipeError):
+        Frame(task, str(tree), ledger, BLIND).run()
+
+
 def _refused(tree: Path, target: str | Path, *options: str) -> None:
     before = look(tree)
     with pytest.raises(ValueError, match=r"copied into itself"):

@@ -32,7 +32,7 @@ def run(
         stdin: as :class:`subprocess.Popen` has it.
         stdout: takes what it prints; or a descriptor, None for that of this process.
         stderr: told each line, with its end, by a thread of its own; nothing of what the program
-            says of being ended, after an error here.
+            says of being ended, after an error here. An error of it ends the program.
         in_lines: whether stdout takes lines, and not what there is as soon as it is there.
 
     Raises:
@@ -45,11 +45,18 @@ def run(
     )  # fmt: skip
     said = cast(IO[bytes], process.stderr)
     is_over = False
+    failure: BaseException | None = None
 
     def listen() -> None:
+        nonlocal is_over, failure
         for line in _lines(said):
-            if not is_over:
+            if is_over:
+                continue
+            try:
                 stderr(line)
+            except BaseException as error:  # raised again by who waits
+                is_over, failure = True, error
+                process.terminate()
 
     listener = threading.Thread(target=listen)
     listener.start()
@@ -57,7 +64,7 @@ def run(
         if callable(stdout):
             with cast(io.BufferedReader, process.stdout) as out:
                 stdout(_lines(out) if in_lines else _pieces(out))
-        return process.wait()
+        code = process.wait()
     except BaseException:
         is_over = True
         process.terminate()
@@ -70,6 +77,9 @@ def run(
             process.wait()
         listener.join()
         said.close()
+    if failure is not None:
+        raise failure
+    return code
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
