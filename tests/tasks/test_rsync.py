@@ -7,6 +7,8 @@ import re
 import socket
 import subprocess
 import time
+import tracemalloc
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 from places import MS_BIND, USER, Mounted, mount
 from trees import Node, build, empty_path
 
-from pyduet.maintenance import Frame, Ledger, Options, Progress, TargetError, Trouble, Use
+from pyduet.maintenance import Frame, Ledger, Options, Problem, Progress, TargetError, Trouble, Use
 from pyduet.maintenance.rsync.options import VALUED, OptionError, parse
 from pyduet.maintenance.tasks.rsync import Rsync
 
@@ -114,10 +116,13 @@ def _age(top: Path) -> None:
 
 
 def run(
-    source: Path, target: str, options: Sequence[str], said: list[bytes] | None = None
+    source: Path,
+    target: str,
+    options: Sequence[str],
+    said: list[bytes] | deque[bytes] | None = None,
 ) -> Progress:
     task = Rsync(
-        target, options, source=os.fspath(source), stderr=(said if said is not None else []).append
+        target, options, source=os.fspath(source), stderr=([] if said is None else said).append
     )
     with Ledger(":memory:", task.kind, str(source)) as ledger:
         return Frame(task, str(source), ledger, BLIND).run()
@@ -586,6 +591,27 @@ def test_a_file_that_vanishes(tree: Path, tmp_path: Path) -> None:
     progress = run(tree, f"host:{tmp_path}/copy", ["-e", str(shell), "--exclude=/d2"])
     assert {one.trouble for one in progress.problems} <= {Trouble.VANISHED}
     assert (tmp_path / "copy/d0/f0").exists()
+
+
+def test_many_problems_take_no_memory(tree: Path, tmp_path: Path) -> None:
+    """As many as there may be: they are counted, and the first of them are named."""
+    _files(tree, 5)
+    (tmp_path / "copy/d1/f1/in the way").mkdir(parents=True)
+    name = f"{'n' * 200}%g"
+    words = f'rsync: [sender] send_files failed to open "{tree}/{name}": Permission denied (13)'
+    shell = _shell(tmp_path / "shell", f"seq -f '{words}' 50000 >&2")
+    tracemalloc.start()
+    try:
+        progress = run(tree, f"host:{tmp_path}/copy", ["-e", str(shell)], deque(maxlen=1))
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert progress.named == 50_001
+    assert progress.problems[:2] == [
+        Problem(name.replace("%g", number), Trouble.REFUSED, words.replace("%g", number))
+        for number in "12"
+    ]
+    assert len(progress.problems) == 10_000
 
 
 def test_errors_that_cannot_be_passed_on_end_the_run(tree: Path, tmp_path: Path) -> None:

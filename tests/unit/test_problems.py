@@ -12,12 +12,15 @@ from pyduet.maintenance.frame.problems import Problems
 from pyduet.maintenance.work import Problem, Trouble
 
 PASSING = (Trouble.VANISHED, Trouble.UNSTABLE)
-PATHS = st.sampled_from(["", "a", "b", "a/b", "b/a", "a/b/\udcff\n", "a/b/c"])
+PATHS = st.sampled_from(
+    ["", ".", "a", "b", "a/b", "b/a", "a/b/\udcff\n", "a/b/c", "/", "/a", "/a/b", "/a//b", "h:/a"]
+)
 PROBLEMS = st.builds(Problem, PATHS, st.sampled_from(Trouble), st.sampled_from(["x", "\udcff"]))
 STEPS = st.one_of(
     st.tuples(st.sampled_from(["see", "name"]), PROBLEMS),
     st.tuples(st.just("forgive"), PATHS),
     st.just(("look_again",)),
+    st.just(("clear",)),
 )
 
 
@@ -39,8 +42,10 @@ def test_each_path_is_named_once(steps: list[tuple[object, ...]]) -> None:
                 for kept in (seen, named):
                     if path in kept and kept[path].trouble in PASSING:
                         del kept[path]
-            case _:
+            case what, *_:
                 seen.clear()
+                if what == "clear":
+                    named.clear()
         assert len(problems) == len(seen) + len(named)
         for path in {one.path for _, *some in steps for one in some if isinstance(one, Problem)}:
             is_final = path in named and named[path].trouble not in PASSING

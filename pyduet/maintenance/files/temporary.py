@@ -68,7 +68,8 @@ class Temporary(sqlite3.Connection):
 
     def __init__(self) -> None:
         """Make it, empty."""
-        super().__init__("", isolation_level=None)
+        # Also by a thread that listens to another program; never by two at a time.
+        super().__init__("", isolation_level=None, check_same_thread=False)
         self.execute(f"pragma cache_size = -{_CACHE_KIB}")
         self.execute("pragma journal_mode = off")
         self.execute("pragma synchronous = off")

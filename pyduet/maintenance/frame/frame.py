@@ -260,12 +260,12 @@ class Frame:
             DuetError: Duet is required, and cannot be asked.
 
         """
-        with (
-            contextlib.closing(self._problems),
-            _at_the_end(self._list_problems),
-            self._watching(),
-        ):
-            self._run()
+        with contextlib.closing(self._problems), self._watching():
+            with contextlib.closing(self._task), _at_the_end(self._list_problems):
+                self._run()
+            self._ledger.end()
+            if self._held is not None:
+                self._held.give_up(self._wait)
         for one in self._task.left_out():
             self._leave_out(one)
         self.progress.report = dict(self._task.report())
@@ -288,11 +288,7 @@ class Frame:
             except BadFileError as error:
                 self._name(Problem("", error.trouble, error.words))
         finally:
-            self._task.close()
             found.close()
-        self._ledger.end()
-        if self._held is not None:
-            self._held.give_up(self._wait)
 
     def _work(self, found: Inventory) -> Inventory:
         """Process all, and again what changed meanwhile; returns what is there at the end."""
@@ -714,13 +710,12 @@ class Frame:
         self.progress.named = len(self._problems)
 
     def _list_problems(self) -> None:
-        if self._task.problems is None:
-            self.progress.problems = self._problems.first(NAMED)
-            self.progress.named = len(self._problems)
-        else:
-            self.progress.problems = list(self._task.problems[:NAMED])
-            self.progress.named = len(self._task.problems)
+        problems = self._problems
+        if self._task.problems is not None:
+            problems = self._task.problems
             self.progress.left_out, self.progress.left_out_count = [], 0
+        self.progress.problems = problems.first(NAMED)
+        self.progress.named = len(problems)
 
     def _say(self, step: str) -> None:
         self.progress.step = step

@@ -12,6 +12,9 @@ _PASSING = (Trouble.VANISHED, Trouble.UNSTABLE)
 #: Bytes of problems that are listed together: those of :data:`~.work.NAMED` ordinary paths, and
 #: not of as many of the longest.
 _BYTES = 8 << 20
+#: What stands before an absolute path: no name in a directory is that. Of the copy that rsync makes
+#: its path is known, and of what is in the tree the path there.
+_ABSOLUTE = b"\0"
 
 
 class Problems:
@@ -57,7 +60,7 @@ class Problems:
 
     def _add(self, problem: Problem, otherwise: str, *, is_processed: bool) -> None:
         path, trouble, words = problem
-        directory, name = parted(path)
+        directory, name = _parted(path)
         before = self._row(path)
         self._data.execute(
             "insert into named (place, name, is_processed, trouble, words) "  # noqa: S608
@@ -77,6 +80,11 @@ class Problems:
         """Return whether a file was processed, or could not be, and need not be tried again."""
         row = self._row(path)
         return row is not None and bool(row[2]) and Trouble(row[1]) not in _PASSING
+
+    def clear(self) -> None:
+        """Take all of it back."""
+        self._data.execute("delete from named")
+        self._count = 0
 
     def look_again(self) -> None:
         """Forget what the last look at the tree could not see."""
@@ -99,6 +107,7 @@ class Problems:
             size += len(path) + len(words)
             if size > _BYTES:
                 break
+            path = path.removeprefix(_ABSOLUTE)
             found.append(Problem(os.fsdecode(path), Trouble(trouble), os.fsdecode(words)))
         return found
 
@@ -106,9 +115,14 @@ class Problems:
         """Return what is kept of a path: number, trouble, whether it was processed."""
         if not self._count:
             return None
-        directory, name = parted(path)
+        directory, name = _parted(path)
         row: tuple[int, str, int] | None = self._data.execute(
             "select id, trouble, is_processed from named where place = ? and name = ?",
             (self._places.known(directory), name),
         ).fetchone()
         return row
+
+
+def _parted(path: str) -> tuple[bytes, bytes]:
+    directory, name = parted(path)
+    return (_ABSOLUTE if path.startswith("/") else b"") + directory, name

@@ -10,6 +10,7 @@ from pyduet.maintenance.files.reading import Reading
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Found, Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
+from pyduet.maintenance.frame.problems import Problems
 from pyduet.maintenance.work import LeftOut, Problem, Work, stamp_of
 
 
@@ -39,7 +40,7 @@ class Maintenance:
     batch_bytes: int = 32 << 20
     #: What is wrong, of a task that looks at the tree by itself and leaves nothing out: it is told
     #: in place of what the frame has seen. None of others.
-    problems: Sequence[Problem] | None = None
+    problems: Problems | None = None
     #: Whether the task prints by itself, so that no bar of progress fits between.
     prints: bool = False
     #: Paths of files that the task itself writes: no work, wherever they are, and whatever other

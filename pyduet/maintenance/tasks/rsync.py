@@ -19,6 +19,7 @@ from pyduet.maintenance.files.temporary import Temporary
 from pyduet.maintenance.files.tree import Tree
 from pyduet.maintenance.frame.inventory import Found, Inventory
 from pyduet.maintenance.frame.ledger import Ledger, Record
+from pyduet.maintenance.frame.problems import Problems
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.rsync import nesting, process, said
 from pyduet.maintenance.rsync.options import OptionError, parse
@@ -97,7 +98,7 @@ class Rsync(Maintenance):
         self._data.execute("create table sent (name blob primary key, work blob) without rowid")
         self._runs = self._in_batches = self._failures = 0
         self._code = 0
-        self.problems: list[Problem] = []
+        self.problems: Problems = self._held.enter_context(contextlib.closing(Problems()))
         given = self._given
         self.prints = bool(given.once or given.names is not None or given.totals)
 
@@ -170,7 +171,7 @@ class Rsync(Maintenance):
             # It has said something, but nothing that it counts as a failure.
             self.problems.clear()
         elif not self.problems:
-            self.problems.append(Problem(".", Trouble.FAILED, _words(code, reason)))
+            self.problems.name(Problem(".", Trouble.FAILED, _words(code, reason)))
 
     def close(self) -> None:
         """End the connection, and forget the names."""
@@ -306,7 +307,7 @@ class Rsync(Maintenance):
         self._stderr(line)
         problem = said.problem_of(line.rstrip(b"\n"), self._roots, self._target.shown)
         if problem is not None:
-            self.problems.append(problem)
+            self.problems.name(problem)
 
     def _ended(self, code: int, reason: str | None) -> TargetError:
         return TargetError(0, _words(code, reason), self._target.shown)
