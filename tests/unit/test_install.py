@@ -245,3 +245,13 @@ def test_the_sdist(distributions: Path) -> None:
     ).stdout.split("\n")
     missing = {name for name in tracked if name and "/." not in f"/{name}"} - names
     assert not missing
+
+
+def test_make_deb_installs_what_the_build_wants() -> None:
+    """Debian's builds want build-essential besides, which no Build-Depends names."""
+    listed = (TOP / "debian/apt-packages.txt").read_text()
+    names = set(re.sub("#.*", "", listed).split())
+    control = email.message_from_string((TOP / "debian/control").read_text().partition("\n")[2])
+    wanted = re.findall(r"([a-z][a-z0-9.+-]+)(?: \([^)]*\))?,", control["Build-Depends"])
+    assert "dh-dkms" in wanted
+    assert {name.removesuffix("-compat") for name in wanted} | {"build-essential"} <= names
