@@ -121,14 +121,18 @@ uninstall:  ## What make install installed, with the same DESTDIR and PREFIX
 # The developers have no mail address, which lintian would like them to have.
 .PHONY: deb
 deb: PACKAGE_LISTS += debian/apt-packages.txt
-deb: setup  ## The Debian packages, in build/deb, looked at by lintian
-	rm -rf build/deb
-	mkdir -p build/deb/source
-	git ls-files -z | xargs -0 cp --parents -t build/deb/source
+deb: setup build/deb/source  ## The Debian packages, in build/deb, looked at by lintian
 	cd build/deb/source && env PATH=/usr/sbin:/usr/bin:/sbin:/bin \
 		PYTHON=$(CURDIR)/$(VENV)/bin/python dpkg-buildpackage -us -uc -b
 	lintian --info --fail-on error,warning --allow-root \
 		--suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog build/deb/*.changes
+
+# For root as well where the clone is a user's, whose configuration git would not read.
+.PHONY: build/deb/source
+build/deb/source:
+	rm -rf build/deb
+	mkdir -p build/deb/source
+	git -c safe.directory=$(CURDIR) ls-files -z | xargs -0 cp --parents -t build/deb/source
 
 # Options of tests/install.
 INSTALL_ARGS ?=

@@ -2,7 +2,9 @@
 """make install and make uninstall, and the wheel and sdist: the real things, in a directory."""
 
 import email
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -255,3 +257,19 @@ def test_make_deb_installs_what_the_build_wants() -> None:
     wanted = re.findall(r"([a-z][a-z0-9.+-]+)(?: \([^)]*\))?,", control["Build-Depends"])
     assert "dh-dkms" in wanted
     assert {name.removesuffix("-compat") for name in wanted} | {"build-essential"} <= names
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who owns the clone is changed")
+def test_root_makes_packages_of_a_users_clone(tmp_path: Path) -> None:
+    shutil.copy(TOP / "Makefile", tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "Makefile"], cwd=tmp_path, check=True)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 1000, 1000)
+    # Neither an ordinary user's sudo nor a configuration of this machine's is to allow it.
+    own = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    made = subprocess.run(
+        ["make", "build/deb/source"], cwd=tmp_path, env=own, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    assert os.listdir(tmp_path / "build/deb/source") == ["Makefile"]
