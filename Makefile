@@ -192,7 +192,7 @@ packages:
 $(VENV)/.stamp: pyproject.toml | packages
 	@echo "Installing into $(VENV): pyduet, and what pyproject.toml lists for it and its tests"
 	$(PYTHON3) -m venv $(VENV)
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test]'
+	$(VENV)/bin/pip install -q --disable-pip-version-check --use-pep517 -e '.[test]'
 	@touch $@
 
 build/examples/%: examples/%.c driver/uapi/duet.h | packages

@@ -133,9 +133,14 @@ class Stage:
             pip = [str(VENV), "-m", "pip", "--disable-pip-version-check"]
             say("asking PyPI for what Duet needs")
             subprocess.run(
-                [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", room, str(TOP), *SOURCES],
+                # Debian's pip has them built without it by the environment's setuptools, which
+                # may have no wheel.
+                [
+                    *pip, "wheel", "--quiet", "--use-pep517", "--no-deps", "--wheel-dir", room,
+                    str(TOP), *SOURCES,
+                ],
                 check=True,
-            )
+            )  # fmt: skip
             [wheel] = Path(room).glob("pyduet-*.whl")
             # For the Python that runs this, whichever pip's is.
             version = f"{sys.version_info.major}.{sys.version_info.minor}"
