@@ -17,7 +17,7 @@ PACKAGE_LISTS = tests/vm/apt-packages.txt docs/man/apt-packages.txt
 .PHONY: help
 help:  ## This text
 	@echo "usage: make TARGET"
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 .PHONY: run
 run: setup $(TREE)  ## The first demo: real programs on a file system in a VM, and what Duet tells
