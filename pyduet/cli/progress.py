@@ -3,11 +3,12 @@
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyduet._text.names import printable
 from pyduet._text.numbers import size
@@ -23,6 +24,8 @@ _Tell: TypeAlias = Callable[[_Progress], object]
 
 #: Seconds between two objects, and between two lines of words.
 _OBJECTS, _LINES = 1.0, 10.0
+#: What is listed in the result alone, since it may be long: before that it is only counted.
+_LISTS = ("problems", "left_out", "victims")
 
 
 @contextlib.contextmanager
@@ -40,7 +43,7 @@ def shown(
 
     """
     if options.json:
-        yield _now_and_then(0.0, _OBJECTS, print_json)
+        yield _now_and_then(0.0, _OBJECTS, _object)
         return
     if options.quiet:
         yield lambda _: None
@@ -104,6 +107,13 @@ def _now_and_then(begin: float, seconds: float, tell: _Tell) -> _Tell:
             tell(progress)
 
     return told
+
+
+def _object(progress: _Progress) -> None:
+    lists: dict[str, Any] = {
+        one.name: [] for one in dataclasses.fields(progress) if one.name in _LISTS
+    }
+    print_json(dataclasses.replace(progress, **lists))
 
 
 def _line(kind: str, progress: _Progress) -> None:

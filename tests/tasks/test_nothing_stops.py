@@ -15,7 +15,9 @@ import restore
 from beside import beside
 from command import Ran, run_forked
 from compare import differences, look
-from places import Mounted, mount
+from places import MS_BIND, Mounted, mount
+
+from pyduet.cli import progress
 
 DONE, NAMED = 0, 12
 #: In the data or the name of what is damaged below the file system.
@@ -262,3 +264,24 @@ def test_a_file_system_whose_server_has_died(tree: Path, tmp_path: Path) -> None
     assert (target / "still/1/mounted").is_dir()
     for path in (tree / "still").glob("*/file*"):
         assert (target / path.relative_to(tree)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.root
+def test_lists_come_with_the_result_alone(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is told how far the work is; what is in them is counted before."""
+    monkeypatch.setattr(progress, "_OBJECTS", 0.0)
+    (tree / "a").mkdir()
+    (tree / "mounted").mkdir()
+    (tree / "file").write_text("x")
+    (tmp_path / "copy/file/in the way").mkdir(parents=True)
+    mount(str(tree / "a"), tree / "mounted", flags=MS_BIND)
+    for task in (["scrub", tree], ["rsync", tree, tmp_path / "copy"]):
+        ran = run_forked("run", *task, "--json", "--state", tmp_path / str(task[0]))
+        *objects, last = ran.objects
+        assert {one["step"] for one in objects} > {"looking for work", "done"}
+        assert not any(one["problems"] or one["left_out"] for one in objects)
+        assert last["named"] == len(last["problems"]) == (task[0] == "rsync")
+        assert last["left_out_count"] == len(last["left_out"]) == (task[0] == "scrub")
+        assert max(one["left_out_count"] for one in objects) == 1
