@@ -210,6 +210,15 @@ def test_what_is_damaged_is_said_in_one_line_with_the_way_out(
     with pytest.raises(LedgerError, match=r"^[^\n]*is damaged[^\n]*--anew moves it aside[^\n]*$"):
         use()
     damaged = Path(state).read_bytes()
+    before = os.listdir(os.path.dirname(state))
+    with opened(state, anew=True, read_only=True) as ledger:
+        assert ledger.warning == (
+            f"{state} is damaged: a run would move it to {state}.damaged-1, and begin with an "
+            "empty one"
+        )
+        assert (ledger.number, list(ledger.files())) == (1, [])
+    assert os.listdir(os.path.dirname(state)) == before
+    assert Path(state).read_bytes() == damaged
     use(anew=True)
     assert Path(state + ".damaged-1").read_bytes() == damaged
 

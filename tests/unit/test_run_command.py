@@ -294,6 +294,26 @@ def test_a_dry_run_lists_what_a_run_would_do(tree: Path) -> None:
     assert not (tree.parent / "b.tar").exists()
 
 
+def test_a_dry_run_says_what_becomes_of_a_damaged_ledger(tree: Path) -> None:
+    run(tree)
+    ledger = tree.parent / "scrub.ledger"
+    ledger.write_bytes(b"damaged" * 1000)
+    assert run(tree, "--dry-run").returncode == Exit.FAILED
+    options = "--anew", "--json", "--uninformed", "-q"
+    planned = run(tree, "--dry-run", *options)
+    assert planned.returncode == Exit.OK
+    assert len(planned.stdout.splitlines()) == 3
+    words = f"duet: {ledger} is damaged: {{}} {ledger}.damaged-1, and {{}}\n"
+    assert planned.stderr == words.format("a run would move it to", "begin with an empty one")
+    assert ledger.read_bytes() == b"damaged" * 1000
+    assert not ledger.with_name("scrub.ledger.damaged-1").exists()
+    done = run(tree, *options)
+    assert done.stderr == words.format("it was moved to", "an empty one was begun")
+    end = last_object(done.stdout)
+    assert [f"duet: {one}\n" for one in end["warnings"]] == [done.stderr]
+    assert (end["files_done"], end["report"]["new"]) == (3, 3)
+
+
 def test_json_has_the_same_paths_in_each_locale(tree: Path) -> None:
     name = os.fsdecode("tü😀".encode() + b"\xff")
     (tree / name).write_text("x")

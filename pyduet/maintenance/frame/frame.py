@@ -229,6 +229,8 @@ class Frame:
         self._turn: LastTurn | None = None
         self._problems = Problems()
         self.progress = Progress()
+        if ledger.warning is not None:
+            self.progress.warnings.append(ledger.warning)
 
     def plan(self) -> Iterator[tuple[Work, float]]:
         """Yield what a run would do now, in its order, with the share that is cached; do nothing.

@@ -82,6 +82,10 @@ class Ledger:
 
     After an error it takes and tells nothing more; what was committed stays.
 
+    Attributes:
+        file: where it is.
+        warning: what is to be said of a damaged one, of which this takes the place.
+
     Thread-safety: none.
     """
 
@@ -96,8 +100,9 @@ class Ledger:
             root: the task's directory.
             anew: give up a pass that was broken off; a ledger that is damaged is
                 moved aside.
-            read_only: change nothing: to look at what a run would do. What a crash left in
-                the middle of a write is taken back all the same, as SQLite has to.
+            read_only: change nothing: to look at what a run would do. One that would be moved
+                aside stays, and counts as empty. What a crash left in the middle of a write is
+                taken back all the same, as SQLite has to.
 
         Raises:
             LedgerError: it is no ledger, or of another task or directory, or in
@@ -106,23 +111,30 @@ class Ledger:
 
         """
         self.file = file
+        self.warning: str | None = None
         self._second: SecondName | None = None
         self._read_only = read_only
         self._where = (kind, text_of(root))
         try:
-            self._begin()
+            self._begin(file)
             if anew:
                 self._check()
         except _DamagedError:
-            if not anew or read_only:
+            if not anew:
                 raise
-            self._move_aside()
-            self._begin()
+            aside = self._aside()
+            if read_only:
+                does = f"a run would move it to {aside}, and begin with an empty one"
+                self._begin(":memory:")
+            else:
+                does = f"it was moved to {aside}, and an empty one was begun"
+                self._move_to(aside)
+                self._begin(file)
+            self.warning = f"{self.file} is damaged: {does}"
         if anew and self._resumed:
             self.begin_anew()
 
-    def _begin(self) -> None:
-        file = self.file
+    def _begin(self, file: str) -> None:
         if self._read_only and not os.path.exists(file):
             file = ":memory:"
         self._failed: Exception | None = None
@@ -205,10 +217,14 @@ class Ledger:
             self.close()
             raise self._error(sqlite3.DatabaseError(found))
 
-    def _move_aside(self) -> None:
+    def _aside(self) -> str:
+        """Return where a damaged one is moved to."""
         number = 1
         while os.path.exists(aside := f"{self.file}.damaged-{number}"):
             number += 1
+        return aside
+
+    def _move_to(self, aside: str) -> None:
         os.rename(self.file, aside)
         for suffix in ("-journal", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
