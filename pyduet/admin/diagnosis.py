@@ -83,7 +83,10 @@ _LIMITS = {
     "nomem": "/proc/sys/vm/min_free_kbytes",
 }
 
-_RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
+#: Where udev looks for rules.
+_RULES = tuple(
+    f"/{where}/udev/rules.d" for where in ("etc", "run", "usr/local/lib", "usr/lib", "lib")
+)
 _GROUP = "duet"
 _RULE_FILE = "/etc/udev/rules.d/60-duet.rules"
 _RULE = f'KERNEL=="duet", SUBSYSTEM=="misc", GROUP="{_GROUP}", MODE="0660"'

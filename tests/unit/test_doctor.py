@@ -418,7 +418,7 @@ def test_another_path_is_never_removed(tmp_path: Path) -> None:
         assert (wrong.remedy == "duet doctor") == (device != "/dev/duet"), wrong
 
 
-@pytest.mark.parametrize("directory", ["etc", "run", "usr/lib", "lib"])
+@pytest.mark.parametrize("directory", ["etc", "run", "usr/local/lib", "usr/lib", "lib"])
 def test_udev_rules(tmp_path: Path, directory: str) -> None:
     """In each place where udev looks; what is no rule about Duet does not count."""
     root = machine(tmp_path, {"/etc/udev/rules.d/60-duet.rules": None})
