@@ -160,7 +160,7 @@ setup: packages $(VENV)/.stamp  ## Debian packages, and .venv with what pyprojec
 
 .PHONY: clean
 clean:  ## Remove what was made here (the lab's cache stays)
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find docs pyduet tui examples tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: packages
