@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import stat
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,16 +199,22 @@ def test_a_chain_of_archives(
         taken = one.before is None and one.field.startswith("attribute ") and is_directory
         return taken or restore.lost_by_gnu_tar(one)
 
+    def lost_of_moving(one: Difference) -> bool:
+        # A directory that something comes into after its last word has the time of the restore.
+        is_directory = one.path in restored and stat.S_ISDIR(restored[one.path].kind)
+        return lost(one) or (is_directory and one.field == "mtime_ns" and one.after >= began)
+
     ran = restore.duet(archives, target)
     assert ran.status == DONE, ran.words
     assert_same(before, target, ran, but=moving)
     restored = look(target)
     empty_path(target)
     if is_for_tar:
+        began = time.time_ns() - 10**9
         ran = restore.gnu_tar(archives, target)
         assert_same(before, target, ran, lost, moving)
         if moving:
-            assert_same(restored, target, ran, lost)
+            assert_same(restored, target, ran, lost_of_moving)
             assert ran.status == DONE or restore.has_long_paths(archives), ran.words
     empty_path(tree)
 
