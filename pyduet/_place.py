@@ -158,25 +158,35 @@ class Place:
         finally:
             os.close(fd)
 
-    def made_like(self, status: os.stat_result) -> tuple[int, int]:
-        """Return the owner and the permissions of what is made here.
+    def is_ours(self, status: os.stat_result, *, alone: bool = False) -> bool:
+        """Return whether a file of the directory may be written, and removed, as one's own.
 
-        Not every file system keeps them (exFAT), and some give what root makes to
-        another (NFS): so a file is made, and removed, unless one is there that has
-        those that are asked for.
+        It is of who runs the command, or of whom that makes files for here: not every
+        file system keeps owner and permissions (exFAT), and some give what root makes
+        to another (NFS, which squashes root). To find that out a file is made, and
+        removed; only if need be, since a dry run asks, too. What has another name may
+        be anything: who made the name need not own the file.
 
         Args:
-            status: of a file that is there.
+            status: of the file.
+            alone: whether it has to have the permissions, too, of what is made here.
+
+        Raises:
+            OSError: no file can be made there.
 
         """
-        if owner_and_mode(status) == (os.geteuid(), _MODE):
-            return owner_and_mode(status)
+        if status.st_nlink != 1:
+            return False
+        own = os.geteuid()
+        if _owner_and_mode(status) == (own, _MODE) or (status.st_uid == own and not alone):
+            return True
         fd, name = self.make_other()
         try:
-            return owner_and_mode(os.fstat(fd))
+            made = _owner_and_mode(os.fstat(fd))
         finally:
             os.close(fd)
             self.remove(name)
+        return _owner_and_mode(status) == made if alone else status.st_uid == made[0]
 
 
 def open_to_write(path: str, *, keep: bool = False) -> int:
@@ -216,9 +226,7 @@ def open_to_write(path: str, *, keep: bool = False) -> int:
 
 
 def _need_ours(fd: int, place: Place) -> None:
-    status = os.fstat(fd)
-    # What has another name may be anything: who made the name need not own the file.
-    if status.st_nlink != 1 or status.st_uid != place.made_like(status)[0]:
+    if not place.is_ours(os.fstat(fd)):
         raise PermissionError(errno.EACCES, _NOT_OURS, place.path)
 
 
@@ -248,8 +256,7 @@ def replace(path: str, content: bytes, mode: int) -> None:
             raise
 
 
-def owner_and_mode(status: os.stat_result) -> tuple[int, int]:
-    """Return the owner and the permissions of a file."""
+def _owner_and_mode(status: os.stat_result) -> tuple[int, int]:
     return status.st_uid, stat.S_IMODE(status.st_mode)
 
 

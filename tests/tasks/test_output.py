@@ -400,11 +400,12 @@ def test_only_a_file_of_its_own_is_gone_on_with(ground: Ground, change: Make, wh
 
 
 @pytest.mark.root
-def test_a_half_one_of_another_user_stays(ground: Ground) -> None:
+@pytest.mark.parametrize("change", [_give_away, _have_another_name])
+def test_a_half_one_that_may_be_anothers_stays(ground: Ground, change: Make) -> None:
     partial = ground.path / "a.tar.partial"
     half(ground.path / "a.tar")
     content = partial.read_bytes()
-    _give_away(partial)
+    change(partial)
     ran = ground.run("backup", ground.path / "a.tar")
     assert (ran.status, f"{partial}: it is in the way, and another user's" in ran.words) == (
         FAILED, True,
@@ -412,7 +413,29 @@ def test_a_half_one_of_another_user_stays(ground: Ground) -> None:
     assert partial.read_bytes() == content
     partial.unlink()
     assert ground.run("backup", ground.path / "a.tar").status == DONE
-    assert [one.name for one in ground.path.iterdir()] == ["a.tar"]
+    assert {one.name for one in ground.path.iterdir()} <= {"a.tar", "another"}
+
+
+@pytest.mark.root
+def test_what_is_ours_where_root_is_squashed(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is made belongs to another than who makes it: here to root, whom USER takes for that."""
+    monkeypatch.setattr(os, "geteuid", lambda: USER)
+    path, verdicts = ground.path / "a.tar", ground.path / "verdicts"
+    partial = ground.path / "a.tar.partial"
+    written = half(path)
+    Output(str(path), pax.BEGINNING, written).close()
+    Output(str(path), pax.BEGINNING).close()
+    for _ in range(2):
+        os.close(open_to_write(str(verdicts)))
+    for file in (partial, verdicts):
+        os.chown(file, USER + 1, USER + 1)
+    with pytest.raises(TargetError, match="another user's"):
+        Output(str(path), pax.BEGINNING)
+    with pytest.raises(PermissionError, match="another user's"):
+        open_to_write(str(verdicts))
+    assert {one.name for one in ground.path.iterdir()} == {partial.name, verdicts.name}
 
 
 def test_a_path_is_looked_up_as_by_the_kernel(

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from pyduet._place import NO_FILE, Place, owner_and_mode
+from pyduet._place import NO_FILE, Place
 from pyduet._text.names import path_of, text_of
 from pyduet.maintenance.work import TargetError
 
@@ -165,13 +165,11 @@ class Output:
         with contextlib.suppress(FileNotFoundError):
             fd = self._open(self._half)
             try:
-                status = os.fstat(fd)
-                others = status.st_uid != os.geteuid()
-                if others and status.st_uid != self._place.made_like(status)[0]:
+                if not self._place.is_ours(os.fstat(fd)):
                     raise TargetError(
                         0,
-                        "it is in the way, and another user's: have it removed, or name another "
-                        "place",
+                        "it is in the way, and another user's, or has another name: have it "
+                        "removed, or name another place",
                         self.partial,
                     )
                 there = os.pread(fd, len(beginning), 0)
@@ -221,7 +219,7 @@ class Output:
         status = os.fstat(self._fd)
         # An inode number is given anew, and content may be known: whose it is nobody else can say,
         # and who else can open it would read all that is yet to come.
-        if status.st_nlink != 1 or owner_and_mode(status) != self._place.made_like(status):
+        if not self._place.is_ours(status, alone=True):
             return False
         if status.st_ino != before["ino"] or status.st_size < before["offset"]:
             return False
