@@ -8,6 +8,7 @@ from pyduet.maintenance.files.tree import Found, Tree
 from pyduet.maintenance.frame.frame import Frame, Options, Progress, Use
 from pyduet.maintenance.frame.inventory import Inventory
 from pyduet.maintenance.frame.ledger import Ledger, LedgerError, Record
+from pyduet.maintenance.frame.problems import Problems
 from pyduet.maintenance.frame.task import Maintenance
 from pyduet.maintenance.work import (
     BadFileError,
@@ -34,6 +35,7 @@ __all__ = [
     "Maintenance",
     "Options",
     "Problem",
+    "Problems",
     "Progress",
     "Reading",
     "Record",
