@@ -504,3 +504,15 @@ def test_a_later_archive_takes_attributes_away(tree: Path, tmp_path: Path) -> No
     ran = restored([tmp_path / "a.tar", tmp_path / "b.tar"], tree / "both")
     assert ran.status == DONE, ran.words
     assert os.listxattr(tree / "both/d") == []
+
+
+def test_a_hole_stays_empty(tree: Path, tmp_path: Path) -> None:
+    """XFS reserves room behind the end of what is written, as much as was written."""
+    data = b"data" * (2 << 18)
+    extents = [(0, len(data)), (16 << 20, 4096)]
+    content = pax.Member(
+        "./file", pax.FILE, 0o600, ME, ME, 10**18, size=(16 << 20) + 4096, extents=extents
+    )
+    write(tmp_path / "a.tar", pax.header(content) + pax.padded(data + bytes(4096)))
+    assert restored([tmp_path / "a.tar"], tree).status == DONE
+    assert (tree / "file").stat().st_blocks * 512 < len(data) + (256 << 10)

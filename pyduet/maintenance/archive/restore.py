@@ -236,6 +236,9 @@ class Restore:
         try:
             attributes.prepare(fd, member.known)
             extents = [(0, member.size)] if member.extents is None else member.extents
+            if member.extents is not None:
+                # First: XFS reserves room behind the end of a file, and leaves it in a hole.
+                os.ftruncate(fd, member.size)
             data = member.data
             for offset, length in extents:
                 for piece in pieces_of(archive, data, length):
