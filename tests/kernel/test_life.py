@@ -201,8 +201,8 @@ def test_killed_process_takes_its_task_along(device: Device, place: Path) -> Non
     fill(place / "tree/file", 100)
     pid = os.fork()
     if not pid:
-        device.register(place / "tree", STATES)
-        signal.pause()
+        with device.register(place / "tree", STATES):
+            signal.pause()
     assert eventually(lambda: counter("tasks") == 1 and counter("nodes") > 0)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
