@@ -116,10 +116,15 @@ def _become(one: bytes, other: bytes, change: Change) -> None:
 
 @contextlib.contextmanager
 def _opened(path: bytes) -> Iterator[int]:
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    # A device of whatever number is not opened: what that does nobody knows.
+    held = os.open(path, os.O_PATH | os.O_NOFOLLOW)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        if not stat.S_ISREG(os.fstat(held).st_mode):
             raise OSError(errno.EINVAL, "no file", path)
+        fd = os.open(f"/proc/self/fd/{held}", os.O_RDWR)
+    finally:
+        os.close(held)
+    try:
         yield fd
     finally:
         os.close(fd)
@@ -204,7 +209,9 @@ def _remove(one: bytes, _: bytes, change: Change) -> None:
 def _replace(one: bytes, _: bytes, change: Change) -> None:
     """Be replaced, as editors do it."""
     beside = os.path.join(os.path.dirname(one), b".new")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o640)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside)
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
     try:
         os.write(fd, data(change.fill | 1, change.fill % 9000))
     finally:
