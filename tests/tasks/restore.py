@@ -74,6 +74,9 @@ def lost_by_bsdtar(one: Difference) -> bool:
     # It knows no number above that.
     if one.field.startswith("attribute system.posix_acl") and one.after:
         return _INT_MAX in one.after
+    # Of a directory that it has made before, and that has its mode: what of the archive has it.
+    if one.field == "attribute system.posix_acl_default" and one.after is None:
+        return True
     # It takes GNU tar's %3D for part of the name.
     escaped = one.field.startswith("attribute ") and any(c in one.field for c in "=%")
     return escaped or len(one.path) > LONGEST
