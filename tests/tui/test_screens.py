@@ -8,7 +8,7 @@ import pytest
 from duet_tui.app import DuetApp
 from duet_tui.replay import Replay
 from duet_tui.sample import BUDGET
-from duet_tui.screens.base import TITLES, Cell, DuetScreen
+from duet_tui.screens.base import TITLES, Cell, DuetScreen, number
 from duet_tui.screens.buckets import BucketsScreen, OfRange
 from duet_tui.screens.task import TaskScreen
 from duet_tui.widgets.dialogs import AskExport, Confirm
@@ -50,6 +50,30 @@ async def test_a_row_is_drawn_as_wide_as_it_is() -> None:
         grid.show({"row": (Cell(path),)})
         assert path not in grid.render_line(1).text
         await until(pilot, lambda: path in text(pilot.app))
+
+
+@in_loop
+async def test_the_cursor_is_on_top_until_somebody_moves_it() -> None:
+    """However the rows change their order meanwhile; from then on it stays on its row."""
+
+    class Table(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Grid(["number"], reverse=True)
+
+    def rows(*numbers: int) -> dict[str, tuple[Cell, ...]]:
+        return {name: (number(one),) for name, one in zip("abc", numbers, strict=True)}
+
+    async with Table().run_test(size=(60, 10)) as pilot:
+        grid = pilot.app.query_one(Grid)
+        grid.show(rows(1, 2, 3))
+        assert grid.cursor_key == "c"
+        grid.show(rows(9, 2, 3))
+        assert grid.cursor_key == "a"
+        grid.focus()
+        await press(pilot, "down")
+        assert grid.cursor_key == "c"
+        grid.show(rows(9, 8, 1))
+        assert grid.cursor_key == "c"
 
 
 @in_loop

@@ -57,6 +57,16 @@ class Grid(DataTable[Cell]):
         self._search = ""
         self._all: dict[str, tuple[Cell, ...]] = {}
         self.found: dict[str, tuple[Cell, ...]] = {}
+        #: Whether the cursor is where somebody has put it. Until then it is on the first row.
+        self._is_held = False
+
+    def on_key(self) -> None:
+        """Keep the cursor on its row from here on."""
+        self._is_held = True
+
+    def on_click(self) -> None:
+        """Keep the cursor on its row from here on."""
+        self._is_held = True
 
     def on_mount(self) -> None:
         """Make the columns."""
@@ -127,7 +137,9 @@ class Grid(DataTable[Cell]):
     def _sort(self, at: str | None) -> None:
         if self._sorted is not None:
             self.sort(str(self._sorted), key=lambda cell: cell.value, reverse=self._reverse)
-        if at in self.found:
+        if not self._is_held:
+            self.move_cursor(row=0, animate=False)
+        elif at in self.found:
             self.move_cursor(row=self.get_row_index(at), animate=False)
 
     def sort_by(self, column: int, *, reverse: bool) -> None:
