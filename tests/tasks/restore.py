@@ -69,8 +69,8 @@ def has_long_paths(archives: Sequence[Path]) -> bool:
 
 def lost_by_bsdtar(one: Difference) -> bool:
     """Return whether bsdtar is known not to restore something."""
-    if one.field == "mtime_ns" and one.before < 0:
-        return bool(one.before % 10**9)
+    if one.field == "mtime_ns" and one.before < 0 and one.before % 10**9:
+        return True
     # It knows no number above that.
     if one.field.startswith("attribute system.posix_acl") and one.after:
         return _INT_MAX in one.after

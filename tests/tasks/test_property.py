@@ -200,13 +200,16 @@ def test_a_chain_of_archives(
             archive, ran = archive_of(tree, out, number, step)
         archives.append(archive)
         is_for_tar &= "tar cannot restore it" not in ran.words
+    is_too_deep = restore.has_long_paths(archives)
     before = look(tree)
 
     def lost(one: Difference) -> bool:
         # It takes from a directory that is there no attribute that it has no more.
         is_directory = one.path in before and stat.S_ISDIR(before[one.path].kind)
         taken = one.before is None and one.field.startswith("attribute ") and is_directory
-        return taken or restore.lost_by_gnu_tar(one)
+        # Nor has it gone back to a directory that something too deep for it is in.
+        timed = one.field == "mtime_ns" and is_directory and is_too_deep
+        return taken or timed or restore.lost_by_gnu_tar(one)
 
     def lost_of_moving(one: Difference) -> bool:
         # A directory that something comes into after its last word has the time of the restore.
@@ -224,7 +227,7 @@ def test_a_chain_of_archives(
         assert_same(before, target, ran, lost, moving)
         if moving:
             assert_same(restored, target, ran, lost_of_moving)
-            assert ran.status == DONE or restore.has_long_paths(archives), ran.words
+            assert ran.status == DONE or is_too_deep, ran.words
     empty_path(tree)
 
 
