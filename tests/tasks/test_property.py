@@ -22,6 +22,7 @@ from places import Mounted
 from trees import Node, build, empty_path
 
 from pyduet.maintenance.archive import pax
+from pyduet.maintenance.archive.chain import link_of
 
 IS_ROOT = os.geteuid() == 0
 ALL = cases.ALL if IS_ROOT else cases.READABLE
@@ -124,8 +125,9 @@ BECOMING = [
 ]
 
 
-def archive_of(tree: Path, out: Path, number: int, step: Step) -> tuple[Path, Ran]:
-    """Write an archive, incremental unless it is the first; return which it has become, and how."""
+def archive_of(tree: Path, out: Path, number: int, step: Step) -> tuple[list[Path], Ran]:
+    """Write an archive, incremental unless it is the first; return what there is of it, and how."""
+    before: list[Path] = []
     archive, state = out / f"{number}.tar", out / "state"
     kind = ["--incremental"] if number else []
     rest = ["--state", state, *kind]
@@ -135,19 +137,23 @@ def archive_of(tree: Path, out: Path, number: int, step: Step) -> tuple[Path, Ra
         ran = run_forked("run", "backup", tree, archive, *rest, killed=step.killed)
         note(f"{number}, to be killed: {ran.status} {ran.words[-500:]}")
         if ran.status in (DONE, NAMED):
-            return archive, ran
+            return [archive], ran
         assert ran.status in (-step.killed.signal, 128 + step.killed.signal, 130), ran.words
         # It may have been at its very end: then it is whole, and is gone on with all the same.
         if archive.read_bytes() != b"of last week":
             with open(archive, "rb") as file:
                 assert list(pax.members(file.fileno(), str(archive)))
+            before = [archive]
         if step.elsewhere:
             (out / "disk").mkdir(exist_ok=True)
             archive = out / "disk" / f"{number}.tar"
     ran = run_forked("run", "backup", tree, archive, *rest)
     note(f"{number}: {ran.status} {ran.words[-500:]}")
     assert ran.status in ((DONE, NAMED) if step.meanwhile else (DONE,)), ran.words
-    return archive, ran
+    # One elsewhere comes after what was whole, if that had been noted when it was killed.
+    parent = link_of(str(archive)).parent
+    before = [one for one in before if one != archive and link_of(str(one)).id == parent]
+    return [*before, archive], ran
 
 
 def names_of_moving(tree: Path) -> list[bytes]:
@@ -197,8 +203,8 @@ def test_a_chain_of_archives(
             if step.meanwhile and (tree / "moving").is_dir() and not (tree / "moving").is_symlink():
                 moving = [b"moving", *names_of_moving(tree)]
                 stack.enter_context(going_on(tree / "moving", list(step.meanwhile), seed))
-            archive, ran = archive_of(tree, out, number, step)
-        archives.append(archive)
+            written, ran = archive_of(tree, out, number, step)
+        archives += written
         is_for_tar &= "tar cannot restore it" not in ran.words
     is_too_deep = restore.has_long_paths(archives)
     before = look(tree)
