@@ -102,8 +102,7 @@ def _paths(top: bytes) -> Iterator[bytes]:
 
 def _make(one: bytes, _: bytes, change: Change) -> None:
     assert change.node
-    directory = one if os.path.isdir(one) and not os.path.islink(one) else os.path.dirname(one)
-    Builder(Path(os.fsdecode(directory))).build([change.node])
+    Builder(Path(os.fsdecode(_directory_of(one)))).build([change.node])
 
 
 def _become(one: bytes, other: bytes, change: Change) -> None:
@@ -178,8 +177,13 @@ def _map(one: bytes, _: bytes, change: Change) -> None:
             os.close(into)
 
 
+def _directory_of(path: bytes) -> bytes:
+    """Return a directory, or that of what is none: no link leads out of the tree."""
+    return path if os.path.isdir(path) and not os.path.islink(path) else os.path.dirname(path)
+
+
 def _rename(one: bytes, other: bytes, change: Change) -> None:
-    directory = other if os.path.isdir(other) else os.path.dirname(other)
+    directory = _directory_of(other)
     os.rename(one, os.path.join(directory, b"moved%d" % (change.fill % 5)))
 
 
@@ -193,7 +197,7 @@ def _exchange(one: bytes, other: bytes, _: Change) -> None:
 
 
 def _link(one: bytes, other: bytes, change: Change) -> None:
-    directory = other if os.path.isdir(other) else os.path.dirname(other)
+    directory = _directory_of(other)
     os.link(one, os.path.join(directory, b"link%d" % (change.fill % 5)), follow_symlinks=False)
 
 
