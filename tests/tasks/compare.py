@@ -57,6 +57,8 @@ class Difference(NamedTuple):
     field: str
     before: Any
     after: Any
+    #: Of both, as of ``st_mode``; 0 where they are not of one kind.
+    kind: int = 0
 
     def __str__(self) -> str:
         """Say it in a line."""
@@ -117,11 +119,11 @@ def differences(
 def _fields(path: bytes, old: Facts, new: Facts, counts: Any) -> Iterator[Difference]:
     for field in ("mode", "owner", "mtime_ns", "size", "device", "target", "flags", "data"):
         if getattr(old, field) != getattr(new, field):
-            yield Difference(path, field, getattr(old, field), getattr(new, field))
+            yield Difference(path, field, getattr(old, field), getattr(new, field), old.kind)
     for name in sorted(old.attributes.keys() | new.attributes.keys()):
         values = old.attributes.get(name), new.attributes.get(name)
         if values[0] != values[1]:
-            yield Difference(path, f"attribute {os.fsdecode(name)}", *values)
+            yield Difference(path, f"attribute {os.fsdecode(name)}", *values, old.kind)
     names = [[name for name in one.names if counts(name)] for one in (old, new)]
     if not stat.S_ISDIR(old.kind) and names[0] != names[1]:
         yield Difference(path, "names", *names)
