@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """f2fs garbage collection: which segments, what it reads, and what it leaves as it was."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import schema
 from actions import evict, read_page, sync_file, write_at
 from conftest import MOUNT, mount_of
+from racing import NOTE, SECRET, Field, hostile, racer_in
 from truth import PAGE, drop_caches
 
 from pyduet import Device, cached_pages
@@ -23,6 +26,8 @@ from pyduet.maintenance.files.extents import extents
 
 pytestmark = pytest.mark.fs("f2fs")
 
+#: An ordinary user, and for how many seconds he is at work.
+USER, RACE = 4001, float(os.environ.get("DUET_RACE_SECONDS", "5"))
 #: Files of each kind, one for a segment: warm ones are read, and have more that is valid.
 FILES = 8
 WARM, COLD = 44, 32
@@ -233,3 +238,40 @@ def test_the_command(device: Device, aged: list[Path]) -> None:
     for victim in victims:
         schema.check("victim", victim)
     assert "3 segments cleaned" in ran.stderr
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """Another file system."""
+    image, path = tmp_path / "image", tmp_path / "elsewhere"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    path.mkdir()
+    subprocess.run(["modprobe", "loop"], check=True)
+    subprocess.run(["mount", "-o", "loop", image, path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_user_exchanges_what_is_cleaned(
+    device: Device, aged: list[Path], place: Path, elsewhere: Path
+) -> None:
+    """For links to what is on another file system, and for FIFOs: nothing of that is opened."""
+    racer = racer_in(place)
+    content = [path.read_bytes() for path in aged]
+    end = time.monotonic() + RACE
+    cleaned = 0
+    with (
+        contextlib.closing(Field(place / "out", elsewhere, USER)) as field,
+        hostile(racer, field),
+    ):
+        while not cleaned or time.monotonic() < end:
+            ran = duet(str(MOUNT), "--segments", "2", "--json", "--no-idle", "--no-give-way")
+            assert ran.returncode == 0, ran.stderr
+            cleaned += json.loads(ran.stdout.splitlines()[-1])["segments_done"]
+            for secret in (SECRET, NOTE):
+                assert secret.decode() not in ran.stdout + ran.stderr
+            field.assert_untouched()
+    drop_caches()
+    assert [path.read_bytes() for path in aged] == content
