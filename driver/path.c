@@ -288,6 +288,9 @@ static int duet_acceptable(void *arg, struct dentry *dentry)
 
 	if (!root)
 		return false;
+	/* a name that was removed, while others are left */
+	if (d_unhashed(dentry) && d_inode(dentry)->i_nlink)
+		return false;
 	do {
 		seq = read_seqbegin(&rename_lock);
 		rcu_read_lock();

@@ -14,6 +14,7 @@
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include "compat.h"
 #include "duet.h"
 
 /* One file that is being brought in line, for one task. */
@@ -379,6 +380,26 @@ static bool duet_scan_wants(struct duet_file *file, struct duet_task *task)
 	return wants;
 }
 
+/*
+ * Whether the dcache has a name of the inode. That of who opened a file and
+ * removed the name is none, while the file has others.
+ */
+static bool duet_has_name(struct inode *inode)
+{
+	struct dentry *alias;
+	bool found = false;
+
+	/* In process context, where nothing else is locked. */
+	spin_lock(&inode->i_lock);
+	hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
+		found = !d_unhashed(alias);
+		if (found)
+			break;
+	}
+	spin_unlock(&inode->i_lock);
+	return found;
+}
+
 /* One inode of the file system, for a task that scans. */
 static void duet_scan_inode(struct duet_task *task, struct inode *inode,
 			    struct duet_file **spare)
@@ -396,8 +417,8 @@ static void duet_scan_inode(struct duet_task *task, struct inode *inode,
 	 * A file that we know by a name whose dentry is gone: look the name up
 	 * again, where it was, to see where that is now.
 	 */
-	if (unlikely(hlist_empty(&inode->i_dentry) || inode->i_nlink != 1) &&
-	    duet_has_file(inode))
+	if (duet_has_file(inode) &&
+	    (inode->i_nlink != 1 || unlikely(!duet_has_name(inode))))
 		dput(duet_name_again(task, inode->i_ino, inode->i_generation));
 
 	/* Allocated here, where waiting is allowed. */

@@ -172,7 +172,10 @@ class Workload:
 
     def step(self) -> None:
         """Do one thing."""
-        action = self.random.choice(self.STEPS)
+        self.do(self.random.choice(self.STEPS))
+
+    def do(self, action: Callable[["Workload"], None]) -> None:
+        """Do this."""
         self.log.append(action.__name__)
         action(self)
 
@@ -187,9 +190,12 @@ class Workload:
             os.close(self.open.pop())
 
 
-@pytest.mark.parametrize(
+SEEDS = pytest.mark.parametrize(
     "seed", [int(seed) for seed in os.environ.get("DUET_SEEDS", "1,2,3").split(",")]
 )
+
+
+@SEEDS
 def test_random_workload(watch: Register, place: Path, seed: int) -> None:
     """Random steps, held against mincore and the page flags every 25 of them."""
     work = Workload(place, seed)
@@ -198,6 +204,26 @@ def test_random_workload(watch: Register, place: Path, seed: int) -> None:
     one = watch(place / "tree")
     for _ in range(24):
         for _ in range(25):
+            work.step()
+        assert one.disagreements(place / "tree") == [], f"after {work.log[-60:]}"
+    work.finish()
+    drop_caches()
+    assert one.disagreements(place / "tree") == []
+
+
+@SEEDS
+def test_random_names(watch: Register, place: Path, seed: int) -> None:
+    """Files of many names that come and go, most of which the dcache has lost."""
+    work = Workload(place, seed)
+    often = ("link", "rename_directory", "drop", "unlink_open", "use_unlinked")
+    seldom = ("unlink", "rename", "rename_over", "exchange", "make_directory", "read", "close")
+    work.STEPS = [getattr(Workload, name) for name in often * 3 + seldom]
+    for _ in range(4):  # so few that each gets many names
+        work.do(Workload.make_directory)
+        work.do(Workload.write_new)
+    one = watch(place / "tree")
+    for _ in range(30):
+        for _ in range(10):
             work.step()
         assert one.disagreements(place / "tree") == [], f"after {work.log[-60:]}"
     work.finish()

@@ -180,6 +180,31 @@ def test_unlinked_while_open(watch: Register, place: Path, mask: Mask) -> None:
     assert {page: state & REMOVED for page, state in told.items()} == gone
 
 
+def test_directory_rename_takes_the_last_name_along(watch: Register, place: Path) -> None:
+    """A file that is open by a name that was removed; the name that is left is in no memory."""
+    inside = place / "tree/d"
+    inside.mkdir()
+    path = fill(place / "tree/file", 1)
+    os.link(path, inside / "name")
+    one = watch(place / "tree")
+    fd = os.open(path, os.O_RDWR)
+    path.unlink()
+    one.read()
+    drop_caches()
+    inside.rename(place / "out/d")
+    one.read()
+    file = identity(Path(f"/proc/self/fd/{fd}"))
+    os.pwrite(fd, b"x" * 3 * 4096, 18 * 4096)
+    one.read()
+    assert one.tally.cached(file) == set()
+    (place / "out/d").rename(inside)
+    # Opening it tells its name, which nobody has seen there.
+    (inside / "name").read_bytes()
+    assert one.disagreements(place / "tree") == []
+    assert {18, 19, 20} <= one.tally.cached(file)
+    os.close(fd)
+
+
 def test_file_without_a_name_gets_one(watch: Register, place: Path) -> None:
     """O_TMPFILE, then a link into the tree, or out of it."""
     one = watch(place / "tree")

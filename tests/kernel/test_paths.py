@@ -83,6 +83,24 @@ def test_no_path_outside_the_tree(watch: Register, place: Path) -> None:
         one.task.path_of(FileId(2**40, 1), max_age=0)
 
 
+def test_a_removed_name_is_no_path(watch: Register, place: Path) -> None:
+    """Also while the file is open by it, and no other name is in memory."""
+    (place / "tree/d").mkdir()
+    path = fill(place / "tree/file", 1)
+    os.link(path, place / "tree/d/name")
+    one = watch(place / "tree")
+    file = identity(path)
+    with path.open("rb"):
+        path.unlink()
+        one.read()
+        drop_caches()
+        assert one.task.path_of(file, max_age=0) == str(place / "tree/d/name")
+        (place / "tree/d").rename(place / "out/d")
+        drop_caches()
+        with pytest.raises(PathNotFoundError):
+            one.task.path_of(file, max_age=0)
+
+
 def test_reused_inode_number_is_not_the_old_file(watch: Register, place: Path) -> None:
     """The generation tells the new file from the old."""
     path = fill(place / "tree/file", 1)
