@@ -71,6 +71,7 @@ static void duet_catch_up(struct duet_task *task, struct duet_file *file)
 {
 	struct duet_want *want = &file->want[task->slot];
 	struct super_block *sb;
+	unsigned long flags;
 	struct inode *inode;
 
 	if (!duet_admit(task, file))
@@ -81,6 +82,14 @@ static void duet_catch_up(struct duet_task *task, struct duet_file *file)
 			duet_verify_names(task, file, inode);
 			iput(inode);
 			deactivate_super(sb);
+		} else {
+			/*
+			 * Who wants it is decided anew when its inode comes
+			 * back. The lock is taken as in every probe.
+			 */
+			spin_lock_irqsave(&file->lock, flags);
+			want->flags &= ~DUET_WANT_VERIFY;
+			spin_unlock_irqrestore(&file->lock, flags);
 		}
 	}
 	if (READ_ONCE(want->flags) & DUET_WANT_SYNC)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from actions import evict, exchange, link_open_file, read_page, write_at
-from conftest import EVENTS, STATES, eventually
+from conftest import EVENTS, STATES, counter, eventually
 from truth import Watch, drop_caches, fill, identity
 
 from pyduet import Mask, State, TaskGoneError
@@ -236,6 +236,29 @@ def test_reborn_through_another_name(watch: Register, place: Path) -> None:
     assert one.tally.cached(identity(inside)) == {2, 3}
     removed = pages(4, ADDED | REMOVED)
     assert events.news(inside) == removed
+
+
+def test_evicted_after_a_name_was_removed(watch: Register, place: Path) -> None:
+    """Before anybody looked for the name that is left: there is nothing more to do."""
+    path = fill(place / "tree/file", 2)
+    os.link(path, place / "tree/name")
+    one = watch(place / "tree")
+    file = identity(path)
+    assert one.news(file).keys() == {0, 1}
+    path.unlink()
+    drop_caches()  # frees the dentries
+    drop_caches()  # and what they kept, the inode
+    assert one.news(file) == pages(2, REMOVED)
+
+    def is_gone() -> bool:
+        drop_caches()
+        one.read()
+        return counter("files") == 0
+
+    # An entry that waits for a reader stays, and wakes him for ever.
+    assert eventually(is_gone)
+    (place / "tree/name").read_bytes()
+    assert one.news(file) == pages(2)
 
 
 def test_reborn_after_it_was_outside(watch: Register, place: Path) -> None:
