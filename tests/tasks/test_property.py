@@ -18,7 +18,7 @@ from compare import Difference, Facts, differences, look
 from hypothesis import example, given, note
 from hypothesis import strategies as st
 from places import Mounted
-from trees import Node, build, empty_path
+from trees import Node, build, cut, empty_path
 
 from pyduet.maintenance.archive import pax
 from pyduet.maintenance.archive.chain import link_of
@@ -123,6 +123,14 @@ BECOMING = [
     *(Change(kind) for kind in ("exchange", "rename", "rename over", "link", "remove")),
 ]
 
+#: Directories in one another, and what makes them deeper than a backup goes: those of the tree come
+#: to the end of those in the part that changes.
+DEEP = (Node("chain", b"d" * 250, depth=18),)
+DEEPER = [
+    Change("make", which=10, node=Node("chain", b"e" * 250, depth=18)),
+    Change("rename", which=0, other=22),
+]
+
 
 def archive_of(tree: Path, out: Path, number: int, step: Step) -> tuple[list[Path], Ran]:
     """Write an archive, incremental unless it is the first; return what there is of it, and how."""
@@ -172,6 +180,7 @@ def names_of_moving(tree: Path) -> list[bytes]:
 )
 @example(nodes=ALL, steps=[Step()], seed=0, ends_quietly=True)
 @example(nodes=MOVING, steps=[Step(), Step(meanwhile=BECOMING)], seed=0, ends_quietly=False)
+@example(nodes=DEEP, steps=[Step(), Step(DEEPER)], seed=0, ends_quietly=False)
 def test_a_chain_of_archives(
     mounted: Mounted,
     tmp_path: Path,
@@ -197,6 +206,8 @@ def test_a_chain_of_archives(
         if number:
             for change in step.changes:
                 apply(tree, change)
+        # Also of what went on while the last one was written.
+        cut(tree)
         with contextlib.ExitStack() as stack:
             moving = []
             if step.meanwhile and (tree / "moving").is_dir() and not (tree / "moving").is_symlink():

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from places import MS_BIND, mount
 
+from pyduet.maintenance.files.tree import LONGEST
+
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 #: Flags of chattr(1): S, i, a, d, A, D.
 SYNC, IMMUTABLE, APPEND, NODUMP, NOATIME, DIRSYNC = 0x8, 0x10, 0x20, 0x40, 0x80, 0x10000
@@ -33,6 +35,8 @@ _NOT_HERE = (
     errno.ENODATA, errno.EOVERFLOW, errno.EXDEV, errno.ENOENT,
 )  # fmt: skip
 _UMOUNT_DETACH = 2
+#: Bytes of a path, with room for the names of directories above.
+_DEEPEST = LONGEST - 500
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 #: Of the extended attribute that is an ACL: tags, and the number that stands for none.
@@ -411,6 +415,29 @@ def empty_path(path: Path) -> None:
 def build(top: Path, nodes: Sequence[Node]) -> None:
     """Make a tree in an empty directory."""
     Builder(top).build(nodes)
+    cut(top)
+
+
+def cut(top: Path) -> None:
+    """Remove the directories below one that are so deep that a backup names them.
+
+    Chains in chains become that, and chains that are moved.
+    """
+    longest = len(os.fsencode(top)) + _DEEPEST
+    for where, names, _, fd in os.fwalk(top):
+        for name in list(names):
+            path = os.fsencode(os.path.join(where, name))
+            if len(path) <= longest or is_mount(fd, os.fsencode(name)):
+                continue
+            names.remove(name)
+            allowed(lambda fd=fd: clear_flags(fd))  # type: ignore[misc]
+            inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=fd)
+            try:
+                allowed(lambda inner=inner: clear_flags(inner))  # type: ignore[misc]
+                empty(inner)
+            finally:
+                os.close(inner)
+            os.rmdir(name, dir_fd=fd)
 
 
 class _Statx(ctypes.Structure):
