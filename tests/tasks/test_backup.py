@@ -329,6 +329,49 @@ def test_what_is_away_for_a_moment_is_not_removed(
     disk.assert_restores(*names)
 
 
+@pytest.mark.parametrize("when", ["last look", "written"])
+@pytest.mark.parametrize("incremental", [False, True])
+def test_what_is_something_else_for_a_moment(disk: Disk, incremental: bool, when: str) -> None:
+    """A directory is exchanged for a file, and back: what is in it is unchanged."""
+    tree = disk.tree
+    (tree / "d/e").mkdir(parents=True)
+    (tree / "d/e/f").write_bytes(b"in it")
+    (tree / "file").write_bytes(b"beside it")
+
+    def exchange() -> None:
+        (tree / "d").rename(tree / "else")
+        (tree / "file").rename(tree / "d")
+        (tree / "else").rename(tree / "file")
+
+    class Exchanged(Backup):
+        def process(self, reading: Reading, before: Record | None) -> Any:
+            """When the last file has been written, have the directory be one, to the archive."""
+            note = super().process(reading, before)
+            if when == "written" and reading.work.path == "last":
+                exchange()
+                self._make_way("d")
+                exchange()
+            return note
+
+        def finish(self, found: Inventory) -> None:
+            if when == "last look":
+                exchange()
+            super().finish(found)
+            if when == "last look":
+                exchange()
+
+    names = ["a.tar", "b.tar", "c.tar"] if incremental else ["a.tar", "c.tar"]
+    if incremental:
+        assert disk.backup("a.tar").status == DONE
+        (tree / "d/e/f").write_bytes(b"in it, and later")
+    task = Exchanged(str(disk.path / names[-2]), incremental=incremental)
+    (tree / "last").write_bytes(bytes(100_000))
+    with Ledger(str(disk.path / "state"), task.kind, str(tree)) as ledger:
+        Frame(task, str(tree), ledger, Options(duet=Use.NEVER, give_way=False)).run()
+    assert disk.backup("c.tar", "--incremental").status == DONE
+    disk.assert_restores(*names)
+
+
 def test_the_last_archive_stays_until_the_next_is_whole(disk: Disk) -> None:
     """A9."""
     assert disk.backup("a.tar").status == DONE

@@ -234,6 +234,8 @@ class Backup(Maintenance):
                 pass  # it was removed since it was found
             except OSError as error:
                 self.name(problem_of(one.path, error))
+        if self._ready.has_taken:
+            self._name_taken(found)
         for record in self._ledger.files():
             if record.passed == self._ledger.number:
                 self._name_lacking(record.path, record.note)
@@ -400,7 +402,7 @@ class Backup(Maintenance):
             records: what is to be said of it besides.
             is_listed: whether with a list of what is in it, in a full archive, too.
             among: what was found last, when it is written for the last time; what is away
-                since then is in the list as well.
+                since then is in the list as well, and what is something else as it was.
 
         Returns:
             Whether it was written with such a list.
@@ -429,7 +431,7 @@ class Backup(Maintenance):
             if among is None:
                 names = dict.fromkeys(self._ready.names(path), True) | names
             else:
-                names = _names(among, path) | names
+                names |= _names(among, path)
             listing = pax.dumpdir(names.items())
             if len(listing[1]) <= _MOST_BYTES:
                 records.append(listing)
@@ -513,6 +515,23 @@ class Backup(Maintenance):
         """Take in that a name of the archive is another's, or nobody's."""
         if path:
             self._shrunk.add(os.path.dirname(path))
+
+    def _name_taken(self, found: Inventory) -> None:
+        """Name what a list of the archive may have removed when it is restored, and forget it.
+
+        A directory that was another thing when such a list was written is back, and what is in
+        it has not changed.
+        """
+        words = (
+            "a directory above it was something else for a moment, and what this archive has of "
+            "it may be lost by that: the next one has it"
+        )
+        for path, status in found:
+            if stat.S_ISDIR(status.st_mode) or not self._ready.is_taken(path):
+                continue
+            if (record := self._ledger.get(status)) is not None:
+                self._ledger.forget(record, status.identity.born_ns)
+            self.name(Problem(path, Trouble.UNSTABLE, words))
 
     def _look_through(self) -> None:
         """Read all headers back, and find what is there no more or is something else."""
@@ -614,6 +633,9 @@ class _Directories:
         self._data.execute("create index below on place (above)")
         # What tar has as a directory, and whether it was written, or is only in a list.
         self._data.execute("create table there (place integer primary key, is_written integer)")
+        # What it had as one, until a list took that away with all that was in it.
+        self._data.execute("create table taken (place integer primary key)")
+        self.has_taken = False
 
     def close(self) -> None:
         self._data.close()
@@ -642,17 +664,31 @@ class _Directories:
             return
         for name in self.names(path):
             if not listed.get(name):
+                gone = self._places.known(joined(own, name))
+                self._data.execute("insert or ignore into taken values (?)", (gone,))
+                self.has_taken = True
                 # With all that was in it.
                 self._data.execute(
                     "with recursive gone(id) as (values (?) union all "
                     "select place.id from place join gone on above = gone.id) "
                     "delete from there where place in gone",
-                    (self._places.known(joined(own, name)),),
+                    (gone,),
                 )
         for name, is_directory in listed.items():
             if is_directory:
                 number = self._places.number(joined(own, name))
                 self._data.execute("insert or ignore into there values (?, 0)", (number,))
+
+    def is_taken(self, path: str) -> bool:
+        """Return whether a directory above something was taken away at some time."""
+        while path:
+            path = os.path.dirname(path)
+            row = self._data.execute(
+                "select 1 from taken where place = ?", (self._known(path),)
+            ).fetchone()
+            if row is not None:
+                return True
+        return False
 
     def _written(self, path: str) -> int | None:
         """Return whether a directory was written; None if tar has none there."""
