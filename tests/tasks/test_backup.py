@@ -372,6 +372,49 @@ def test_what_is_something_else_for_a_moment(disk: Disk, incremental: bool, when
     disk.assert_restores(*names)
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_what_is_back_where_it_was(disk: Disk, seen: bool) -> None:
+    """What was elsewhere in one archive, and could not be read there, is in the next one.
+
+    Else it is as it was, by its times, and where it was.
+    """
+    tree = disk.tree
+    elsewhere = (tree if seen else tree.parent) / "elsewhere"
+    (tree / "d/e").mkdir(parents=True)
+    (tree / "d/e/f").write_bytes(b"in it")
+    assert disk.backup("a.tar").status == DONE
+
+    def there() -> None:
+        (tree / "d").rename(elsewhere)
+        (tree / "d").write_bytes(b"a file")
+
+    def back() -> None:
+        (tree / "d").unlink()
+        elsewhere.rename(tree / "d")
+
+    class Refused(Backup):
+        def process(self, reading: Reading, before: Record | None) -> Any:
+            if reading.work.path.endswith("e/f"):
+                raise OSError(errno.EIO, "it cannot be read", reading.work.path)
+            return super().process(reading, before)
+
+    class Meanwhile(Frame):
+        def _vanished(self, found: Inventory) -> None:
+            """Look for what was not found when it is back, for a moment."""
+            back()
+            super()._vanished(found)
+            there()
+
+    there()
+    task = Refused(str(disk.path / "b.tar"), incremental=True)
+    with Ledger(str(disk.path / "state"), task.kind, str(tree)) as ledger:
+        frame = Frame if seen else Meanwhile
+        frame(task, str(tree), ledger, Options(duet=Use.NEVER, give_way=False)).run()
+    back()
+    assert disk.backup("c.tar", "--incremental").status == DONE
+    disk.assert_restores("a.tar", "b.tar", "c.tar")
+
+
 def test_the_last_archive_stays_until_the_next_is_whole(disk: Disk) -> None:
     """A9."""
     assert disk.backup("a.tar").status == DONE

@@ -658,14 +658,7 @@ class Frame:
 
     def _vanished(self, found: Inventory) -> None:
         """Forget the files of the ledger that are gone."""
-        there = found.inodes()
-        other = next(there, None)
-        for inode, before in self._ledger.inodes():
-            while other is not None and other < inode:
-                other = next(there, None)
-            if other == inode:
-                continue
-            born = inode[1]
+        for born, before in found.missing(self._ledger):
             was = Identity(self._tree.device, before.stamp.ino, born, stat.S_IFREG)
             # What cannot be seen may be there all the same.
             if self._tree.is_gone(before.path, was):

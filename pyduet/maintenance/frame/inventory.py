@@ -13,6 +13,7 @@ from pyduet.maintenance.files.places import Places, joined, parted
 from pyduet.maintenance.files.statx import Status, status_of
 from pyduet.maintenance.files.temporary import Temporary, signed
 from pyduet.maintenance.files.tree import Found, Tree
+from pyduet.maintenance.frame.ledger import Ledger, Record
 from pyduet.maintenance.work import Work
 
 __all__ = ["Found", "Inventory", "work_of"]
@@ -168,6 +169,19 @@ class Inventory:
             "order by ino, born, born_ns"
         ):
             yield ino, born * _NS + born_ns
+
+    def missing(self, ledger: Ledger) -> Iterator[tuple[int, Record]]:
+        """Yield the files of a ledger that were not found: times of birth, and records.
+
+        Records may be forgotten meanwhile.
+        """
+        there = self.inodes()
+        other = next(there, None)
+        for inode, record in ledger.inodes():
+            while other is not None and other < inode:
+                other = next(there, None)
+            if other != inode:
+                yield inode[1], record
 
     def _index(self) -> None:
         if not self._indexed:

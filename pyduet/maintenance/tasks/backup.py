@@ -241,7 +241,7 @@ class Backup(Maintenance):
                 self._name_lacking(record.path, record.note)
         self._out.write(pax.ending(self._out.offset))
         self._out.finish()
-        self._say_so()
+        self._say_so(found)
 
     def close(self) -> None:
         """Let go of the archive."""
@@ -530,7 +530,7 @@ class Backup(Maintenance):
             if stat.S_ISDIR(status.st_mode) or not self._ready.is_taken(path):
                 continue
             if (record := self._ledger.get(status)) is not None:
-                self._ledger.forget(record, status.identity.born_ns)
+                self._ledger.forget(record, status.st_birthtime_ns)
             self.name(Problem(path, Trouble.UNSTABLE, words))
 
     def _look_through(self) -> None:
@@ -566,12 +566,22 @@ class Backup(Maintenance):
                 self._write_leading_to(path)
                 self._write_again(os.path.dirname(path), is_listed=True)
 
-    def _say_so(self) -> None:
-        """Have the ledger know of the archive, and of nothing that is in none of its chain."""
-        if not self._incremental:
-            for (_, born), record in self._ledger.inodes():
-                if record.passed != self._ledger.number:
-                    self._ledger.forget(record, born)
+    def _say_so(self, found: Inventory) -> None:
+        """Have the ledger know of the archive, and of nothing that is in none of its chain.
+
+        A directory's list has what was found in it: of a file that an archive before this one has
+        under a name that it had no more, nothing is left then. It may come back to that name as
+        it was.
+        """
+        for path, status in found.regular():
+            record = self._ledger.get(status)
+            if record is not None and (
+                record.path != path
+                or not (self._incremental or record.passed == self._ledger.number)
+            ):
+                self._ledger.forget(record, status.st_birthtime_ns)
+        for born, record in found.missing(self._ledger):
+            self._ledger.forget(record, born)
         self._chain.append(self._link)
         self._ledger.keep("chain", [link.kept for link in self._chain])
         if self._link.before:
