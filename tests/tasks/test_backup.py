@@ -18,6 +18,7 @@ import pytest
 import restore
 from command import Ran, run_duet, run_forked
 from compare import differences, look
+from exchange import exchange
 from fuse import Fuse
 from places import Mounted
 from trees import empty_path
@@ -370,6 +371,34 @@ def test_what_is_something_else_for_a_moment(disk: Disk, incremental: bool, when
         Frame(task, str(tree), ledger, Options(duet=Use.NEVER, give_way=False)).run()
     assert disk.backup("c.tar", "--incremental").status == DONE
     disk.assert_restores(*names)
+
+
+def test_another_directory_is_listed(disk: Disk) -> None:
+    """One that has a name for a moment: what was in that before is in the archive, or is named."""
+    tree = disk.tree
+    (tree / "moment").mkdir()
+    (tree / "other").mkdir()
+    for name in ("old", "other"):
+        (tree / "moment" / name).write_bytes(name.encode())
+    os.link(tree / "moment/old", tree / "to-old")
+    assert disk.backup("a.tar").status == DONE
+    (tree / "moment/changed").write_bytes(b"changed")
+
+    class Away(Backup):
+        def process(self, reading: Reading, before: Record | None) -> Any:
+            exchange(tree / "moment", tree / "other")
+            note = super().process(reading, before)
+            exchange(tree / "moment", tree / "other")
+            return note
+
+    task = Away(str(disk.path / "b.tar"), incremental=True)
+    with Ledger(str(disk.path / "state"), task.kind, str(tree)) as ledger:
+        frame = Frame(task, str(tree), ledger, Options(duet=Use.NEVER, give_way=False))
+        named = {problem.path for problem in frame.run().problems}
+    assert disk.backup("c.tar", "--incremental").status == DONE
+    disk.assert_restores("a.tar", "b.tar", "c.tar")
+    # The other file is a further name, which each archive has of each.
+    assert named == {"moment/other"}
 
 
 @pytest.mark.parametrize("seen", [False, True])

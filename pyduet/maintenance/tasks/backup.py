@@ -95,6 +95,9 @@ class Backup(Maintenance):
         #: How many of those the ledger has.
         self._kept = 0
         self._ready: _Directories
+        self._purged: _Purged
+        #: What was found last, once nothing else is looked for.
+        self._last: Inventory | None = None
         #: The directory of the last link that tar makes in the end.
         self._near = ""
 
@@ -121,6 +124,7 @@ class Backup(Maintenance):
         self._tree, self._ledger = tree, ledger
         self._shrunk = self._held.enter_context(contextlib.closing(_Shrunk()))
         self._ready = self._held.enter_context(contextlib.closing(_Directories()))
+        self._purged = self._held.enter_context(contextlib.closing(_Purged()))
         self._chain = [Link.of(link) for link in ledger.fact("chain", [])]
         before = ledger.note("archive")
         if before is not None:
@@ -208,6 +212,8 @@ class Backup(Maintenance):
         """
         if not self._incremental:
             self._look_through()
+        self._last = found
+        self._name_purged(found)
         # What is not in the archive by the first of its names: others of it are no links to that.
         failed: set[Identity] = set()
         for one in found:
@@ -221,7 +227,7 @@ class Backup(Maintenance):
                 failed.add(status.identity)
         for first, one in found.links():
             known = self._ledger.get(one.status)
-            if known is not None and known.path == first:
+            if known is not None and known.path == first and first not in self._purged:
                 self._write_link(first, one)
             else:
                 words = f"it is {first} by another name, which is not in the archive as it is now"
@@ -229,13 +235,11 @@ class Backup(Maintenance):
         for one in found.directories(deepest_first=True):
             try:
                 self._make_way(one.path, is_directory=True)
-                self._write_directory(one, [], among=found)
+                self._write_directory(one, [], is_last=True)
             except FileNotFoundError:
                 pass  # it was removed since it was found
             except OSError as error:
                 self.name(problem_of(one.path, error))
-        if self._ready.has_taken:
-            self._name_taken(found)
         for record in self._ledger.files():
             if record.passed == self._ledger.number:
                 self._name_lacking(record.path, record.note)
@@ -391,7 +395,7 @@ class Backup(Maintenance):
         records: list[tuple[bytes, bytes]],
         *,
         is_listed: bool = False,
-        among: Inventory | None = None,
+        is_last: bool = False,
     ) -> bool:
         """Write a directory; with all that is its own, if it is for the last time.
 
@@ -401,15 +405,13 @@ class Backup(Maintenance):
             one: the directory.
             records: what is to be said of it besides.
             is_listed: whether with a list of what is in it, in a full archive, too.
-            among: what was found last, when it is written for the last time; what is away
-                since then is in the list as well, and what is something else as it was.
+            is_last: whether it is written for the last time.
 
         Returns:
             Whether it was written with such a list.
 
         """
         path, status = one
-        is_last = among is not None
         is_listed |= self._incremental or (is_last and path in self._shrunk)
         records = list(records)
         lacking: list[str] = []
@@ -427,11 +429,12 @@ class Backup(Maintenance):
                     raise
                 self.name(problem_of(path, error))
         if names is not None:
-            # What is away for a moment only is not written again, and a list without it removes it.
-            if among is None:
+            # What is away for a moment only, or something else, is not written again, and a list
+            # that says so removes it.
+            if self._last is None:
                 names = dict.fromkeys(self._ready.names(path), True) | names
             else:
-                names |= _names(among, path)
+                names |= _names(self._last, path)
             listing = pax.dumpdir(names.items())
             if len(listing[1]) <= _MOST_BYTES:
                 records.append(listing)
@@ -516,22 +519,34 @@ class Backup(Maintenance):
         if path:
             self._shrunk.add(os.path.dirname(path))
 
-    def _name_taken(self, found: Inventory) -> None:
-        """Name what a list of the archive may have removed when it is restored, and forget it.
+    def _name_purged(self, found: Inventory) -> None:
+        """Name files that a list in the archive removes when it is restored, and forget them.
 
-        A directory that was another thing when such a list was written is back, and what is in
-        it has not changed.
+        They were away when the list was written, or a directory above them was something else,
+        and are back and unchanged: what was written of them before that list is lost by it.
         """
+        if not (self._incremental or self._shrunk):
+            return
+        for member in pax.members(self._out.fileno(), self._out.partial, self._out.offset):
+            path = _path(member.name)
+            if member.type != pax.DIRECTORY:
+                self._purged.discard(path)
+            elif (listing := member.known.get(b"GNU.dumpdir")) is not None:
+                listed = pax.dumped(listing)
+                for name, mode in found.names(path):
+                    if listed.get(os.fsencode(name)) is not stat.S_ISDIR(mode):
+                        self._purged.add(os.path.join(path, name))
+        if not self._purged:
+            return
         words = (
-            "a directory above it was something else for a moment, and what this archive has of "
-            "it may be lost by that: the next one has it"
+            "it, or a directory above it, was away for a moment, and who restores this archive "
+            "removes it by that: the next one has it"
         )
-        for path, status in found:
-            if stat.S_ISDIR(status.st_mode) or not self._ready.is_taken(path):
-                continue
-            if (record := self._ledger.get(status)) is not None:
+        for path, status in found.regular():
+            record = self._ledger.get(status) if path in self._purged else None
+            if record is not None:
                 self._ledger.forget(record, status.st_birthtime_ns)
-            self.name(Problem(path, Trouble.UNSTABLE, words))
+                self.name(Problem(path, Trouble.UNSTABLE, words))
 
     def _look_through(self) -> None:
         """Read all headers back, and find what is there no more or is something else."""
@@ -643,9 +658,6 @@ class _Directories:
         self._data.execute("create index below on place (above)")
         # What tar has as a directory, and whether it was written, or is only in a list.
         self._data.execute("create table there (place integer primary key, is_written integer)")
-        # What it had as one, until a list took that away with all that was in it.
-        self._data.execute("create table taken (place integer primary key)")
-        self.has_taken = False
 
     def close(self) -> None:
         self._data.close()
@@ -674,31 +686,17 @@ class _Directories:
             return
         for name in self.names(path):
             if not listed.get(name):
-                gone = self._places.known(joined(own, name))
-                self._data.execute("insert or ignore into taken values (?)", (gone,))
-                self.has_taken = True
                 # With all that was in it.
                 self._data.execute(
                     "with recursive gone(id) as (values (?) union all "
                     "select place.id from place join gone on above = gone.id) "
                     "delete from there where place in gone",
-                    (gone,),
+                    (self._places.known(joined(own, name)),),
                 )
         for name, is_directory in listed.items():
             if is_directory:
                 number = self._places.number(joined(own, name))
                 self._data.execute("insert or ignore into there values (?, 0)", (number,))
-
-    def is_taken(self, path: str) -> bool:
-        """Return whether a directory above something was taken away at some time."""
-        while path:
-            path = os.path.dirname(path)
-            row = self._data.execute(
-                "select 1 from taken where place = ?", (self._known(path),)
-            ).fetchone()
-            if row is not None:
-                return True
-        return False
 
     def _written(self, path: str) -> int | None:
         """Return whether a directory was written; None if tar has none there."""
@@ -706,6 +704,54 @@ class _Directories:
             "select is_written from there where place = ?", (self._known(path),)
         ).fetchone()
         return None if row is None else int(row[0])
+
+    def _known(self, path: str) -> int | None:
+        return self._places.known(os.fsencode(_name(path)))
+
+
+class _Purged:
+    """What lists in the archive remove that was written before them; on the disk."""
+
+    def __init__(self) -> None:
+        self._data = Temporary()
+        self._places = Places(self._data)
+        self._data.execute("create index below on place (above)")
+        # By the latest that there is of it: whether it was removed, or written again.
+        self._data.execute("create table last (place integer primary key, is_gone integer)")
+
+    def close(self) -> None:
+        self._data.close()
+
+    def __bool__(self) -> bool:
+        return self._data.execute("select 1 from last where is_gone").fetchone() is not None
+
+    def __contains__(self, path: str) -> bool:
+        """Return whether something was removed, by itself or with a directory above it."""
+        while path:
+            row = self._data.execute(
+                "select is_gone from last where place = ?", (self._known(path),)
+            ).fetchone()
+            if row is not None:
+                return bool(row[0])
+            path = os.path.dirname(path)
+        return False
+
+    def add(self, path: str) -> None:
+        """Take in that something is removed, with all that is in it."""
+        place = self._places.number(os.fsencode(_name(path)))
+        self._data.execute(
+            "with recursive below(id) as (values (?) union all "
+            "select place.id from place join below on above = below.id) "
+            "delete from last where place in below",
+            (place,),
+        )
+        self._data.execute("insert into last values (?, 1)", (place,))
+
+    def discard(self, path: str) -> None:
+        """Take in that something is written, after what may have removed it."""
+        if path in self:
+            place = self._places.number(os.fsencode(_name(path)))
+            self._data.execute("insert or replace into last values (?, 0)", (place,))
 
     def _known(self, path: str) -> int | None:
         return self._places.known(os.fsencode(_name(path)))
