@@ -718,16 +718,19 @@ class _Purged:
         self._data.execute("create index below on place (above)")
         # By the latest that there is of it: whether it was removed, or written again.
         self._data.execute("create table last (place integer primary key, is_gone integer)")
+        self._is_empty = True
 
     def close(self) -> None:
         self._data.close()
 
     def __bool__(self) -> bool:
-        return self._data.execute("select 1 from last where is_gone").fetchone() is not None
+        """Return whether something was removed, that may have been written again."""
+        return not self._is_empty
 
     def __contains__(self, path: str) -> bool:
         """Return whether something was removed, by itself or with a directory above it."""
-        while path:
+        # As a rule there is nothing, and every member of an archive is asked for.
+        while path and not self._is_empty:
             row = self._data.execute(
                 "select is_gone from last where place = ?", (self._known(path),)
             ).fetchone()
@@ -738,6 +741,7 @@ class _Purged:
 
     def add(self, path: str) -> None:
         """Take in that something is removed, with all that is in it."""
+        self._is_empty = False
         place = self._places.number(os.fsencode(_name(path)))
         self._data.execute(
             "with recursive below(id) as (values (?) union all "
