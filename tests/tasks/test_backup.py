@@ -1217,7 +1217,7 @@ def test_what_becomes_something_else_when_it_was_gone_on_with(disk: Disk, kind: 
 
 
 def test_what_a_further_name_is_of_goes_at_the_end(disk: Disk) -> None:
-    """The list of its directory comes before the further name, which tar cannot make then."""
+    """The further name is named; what was in an archive before is restored as it was found."""
     names = {"a/f", "b/f"}
     for name in names:
         (disk.tree / name).parent.mkdir()
@@ -1232,6 +1232,11 @@ def test_what_a_further_name_is_of_goes_at_the_end(disk: Disk) -> None:
     )
     assert len(named) == 1
     assert f"{first}, of which it is another name, is gone" in named[0]
+    directory = (disk.tree / first).parent
+    then = directory.stat().st_mtime_ns
+    [other] = names - {first}
+    (disk.tree / first).hardlink_to(disk.tree / other)
+    os.utime(directory, ns=(then, then))
     assert_restored_by(disk, commands)
 
 
