@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Small file systems of each kind, in mounts that nobody else sees and that go with the process."""
 
-import ctypes
 import os
 import stat
 import subprocess
@@ -10,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from mounts import MNT_DETACH, MS_BIND, MS_PRIVATE, MS_REC, mount, unmount
 from ordinary import become, unshare
 
 TOP = Path(__file__).parents[2]
@@ -29,9 +29,6 @@ _FREE = "/mnt", "/media", "/srv"
 USER = 4001
 
 CLONE_NEWNS = 0x20000
-MS_REC, MS_PRIVATE, MS_BIND = 0x4000, 1 << 18, 0x1000
-MNT_DETACH = 2
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Mounted(NamedTuple):
@@ -58,16 +55,6 @@ class Mounted(NamedTuple):
         """Mount again what was unmounted, on another loop device perhaps."""
         assert self.image
         return _mount(self.kind, self.path, self.image, options)
-
-
-def mount(
-    source: str, target: Path, kind: str = "", flags: int = 0, data: str | None = None
-) -> None:
-    """Mount as mount(2) does."""
-    arguments = [os.fsencode(source), os.fsencode(target), kind.encode()]
-    if _LIBC.mount(*arguments, ctypes.c_ulong(flags), data and data.encode()):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(target))
 
 
 def private() -> Path:
@@ -120,8 +107,7 @@ def remove(mounted: Mounted) -> None:
     assert mounted.image
     # What is mounted below goes with it, whatever has become of the names that it was mounted on.
     while mounted.path.is_mount():
-        if _LIBC.umount2(os.fsencode(mounted.path), MNT_DETACH):
-            raise OSError(ctypes.get_errno(), "umount2", str(mounted.path))
+        unmount(mounted.path, MNT_DETACH)
     mounted.path.rmdir()
     mounted.image.unlink()
 

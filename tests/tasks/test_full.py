@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mounts
 import places
 import pytest
 import restore
@@ -34,10 +35,10 @@ class Small:
     def __init__(self, path: Path, kib: int) -> None:
         self.path = path
         self.path.mkdir()
-        places.mount("none", path, "tmpfs", data=f"size={kib}k")
+        mounts.mount("none", path, "tmpfs", data=f"size={kib}k")
 
     def grow(self, kib: int) -> None:
-        places.mount("none", self.path, flags=MS_REMOUNT, data=f"size={kib}k")
+        mounts.mount("none", self.path, flags=MS_REMOUNT, data=f"size={kib}k")
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from beside import beside
 from command import Ran, run_forked
-from places import MS_BIND, USER, Mounted, mount
+from mounts import MS_BIND, mount
+from places import USER, Mounted
 from racing import MOMENT, NOTE, OWNER, PAIRS, SECRET, Field, hostile, racer_in
 from snapshots import subvolume
 

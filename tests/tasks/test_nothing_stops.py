@@ -15,7 +15,8 @@ import restore
 from beside import beside
 from command import Ran, run_forked
 from compare import differences, look
-from places import MS_BIND, Mounted, mount
+from mounts import MS_BIND, mount
+from places import Mounted
 
 from pyduet.cli import progress
 

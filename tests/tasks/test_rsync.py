@@ -21,7 +21,8 @@ from command import run_duet, run_forked
 from compare import Difference, differences, look
 from hypothesis import Phase, assume, example, given, note, settings
 from hypothesis import strategies as st
-from places import MS_BIND, USER, Mounted, mount
+from mounts import MS_BIND, mount
+from places import USER, Mounted
 from trees import Node, build, empty_path
 
 from pyduet.maintenance import Frame, Ledger, Options, Problem, Progress, TargetError, Trouble, Use

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mounts
 import places
 import pytest
 from beside import beside
@@ -219,7 +220,7 @@ def test_what_is_waited_for_without_end_is_said(tree: Path, tmp_path: Path) -> N
 def test_which_fuse_does_not_answer(tmp_path: Path) -> None:
     place = tmp_path / "fuse"
     place.mkdir()
-    places.mount("none", Path("/sys/fs/fuse/connections"), "fusectl")
+    mounts.mount("none", Path("/sys/fs/fuse/connections"), "fusectl")
     with Fuse(place, {"file": b"a" * PAGE}) as fuse:
         connection = str(os.minor(place.stat().st_dev))
         assert connection not in watchdog._waiting()
@@ -282,7 +283,7 @@ def test_an_overlay_is_written_back(tree: Path) -> None:
         (tree / name).mkdir()
     (tree / "lower/file").write_bytes(b"a" * PAGE)
     data = ",".join(f"{key}dir={tree / key}" for key in ("lower", "upper", "work"))
-    places.mount("none", tree / "over", "overlay", data=data)
+    mounts.mount("none", tree / "over", "overlay", data=data)
     writable = os.open(tree / "over/file", os.O_RDWR)
     fd = os.open(tree / "over/file", os.O_RDONLY)
     with mmap.mmap(writable, PAGE) as mapping:
@@ -329,7 +330,7 @@ def test_times_of_whole_seconds(new_mount: Callable[..., Mounted]) -> None:
 
 @pytest.mark.root
 def test_what_the_disk_does_not_take_is_not_believed(tmp_path: Path) -> None:
-    places.mount("none", tmp_path, "tmpfs", data="size=12m")
+    mounts.mount("none", tmp_path, "tmpfs", data="size=12m")
     small = places.new(tmp_path, "ext4", "small", size=64 << 20)
     fd = os.open(small.path / "file", os.O_RDWR | os.O_CREAT)
     for offset in range(0, 32 << 20, 1 << 20):

@@ -25,8 +25,9 @@ from command import run_duet
 from exchange import exchange, exchanging
 from forbidden import OPENAT2, each_error
 from fuse import Fuse
+from mounts import MS_BIND, mount
 from ordinary import as_user, in_child
-from places import MS_BIND, USER, Mounted, mount
+from places import USER, Mounted
 
 from pyduet.maintenance.files.mounts import mount_with_id
 from pyduet.maintenance.files.page_cache import missing

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from places import MS_BIND, mount
+from mounts import MS_BIND, mount
 
 from pyduet.maintenance.files.tree import LONGEST
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from places import mount
+from mounts import mount
 
 # Of linux/fuse.h: struct fuse_in_header, fuse_out_header, fuse_attr, and the answers.
 _IN, _OUT = struct.Struct("=IIQQIIIHH"), struct.Struct("=IiQ")
@@ -40,7 +40,7 @@ class Fuse:
     def __init__(
         self,
         place: Path,
-        files: Mapping[str, bytes | int],
+        files: Mapping[str, bytes | int | None],
         *,
         user: int = 0,
         ghosts: tuple[str, ...] = (),
@@ -52,7 +52,7 @@ class Fuse:
 
         Args:
             place: a directory.
-            files: their content, or the error of who reads them.
+            files: their content, or the error of who reads them; None for an empty directory.
             user: who alone may use it.
             ghosts: names that are listed, and cannot be found.
             direct: whether nothing of it is cached, nor can be mapped.
@@ -90,6 +90,10 @@ class Fuse:
             os.close(self._fd)
             os.close(self._end)
 
+    def leave(self) -> None:
+        """In a process that was forked: have no part in it any more."""
+        os.close(self._fd)
+
     def _serve(self) -> None:
         while self._end not in select.select([self._fd, self._end], [], [])[0]:
             try:
@@ -123,9 +127,9 @@ class Fuse:
         if what == _READ:
             content = self._files[self._names[node - 2]]
             _, offset, size = _READ_IN.unpack_from(request)
-            return content if isinstance(content, int) else content[offset : offset + size]
+            return content[offset : offset + size] if isinstance(content, bytes) else content or 0
         if what == _READDIR:
-            return self._listed(_READ_IN.unpack_from(request)[1])
+            return self._listed(_READ_IN.unpack_from(request)[1]) if node == 1 else b""
         if what == _IOCTL:
             return self._flags_error
         if what in (_LISTXATTR, _GETXATTR) and self._attributes is not None:
@@ -157,8 +161,8 @@ class Fuse:
         return listed
 
     def _attr(self, node: int) -> bytes:
-        content = b"" if node == 1 else self._files[self._names[node - 2]]
-        size = 4096 if isinstance(content, int) else len(content)
-        mode = 0o40755 if node == 1 else 0o100644
+        content = None if node == 1 else self._files[self._names[node - 2]]
+        size = len(content) if isinstance(content, bytes) else 4096
+        mode = 0o40755 if content is None else 0o100644
         times = _BORN, _BORN, _BORN, 0, 0, 0
         return _ATTR.pack(node, size, -(-size // 512), *times, mode, 1, 0, 0, 0, 4096, 0)
