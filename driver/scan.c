@@ -23,6 +23,7 @@ struct duet_sync {
 	struct address_space *mapping;
 	struct duet_task *task;
 	struct duet_node *spare;	/* allocated where waiting is allowed */
+	bool short_of;			/* a node was needed, and none spare */
 	bool fresh;			/* what is cached is an event */
 	bool back;			/* and so is that it had gone */
 	bool lost;			/* no memory for all of it */
@@ -30,7 +31,7 @@ struct duet_sync {
 	enum duet_drop why;
 };
 
-/* Which pages of a run are cached, which are dirty; xa_lock. */
+/* Which pages of a run are cached, which are dirty; xa_lock, file->lock. */
 struct duet_look {
 	u64 cached;
 	u64 dirty;
@@ -45,6 +46,7 @@ static void duet_look_at(struct xa_state *xas, u64 first, u64 last,
 	/* Bounded by the 64 pages of the run. */
 	xas_for_each(xas, folio, last) {
 		u64 from, to, pages;
+		bool locked;
 
 		if (xas_retry(xas, folio) || xa_is_value(folio))
 			continue;
@@ -52,15 +54,19 @@ static void duet_look_at(struct xa_state *xas, u64 first, u64 last,
 		to = min_t(u64, folio_next_index(folio) - 1, last) - first;
 		pages = GENMASK_ULL(to, from);
 		look->cached |= pages;
+		/*
+		 * FLUSHED comes before the flag is cleared, with the folio
+		 * locked: dirty and locked may be clean in a moment. Dirty and
+		 * unlocked is so until a FLUSHED that waits for file->lock,
+		 * if the lock was looked at first.
+		 */
+		locked = folio_test_locked(folio);
+		/* pairs with the release in folio_unlock() */
+		smp_rmb();
 		if (!folio_test_dirty(folio))
 			continue;
 		look->dirty |= pages;
-		/*
-		 * FLUSHED comes before the flag is cleared, with the folio
-		 * locked: dirty and locked may be clean in a moment.
-		 */
-		if (!look->busy && folio_test_locked(folio) &&
-		    folio_try_get(folio))
+		if (locked && !look->busy && folio_try_get(folio))
 			look->busy = folio;
 	}
 }
@@ -121,9 +127,12 @@ static struct folio *duet_sync_locked(struct duet_sync *sync, u64 run)
 
 	rcu_read_lock();
 	xas_lock_irq(&xas);
-	duet_look_at(&xas, first, first + DUET_RUN_PAGES - 1, &look);
-	/* Below xa_lock, as the probes take it. */
+	/*
+	 * Below xa_lock, as the probes take it, and before the look: what
+	 * FLUSHED, which takes no xa_lock, says meanwhile comes after it.
+	 */
 	spin_lock(&file->lock);
+	duet_look_at(&xas, first, first + DUET_RUN_PAGES - 1, &look);
 	node = duet_node_find(file, run);
 	if (!node && look.cached) {
 		node = duet_node_first(file);
@@ -132,7 +141,7 @@ static struct folio *duet_sync_locked(struct duet_sync *sync, u64 run)
 		if (node)
 			duet_node_add(file, run, node);
 		else
-			sync->lost = true;
+			sync->short_of = true;
 	}
 	if (node)
 		duet_sync_node(sync, node, &look);
@@ -142,21 +151,36 @@ static struct folio *duet_sync_locked(struct duet_sync *sync, u64 run)
 	return look.busy;
 }
 
+/* Has a node ready for where one may be needed; false without memory. */
+static bool duet_sync_spare(struct duet_sync *sync)
+{
+	if (!sync->spare)
+		sync->spare = duet_node_alloc(GFP_KERNEL, &sync->why);
+	return sync->spare;
+}
+
 /* As above, and sees write-back that has begun on the run to its end. */
 static void duet_sync_run(struct duet_sync *sync, u64 run)
 {
 	unsigned int rounds = 0;
 	struct folio *busy;
-	int err;
+	int err = 0;
 
+	if (READ_ONCE(sync->file->nr_nodes))
+		duet_sync_spare(sync);
 	do {
-		if (!sync->spare && READ_ONCE(sync->file->nr_nodes))
-			sync->spare = duet_node_alloc(GFP_KERNEL, &sync->why);
+		sync->short_of = false;
 		busy = duet_sync_locked(sync, run);
-		if (!busy)
+		if (busy) {
+			err = folio_wait_locked_killable(busy);
+			folio_put(busy);
+		} else if (!sync->short_of) {
 			break;
-		err = folio_wait_locked_killable(busy);
-		folio_put(busy);
+		}
+		if (sync->short_of && !duet_sync_spare(sync)) {
+			sync->lost = true;
+			break;
+		}
 		/* One page after the other, if it must be, but not for ever. */
 		if (++rounds > DUET_RUN_PAGES) {
 			sync->busy = true;
@@ -172,21 +196,49 @@ bool duet_is_cut_short(const struct duet_task *task)
 	       test_bit(DUET_TASK_STOPPED, &task->flags);
 }
 
+/* Shadows of evicted pages, of which there may be millions, in one step. */
+#define DUET_SHADOW_STEP	1024
+
+/*
+ * Finds the first page that is cached from *index on. False when there is
+ * none, or no sense in looking for one.
+ */
+static bool duet_next_cached(struct duet_sync *sync, unsigned long *index)
+{
+	XA_STATE(xas, &sync->mapping->i_pages, *index);
+	unsigned int left = DUET_SHADOW_STEP;
+	void *entry;
+
+	rcu_read_lock();
+	xas_for_each(&xas, entry, ULONG_MAX) {
+		if (!xas_retry(&xas, entry) && !xa_is_value(entry))
+			break;
+		if (--left)
+			continue;
+		xas_pause(&xas);
+		rcu_read_unlock();
+		cond_resched();
+		if (duet_is_cut_short(sync->task))
+			return false;
+		left = DUET_SHADOW_STEP;
+		rcu_read_lock();
+	}
+	rcu_read_unlock();
+	*index = xas.xa_index;
+	return entry;
+}
+
 /* Every run that is cached. */
 static void duet_sync_cached(struct duet_sync *sync)
 {
 	unsigned long index = 0;
-	void *entry;
 
-	while ((entry = xa_find(&sync->mapping->i_pages, &index, ULONG_MAX,
-				XA_PRESENT))) {
+	while (duet_next_cached(sync, &index)) {
 		cond_resched();
 		if (duet_is_cut_short(sync->task))
 			break;
-		if (!xa_is_value(entry)) {
-			duet_sync_run(sync, index >> DUET_RUN_SHIFT);
-			index |= DUET_RUN_PAGES - 1;
-		}
+		duet_sync_run(sync, index >> DUET_RUN_SHIFT);
+		index |= DUET_RUN_PAGES - 1;
 		if (++index == 0)
 			break;
 	}
@@ -266,6 +318,26 @@ struct inode *duet_file_inode(struct duet_file *file, struct super_block **sb)
 }
 
 /*
+ * What the file knows that is cached no more was not all looked at. Others may
+ * have compared it meanwhile without that: they do so again. file->lock.
+ */
+static void duet_hand_over(struct duet_file *file, const struct duet_task *task)
+{
+	unsigned int i;
+
+	lockdep_assert_held(&file->lock);
+	file->stale = true;
+	duet_for_each_slot(i, &file->active) {
+		struct duet_task *other = duet_dereference(duet.task[i]);
+
+		if (!other || other == task || !other->states)
+			continue;
+		file->want[i].flags |= DUET_WANT_SYNC;
+		duet_queue_file(file, other);
+	}
+}
+
+/*
  * Compares the file with the page cache for a task that began to want it, or
  * ceased to. The inode, if it is not gone, is kept by the caller.
  */
@@ -309,7 +381,8 @@ static void duet_sync_inode(struct duet_file *file, struct duet_task *task,
 	if (sync.lost)
 		duet_task_drop(task, sync.why);
 	spin_lock_irqsave(&file->lock, flags);
-	file->stale |= stale;
+	if (stale)
+		duet_hand_over(file, task);
 	if (sync.lost)	/* the task can not be told the truth: say so */
 		want->flags |= DUET_WANT_LOST;
 	else if (sync.busy)	/* once more, at the next read */

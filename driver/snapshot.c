@@ -86,7 +86,9 @@ static u16 duet_folio_state(const struct duet_task *task, struct folio *folio)
 
 /*
  * Adds what is cached of a file from the state's index on, as far as the
- * chunk has room, at most DUET_RUN_PAGES folios. False when that was all.
+ * chunk has room, from at most DUET_RUN_PAGES entries of the page cache:
+ * shadows of evicted pages count, of which there may be millions. False when
+ * that was all.
  */
 static bool duet_snapshot_part(const struct duet_task *task,
 			       const struct inode *inode,
@@ -100,12 +102,11 @@ static bool duet_snapshot_part(const struct duet_task *task,
 	/* Keeps folios from going and from being split; bounded by batch. */
 	xas_lock_irq(xas);
 	xas_for_each(xas, folio, ULONG_MAX) {
-		u16 state;
+		u16 state = 0;
 
-		if (xas_retry(xas, folio) || xa_is_value(folio))
-			continue;
-		state = duet_folio_state(task, folio);
-		if (last && last->state == state &&
+		if (!xas_retry(xas, folio) && !xa_is_value(folio))
+			state = duet_folio_state(task, folio);
+		if (state && last && last->state == state &&
 		    last->idx + last->nr == folio->index) {
 			last->nr += folio_nr_pages(folio);
 		} else if (state) {

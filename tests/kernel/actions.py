@@ -11,6 +11,7 @@ from pathlib import Path
 from truth import PAGE
 
 LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 LIBC.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 #: Of linux/falloc.h.
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
@@ -33,6 +34,13 @@ def sync_file(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     os.fsync(fd)
     os.close(fd)
+
+
+def sync_range(fd: int) -> None:
+    """Have all of a file written back, without waiting for it: SYNC_FILE_RANGE_WRITE."""
+    if LIBC.sync_file_range(fd, 0, 0, 2):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def evict(path: Path) -> None:
