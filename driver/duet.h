@@ -7,8 +7,9 @@
  * Who owns whom, and by which reference:
  *
  *   A task belongs to its descriptor (kref); the calls that act on a task and
- *   the marks on its directory borrow references. A stop takes everything
- *   from a task but the structure.
+ *   the marks on its directory borrow references. What it has in the tables,
+ *   its slot, hooks and file system belong to its users (users): the
+ *   registration, until it is ended, and calls that work on it.
  *   A watched file system (struct duet_fs) belongs to its tasks (nr_tasks,
  *   under duet.lock) and to its superblock mark, which frees it.
  *   A file's entry belongs to the hash. It goes when its inode is gone or no
@@ -22,10 +23,11 @@
  *
  * Locks, outermost first:
  *
+ *   task->read_lock (mutex): one read() at a time
  *   duet.lock (mutex): on and off, the list of tasks, the watched file
  *     systems, the attaching of hooks
- *   task->read_lock (mutex): one read() at a time
- *   task->lock (mutex): the reader's end of a task
+ *   task->lock (mutex): the reader's end of a task; never waited for with
+ *     duet.lock held, since who has it may sleep on what a user controls
  *   inode->i_lock, mapping->i_pages.xa_lock: the kernel's own
  *   file->lock (spinlock, interrupts off since xa_lock may be held): an entry
  *     and its nodes
@@ -35,6 +37,7 @@
 #ifndef _DUET_H
 #define _DUET_H
 
+#include <linux/bitmap.h>
 #include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/fsnotify_backend.h>
@@ -50,6 +53,7 @@
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/rculist.h>
+#include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -198,6 +202,8 @@ struct duet_watched {
 
 struct duet_task {
 	struct kref ref;
+	refcount_t users;		/* of what it has; the last takes it away */
+	bool forgotten;			/* that was done */
 	struct list_head list;		/* duet.lock */
 	/* fixed once registered */
 	unsigned int slot;		/* identity less one */
@@ -231,7 +237,7 @@ struct duet_task {
 	struct llist_head queue;	/* files with something pending */
 	unsigned long flags;
 #define DUET_TASK_READY		0	/* woken and not looked at yet */
-#define DUET_TASK_STOPPED	1	/* taken down */
+#define DUET_TASK_STOPPED	1	/* not set up yet, or taken down */
 #define DUET_TASK_GONE		2	/* its file system or directory is */
 #define DUET_TASK_RESCAN	3	/* look at all inodes again */
 #define DUET_TASK_LOST		4	/* an overflow item is due */
@@ -296,6 +302,8 @@ struct duet {
 
 	struct mutex lock;		/* protects: */
 	bool on;
+	bool built;			/* there are tables: on, or not quite off */
+	DECLARE_BITMAP(slots, DUET_MAX_TASKS);	/* whose tasks have something */
 	unsigned int nr_tasks;
 	struct list_head tasks;
 	struct list_head filesystems;
@@ -591,6 +599,8 @@ int duet_register(struct duet_registration *reg);
 struct duet_task *duet_task_get(unsigned int id, struct file *file, bool look);
 void duet_task_put(struct duet_task *task);
 bool duet_task_end(struct duet_task *task);
+int duet_task_lock(struct duet_task *task);
+void duet_task_unlock(struct duet_task *task);
 void duet_task_wake(struct duet_task *task);
 int duet_task_release(struct inode *inode, struct file *file);
 

@@ -141,20 +141,20 @@ static struct duet_task *duet_enter(struct file *file, unsigned int tid,
 				    bool look)
 {
 	struct duet_task *task = duet_task_get(tid, file, look);
+	int err;
 
 	if (IS_ERR(task))
 		return task;
-	mutex_lock(&task->lock);
-	if (!test_bit(DUET_TASK_STOPPED, &task->flags))
+	err = duet_task_lock(task);
+	if (!err)
 		return task;
-	mutex_unlock(&task->lock);
 	duet_task_put(task);
-	return ERR_PTR(-ESHUTDOWN);
+	return ERR_PTR(err);
 }
 
 static void duet_leave(struct duet_task *task)
 {
-	mutex_unlock(&task->lock);
+	duet_task_unlock(task);
 	duet_task_put(task);
 }
 

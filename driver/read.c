@@ -353,14 +353,11 @@ static ssize_t duet_task_read(struct file *file, char __user *buf,
 		return -EINTR;
 
 	while (max) {
-		mutex_lock(&task->lock);
-		if (test_bit(DUET_TASK_STOPPED, &task->flags)) {
-			mutex_unlock(&task->lock);
-			err = -ESHUTDOWN;
+		err = duet_task_lock(task);
+		if (err)
 			break;
-		}
 		n = duet_task_fill(task, min_t(size_t, max, DUET_ITEMS));
-		mutex_unlock(&task->lock);
+		duet_task_unlock(task);
 
 		if (n) {
 			/* Given away once it is copied: a fault loses nothing. */
@@ -422,16 +419,15 @@ static __poll_t duet_task_poll(struct file *file, poll_table *wait)
 		return EPOLLHUP | EPOLLERR;
 	if (!mutex_trylock(&task->read_lock))
 		return 0;	/* somebody reads; he is who would get it */
-	mutex_lock(&task->lock);
-	if (test_bit(DUET_TASK_STOPPED, &task->flags)) {
+	if (duet_task_lock(task)) {
 		mask = EPOLLHUP | EPOLLERR;
 	} else {
 		if (duet_is_snapshot(task) || duet_task_readable(task))
 			mask = EPOLLIN | EPOLLRDNORM;
 		else if (test_bit(DUET_TASK_GONE, &task->flags))
 			mask = EPOLLHUP;
+		duet_task_unlock(task);
 	}
-	mutex_unlock(&task->lock);
 	mutex_unlock(&task->read_lock);
 	return mask;
 }

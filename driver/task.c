@@ -3,8 +3,11 @@
  * The life of Duet and of its tasks: on, registration, reading, the end.
  *
  * A task belongs to its descriptor. Whatever ends it first, the last close or
- * a stop, takes it out of everything that the probes see; only the structure
- * waits for the descriptor.
+ * a stop, takes it out of everything that the probes see, and waits for
+ * nobody: a call that works on the task, and perhaps sleeps on what a user
+ * controls, is a user of it, and the last of them takes away what it had. Its
+ * slot, its hooks and the tables stay until then. Only the structure waits for
+ * the descriptor.
  */
 #include <linux/anon_inodes.h>
 #include <linux/cred.h>
@@ -70,7 +73,7 @@ int duet_set_max_tasks(unsigned int max_tasks)
 	if (!max_tasks || max_tasks > DUET_MAX_TASKS)
 		return -EINVAL;
 	mutex_lock(&duet.lock);
-	if (duet.on)
+	if (duet.built)
 		err = max_tasks == duet.max_tasks ? 0 : -EBUSY;
 	else
 		WRITE_ONCE(duet.max_tasks, max_tasks);
@@ -80,15 +83,10 @@ int duet_set_max_tasks(unsigned int max_tasks)
 	return err;
 }
 
-static int duet_start_locked(unsigned int max_tasks)
+static int duet_build(void)
 {
 	int err;
 
-	lockdep_assert_held(&duet.lock);
-	if (duet.on)
-		return -EALREADY;
-	if (max_tasks)
-		duet.max_tasks = max_tasks;
 	duet.map_words = BITS_TO_LONGS(duet.max_tasks);
 	duet.node_size = offsetof(struct duet_node, slot[duet.max_tasks]);
 	duet.first_node = offsetof(struct duet_file, want[duet.max_tasks]);
@@ -102,13 +100,50 @@ static int duet_start_locked(unsigned int max_tasks)
 	err = duet_path_start();
 	if (err)
 		goto stop_interest;
-	WRITE_ONCE(duet.on, true);
+	duet.built = true;
 	return 0;
 
 stop_interest:
 	duet_interest_stop();
 stop_table:
 	duet_table_stop();
+	return err;
+}
+
+/* Takes the tables away once Duet is off and no task has anything in them. */
+static void duet_unbuild(void)
+{
+	lockdep_assert_held(&duet.lock);
+	if (duet.on || !duet.built || !bitmap_empty(duet.slots, DUET_MAX_TASKS))
+		return;
+	/* A rename that is being looked at sees the tables to its end. */
+	duet_watch_settle();
+	/* The entries' and nodes' callbacks need the caches. */
+	rcu_barrier();
+	duet_path_stop();
+	duet_interest_stop();
+	duet_table_stop();
+	duet.built = false;
+}
+
+static int duet_start_locked(unsigned int max_tasks)
+{
+	int err = 0;
+
+	lockdep_assert_held(&duet.lock);
+	if (duet.on)
+		return -EALREADY;
+	if (duet.built) {
+		/* Somebody is still busy with a task of before. */
+		if (max_tasks && max_tasks != duet.max_tasks)
+			return -EBUSY;
+	} else {
+		if (max_tasks)
+			duet.max_tasks = max_tasks;
+		err = duet_build();
+	}
+	if (!err)
+		WRITE_ONCE(duet.on, true);
 	return err;
 }
 
@@ -128,28 +163,43 @@ int duet_start(unsigned int max_tasks)
 }
 
 static void duet_task_takedown(struct duet_task *task);
+static void duet_task_unuse(struct duet_task *task);
 
-/* Ends every task and waits for nobody: readers wake and are told. */
+/* Who ended a task waits so long, at most, for who is still busy with it. */
+#define DUET_END_WAIT	(HZ / 2)
+
+static DECLARE_WAIT_QUEUE_HEAD(duet_forgotten);
+
+static bool duet_is_forgotten(void)
+{
+	return bitmap_empty(duet.slots, DUET_MAX_TASKS);
+}
+
+/* Ends every task; readers wake and are told. */
 int duet_stop(void)
 {
 	struct duet_task *task, *next;
+	LIST_HEAD(ended);
 
 	mutex_lock(&duet.lock);
 	if (!duet.on) {
 		mutex_unlock(&duet.lock);
 		return -EALREADY;
 	}
-	list_for_each_entry_safe(task, next, &duet.tasks, list)
-		duet_task_takedown(task);
-	/* A rename that is being looked at sees the tables to its end. */
-	duet_watch_settle();
-	/* The entries' and nodes' callbacks need the caches. */
-	rcu_barrier();
-	duet_path_stop();
-	duet_interest_stop();
-	duet_table_stop();
 	WRITE_ONCE(duet.on, false);
+	list_for_each_entry_safe(task, next, &duet.tasks, list) {
+		kref_get(&task->ref);
+		duet_task_takedown(task);
+		list_add_tail(&task->list, &ended);
+	}
+	duet_unbuild();
 	mutex_unlock(&duet.lock);
+	list_for_each_entry_safe(task, next, &ended, list) {
+		list_del_init(&task->list);
+		duet_task_unuse(task);
+		duet_task_put(task);
+	}
+	wait_event_timeout(duet_forgotten, duet_is_forgotten(), DUET_END_WAIT);
 	duet_sysfs_changed();
 	duet_sysfs_tasks_changed();
 	return 0;
@@ -197,7 +247,10 @@ void duet_task_put(struct duet_task *task)
 	kref_put(&task->ref, duet_task_free);
 }
 
-/* Takes a task out of everything but its descriptor. */
+/*
+ * Ends a task: nothing finds it any more. What it had goes with its last user,
+ * of whom the caller, without duet.lock, is one.
+ */
 static void duet_task_takedown(struct duet_task *task)
 {
 	lockdep_assert_held(&duet.lock);
@@ -209,21 +262,67 @@ static void duet_task_takedown(struct duet_task *task)
 	if (!duet_is_snapshot(task))
 		duet_fs_del_root(task->fs, task);
 	RCU_INIT_POINTER(duet.task[task->slot], NULL);
+	list_del_init(&task->list);
+	duet.nr_tasks--;
 	/* No probe and no rename sees the task after this. */
 	synchronize_rcu();
+}
 
+/* Takes away what a task had that nobody uses any more. */
+static void duet_task_dismantle(struct duet_task *task)
+{
+	/* Nobody can want it: for those that say that it has to be held. */
 	mutex_lock(&task->lock);
 	duet_task_forget(task);
 	duet_snapshot_drop(task);
 	duet_marks_destroy(task);
 	mutex_unlock(&task->lock);
-
-	duet_hooks_put(task->hooks);
 	duet_unpin_inode(task->root_mark);
 	duet_unpin_inode(task->top_mark);
+
+	mutex_lock(&duet.lock);
+	/* Not before: the entries' inodes are told of their end by a hook. */
+	duet_hooks_put(task->hooks);
 	duet_fs_put(task->fs);
-	list_del_init(&task->list);
-	duet.nr_tasks--;
+	__clear_bit(task->slot, duet.slots);
+	WRITE_ONCE(task->forgotten, true);
+	duet_unbuild();
+	mutex_unlock(&duet.lock);
+	wake_up_all(&duet_forgotten);
+}
+
+static void duet_task_unuse(struct duet_task *task)
+{
+	if (refcount_dec_and_test(&task->users))
+		duet_task_dismantle(task);
+}
+
+/*
+ * Begins to work at the reader's end of a task, unless that has ended or the
+ * caller is killed while others do. The caller has a reference.
+ */
+int duet_task_lock(struct duet_task *task)
+{
+	int err = -EINTR;
+
+	if (test_bit(DUET_TASK_STOPPED, &task->flags) ||
+	    !refcount_inc_not_zero(&task->users))
+		return -ESHUTDOWN;
+	if (mutex_lock_killable(&task->lock))
+		goto unuse;
+	if (!test_bit(DUET_TASK_STOPPED, &task->flags))
+		return 0;
+	mutex_unlock(&task->lock);
+	err = -ESHUTDOWN;
+unuse:
+	duet_task_unuse(task);
+	return err;
+}
+
+void duet_task_unlock(struct duet_task *task)
+{
+	mutex_unlock(&task->lock);
+	duet_task_unuse(task);
 }
 
 /* Ends a task whose descriptor may stay open; false when it had ended. */
@@ -232,13 +331,17 @@ bool duet_task_end(struct duet_task *task)
 	bool alive;
 
 	mutex_lock(&duet.lock);
-	alive = !list_empty(&task->list);
+	alive = !test_bit(DUET_TASK_STOPPED, &task->flags);
 	if (alive)
 		duet_task_takedown(task);
 	mutex_unlock(&duet.lock);
-	if (alive)
-		duet_sysfs_tasks_changed();
-	return alive;
+	if (!alive)
+		return false;
+	duet_task_unuse(task);
+	wait_event_timeout(duet_forgotten, READ_ONCE(task->forgotten),
+			   DUET_END_WAIT);
+	duet_sysfs_tasks_changed();
+	return true;
 }
 
 int duet_task_release(struct inode *inode, struct file *file)
@@ -338,6 +441,7 @@ static struct duet_task *duet_task_new(const char *name, u32 regmask,
 	init_waitqueue_head(&task->wait);
 	mutex_init(&task->read_lock);
 	mutex_init(&task->lock);
+	__set_bit(DUET_TASK_STOPPED, &task->flags);
 	task->nodes = DUET_LIST_END;
 	task->regmask = regmask;
 	task->regflags = regflags;
@@ -392,7 +496,10 @@ static bool duet_is_removed(const struct inode *inode)
 	return !inode->i_nlink || (S_ISDIR(inode->i_mode) && IS_DEADDIR(inode));
 }
 
-/* Makes the task known to the probes. Undone by duet_task_takedown(). */
+/*
+ * Makes the task known to the probes. Undone by duet_task_takedown() and
+ * duet_task_dismantle().
+ */
 static int duet_task_setup(struct duet_task *task, const struct path *path)
 {
 	struct inode *root = d_inode(path->dentry);
@@ -402,9 +509,7 @@ static int duet_task_setup(struct duet_task *task, const struct path *path)
 	lockdep_assert_held(&duet.lock);
 	if (!duet.on)
 		return -ESHUTDOWN;
-	for (slot = 0; slot < duet.max_tasks; slot++)
-		if (!rcu_access_pointer(duet.task[slot]))
-			break;
+	slot = find_first_zero_bit(duet.slots, duet.max_tasks);
 	if (slot == duet.max_tasks)
 		return -EUSERS;
 	task->slot = slot;
@@ -436,6 +541,9 @@ static int duet_task_setup(struct duet_task *task, const struct path *path)
 		if (err)
 			goto del_sysfs;
 	}
+	__set_bit(slot, duet.slots);
+	refcount_set(&task->users, 1);
+	clear_bit(DUET_TASK_STOPPED, &task->flags);
 	list_add_tail(&task->list, &duet.tasks);
 	duet.nr_tasks++;
 	trace_duet_task_start(task);
@@ -541,12 +649,13 @@ int duet_register(struct duet_registration *reg)
 	err = duet_task_setup(task, &path);
 	mutex_unlock(&duet.lock);
 	if (!err) {
-		mutex_lock(&task->lock);
 		/* Its end may have come first: there is nothing to scan then. */
-		err = test_bit(DUET_TASK_STOPPED, &task->flags) ?
-		      -ESHUTDOWN : duet_scan(task);
-		clear_bit(DUET_TASK_QUIET, &task->flags);
-		mutex_unlock(&task->lock);
+		err = duet_task_lock(task);
+		if (!err) {
+			err = duet_scan(task);
+			clear_bit(DUET_TASK_QUIET, &task->flags);
+			duet_task_unlock(task);
+		}
 		reg->tid = task->slot + 1;
 		duet_sysfs_tasks_changed();
 	}
