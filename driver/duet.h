@@ -200,6 +200,11 @@ struct duet_watched {
 	struct duet_fs __rcu *fs;
 };
 
+/* How often a task was not told something; by CPU, for a full task's sake. */
+struct duet_drops {
+	unsigned long nr[DUET_NR_DROPS];
+};
+
 struct duet_task {
 	struct kref ref;
 	refcount_t users;		/* of what it has; the last takes it away */
@@ -249,7 +254,7 @@ struct duet_task {
 	unsigned long limit;		/* bytes that may be pending */
 	atomic_long_t pending;		/* bytes of queued nodes and files */
 	atomic_long_t nr_files;		/* entries that it is active in */
-	atomic_long_t drops[DUET_NR_DROPS];
+	struct duet_drops __percpu *drops;
 
 	struct mutex read_lock;		/* one read() at a time */
 	struct mutex lock;		/* protects the reader's end: */
@@ -347,14 +352,6 @@ static inline struct duet_file *duet_queued_file(const struct duet_task *task,
 	struct duet_want *want = container_of(queue, struct duet_want, queue);
 
 	return container_of(want - task->slot, struct duet_file, want[0]);
-}
-
-/* How often the task was not told something. */
-static inline long duet_drops(const struct duet_task *task)
-{
-	return atomic_long_read(&task->drops[DUET_DROP_LIMIT]) +
-	       atomic_long_read(&task->drops[DUET_DROP_TASK_LIMIT]) +
-	       atomic_long_read(&task->drops[DUET_DROP_NOMEM]);
 }
 
 /* Whether the task is told what is cached once, and of no change. */
@@ -489,6 +486,8 @@ void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node);
 bool duet_node_gc(struct duet_node *node);
 struct hlist_bl_head *duet_node_bucket(unsigned long i);
 void duet_task_drop(struct duet_task *task, enum duet_drop why);
+long duet_drops_for(const struct duet_task *task, enum duet_drop why);
+long duet_drops(const struct duet_task *task);
 void duet_task_lost(struct duet_task *task, enum duet_drop why);
 void duet_want_lost(struct duet_file *file, struct duet_task *task,
 		    enum duet_drop why);

@@ -137,7 +137,7 @@ static void duet_task_fill_info(struct duet_task_info *info,
 		info->pending = atomic_long_read(&task->pending);
 		info->files = atomic_long_read(&task->nr_files);
 		for (i = 0; i < DUET_NR_DROPS; i++)
-			info->drops[i] = atomic_long_read(&task->drops[i]);
+			info->drops[i] = duet_drops_for(task, i);
 	}
 	info->overflows = READ_ONCE(task->nr_overflows);
 	strscpy(info->name, task->name, sizeof(info->name));

@@ -106,7 +106,15 @@ static noinline void duet_file_lost(struct duet_file *file, enum duet_drop why)
 	}
 }
 
-/* Whether an event says something where nothing was cached or told so far. */
+static bool duet_wants(const struct duet_task *task, enum duet_event event)
+{
+	return task && task->events & DUET_EVENT_BIT(event);
+}
+
+/*
+ * Whether an event has to be kept where nothing was cached or told so far: not
+ * for tasks that have no room for it, which would cost everybody's.
+ */
 static bool duet_is_news(const struct duet_file *file, enum duet_event event)
 {
 	unsigned int i;
@@ -117,21 +125,39 @@ static bool duet_is_news(const struct duet_file *file, enum duet_event event)
 	duet_for_each_slot(i, &file->active) {
 		struct duet_task *task = duet_dereference(duet.task[i]);
 
-		if (task && task->events & DUET_EVENT_BIT(event))
+		if (duet_wants(task, event) && !duet_is_full(task))
 			return true;
 	}
 	return false;
+}
+
+/* No task that wants the event has room for it. */
+static void duet_event_lost(struct duet_file *file, enum duet_event event)
+{
+	unsigned int i;
+
+	duet_for_each_slot(i, &file->active) {
+		struct duet_task *task = duet_dereference(duet.task[i]);
+
+		if (duet_wants(task, event))
+			duet_want_lost(file, task, DUET_DROP_TASK_LIMIT);
+	}
 }
 
 static noinline struct duet_node *duet_node_make(struct duet_file *file,
 						 u64 run,
 						 enum duet_event event)
 {
-	struct duet_node *node = duet_node_first(file);
+	struct duet_node *node;
 	enum duet_drop why;
 
-	if (duet_map_empty(&file->active) || !duet_is_news(file, event))
+	if (duet_map_empty(&file->active))
 		return NULL;
+	if (!duet_is_news(file, event)) {
+		duet_event_lost(file, event);
+		return NULL;
+	}
+	node = duet_node_first(file);
 	/*
 	 * Once in 64 pages. Possibly in reclaim, with xa_lock held: never
 	 * waits, leaves the reserves alone.

@@ -289,7 +289,36 @@ void duet_queue_node(struct duet_node *node, struct duet_task *task)
 void duet_task_drop(struct duet_task *task, enum duet_drop why)
 {
 	this_cpu_inc(duet_counts.drops[why]);
-	atomic_long_inc(&task->drops[why]);
+	this_cpu_inc(task->drops->nr[why]);
+}
+
+/* How often the task was not told something, for a reason. */
+long duet_drops_for(const struct duet_task *task, enum duet_drop why)
+{
+	long sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(per_cpu_ptr(task->drops, cpu)->nr[why]);
+	return sum;
+}
+
+/* The same for any. */
+long duet_drops(const struct duet_task *task)
+{
+	long sum = 0;
+	unsigned int why;
+
+	for (why = 0; why < DUET_NR_DROPS; why++)
+		sum += duet_drops_for(task, why);
+	return sum;
+}
+
+/* Writes nothing where it is set: all CPUs come here while a task is full. */
+static void duet_task_set(struct duet_task *task, unsigned int flag)
+{
+	if (!test_bit(flag, &task->flags))
+		set_bit(flag, &task->flags);
 }
 
 /*
@@ -304,9 +333,9 @@ void duet_task_lost(struct duet_task *task, enum duet_drop why)
 	duet_task_drop(task, why);
 	trace_duet_overflow(task, 0, why);
 	if (task->events || starved)
-		set_bit(DUET_TASK_LOST, &task->flags);
+		duet_task_set(task, DUET_TASK_LOST);
 	if (task->states && !starved)
-		set_bit(DUET_TASK_RESCAN, &task->flags);
+		duet_task_set(task, DUET_TASK_RESCAN);
 	duet_task_wake(task);
 }
 

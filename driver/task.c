@@ -239,6 +239,7 @@ static void duet_task_free(struct kref *ref)
 	kfree(task->prefix);
 	kfree(task->path);
 	kfree(task->items);
+	free_percpu(task->drops);
 	kfree(task);
 }
 
@@ -468,7 +469,8 @@ static struct duet_task *duet_task_new(const char *name, u32 regmask,
 	err = -ENOMEM;
 	task->items = kmalloc_array(DUET_ITEMS, sizeof(*task->items),
 				    GFP_KERNEL);
-	if (!task->items)
+	task->drops = alloc_percpu(struct duet_drops);
+	if (!task->items || !task->drops)
 		goto free;
 	task->path = duet_path_string(path);
 	if (IS_ERR(task->path)) {

@@ -71,6 +71,26 @@ def pages_of(items: list[Item], file: tuple[int, int], state: State) -> set[int]
 # The limits themselves
 
 
+@pytest.mark.parametrize("mask", [Mask.ADDED, Mask.ADDED | Mask.REMOVED, Mask.DIRTY | Mask.FLUSHED])
+def test_a_task_that_is_full_takes_nothing_more(device: Device, place: Path, mask: Mask) -> None:
+    """Pitfall: it went on to take a node for each 64 pages that went by, of everybody's memory."""
+    path = place / "tree/file"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    with device.register(place / "tree", mask, limit=16 << 10) as task, path.open("r+b") as file:
+        for at in range(0, 64 << 20, 1 << 20):
+            file.seek(at)
+            if mask & Mask.DIRTY:
+                file.write(b"x" * (1 << 20))
+                os.fsync(file.fileno())
+            else:
+                file.read(1 << 20)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert counter("bytes") <= at_most(device, 16 << 10)
+        assert overflows(task.read_batch())
+        assert counter("drops/task_limit")
+
+
 def test_default_limits(device: Device) -> None:
     """A 32nd of the memory for all, a quarter of that for each task."""
     found = re.search(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())
