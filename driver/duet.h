@@ -552,6 +552,7 @@ char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen);
 struct dentry *duet_name_of(struct duet_task *task, struct inode *inode,
 			    u32 gen);
+bool duet_is_known(struct duet_task *task, u64 ino, u32 gen);
 struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 			    struct super_block **sb);
 

@@ -194,6 +194,10 @@ int duet_task_undone(struct duet_task *task, u64 ino, u32 gen)
 		rcu_read_unlock();
 		iput(inode);
 		deactivate_super(sb);
+	} else if (!duet_is_known(task, ino, gen)) {
+		/* We may have forgotten that we knew it: a scan finds it. */
+		set_bit(DUET_TASK_RESCAN, &task->flags);
+		duet_task_wake(task);
 	}
 	return 0;
 }

@@ -176,16 +176,71 @@ static bool duet_handle_make(struct duet_handle *handle, unsigned long magic,
 }
 
 /*
+ * Whether the file system takes any number for that of an inode, and reads
+ * what is there. XFS and btrfs look a number up before they believe it.
+ */
+static bool duet_trusts_numbers(const struct super_block *sb)
+{
+	return sb->s_magic == EXT4_SUPER_MAGIC ||
+	       sb->s_magic == F2FS_SUPER_MAGIC;
+}
+
+/* An inode that is in memory, where it is found by its number alone. */
+static struct inode *duet_inode_in_memory(struct super_block *sb, u64 ino)
+{
+	return duet_trusts_numbers(sb) ? ilookup(sb, ino) : NULL;
+}
+
+/*
+ * The inode of a file that was below the task's directory once, or that the
+ * file system finds out about; it may be read from disk. On f2fs it is not: the number of a file that was deleted may be
+ * that of any of its blocks now, and to read such a one marks the file system
+ * as broken.
+ */
+static struct inode *duet_inode_from_disk(struct super_block *sb,
+					  const struct duet_task *task, u64 ino,
+					  u32 gen)
+{
+	struct duet_handle handle;
+	struct dentry *dentry;
+	struct inode *inode;
+
+	if (sb->s_magic == F2FS_SUPER_MAGIC ||
+	    !duet_handle_make(&handle, sb->s_magic, task, ino, gen, NULL))
+		return NULL;
+	dentry = sb->s_export_op->fh_to_dentry(sb, &handle.fid, handle.len,
+					       handle.type);
+	if (IS_ERR_OR_NULL(dentry))
+		return NULL;
+	inode = igrab(d_inode(dentry));
+	dput(dentry);
+	return inode;
+}
+
+/*
+ * Whether such a file was below the task's directory once: its number is none
+ * that the caller made up, which the file system would trust.
+ */
+bool duet_is_known(struct duet_task *task, u64 ino, u32 gen)
+{
+	struct duet_origin origin;
+	bool known;
+
+	rcu_read_lock();
+	known = duet_file_by_ino(task, ino, gen);
+	rcu_read_unlock();
+	return known || duet_recall_origin(task, ino, gen, &origin);
+}
+
+/*
  * The inode that a task's uuid names, with references to it and to its
- * superblock; NULL when there is none. May read the inode from disk.
+ * superblock; NULL when there is none.
  */
 struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 			    struct super_block **sb)
 {
 	struct inode *inode = NULL;
-	struct duet_handle handle;
 	struct duet_file *file;
-	struct dentry *dentry;
 
 	file = duet_file_held(task, ino, gen);
 	if (file) {
@@ -198,15 +253,10 @@ struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 	*sb = duet_fs_pin(task->fs);
 	if (!*sb)
 		return NULL;
-	if (duet_handle_make(&handle, (*sb)->s_magic, task, ino, gen, NULL)) {
-		dentry = (*sb)->s_export_op->fh_to_dentry(*sb, &handle.fid,
-							  handle.len,
-							  handle.type);
-		if (!IS_ERR_OR_NULL(dentry)) {
-			inode = igrab(d_inode(dentry));
-			dput(dentry);
-		}
-	}
+	inode = duet_inode_in_memory(*sb, ino);
+	if (!inode && (!duet_trusts_numbers(*sb) ||
+		       duet_is_known(task, ino, gen)))
+		inode = duet_inode_from_disk(*sb, task, ino, gen);
 	/* A handle may hold fewer bits of the number than the caller gave. */
 	if (inode && inode->i_ino == ino && inode->i_generation == gen &&
 	    S_ISREG(inode->i_mode))
@@ -300,6 +350,22 @@ static int duet_acceptable(void *arg, struct dentry *dentry)
 	return below;
 }
 
+/* f2fs is asked for nothing by number that it would read from disk. */
+static bool duet_may_decode(struct super_block *sb, u64 ino, u64 dir)
+{
+	struct inode *inode, *parent;
+	bool may;
+
+	if (sb->s_magic != F2FS_SUPER_MAGIC)
+		return true;
+	inode = duet_inode_in_memory(sb, ino);
+	parent = duet_inode_in_memory(sb, dir);
+	may = inode && parent;
+	iput(parent);
+	iput(inode);
+	return may;
+}
+
 /*
  * Reads a name from its directory again, so that there is a dentry of it.
  * Returned only if it is below the task's directory; it may have moved.
@@ -327,6 +393,7 @@ struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen)
 		return NULL;
 	dentry = NULL;
 	if (path.mnt->mnt_sb == READ_ONCE(task->fs->sb) &&
+	    duet_may_decode(path.mnt->mnt_sb, ino, origin.ino) &&
 	    duet_handle_make(&handle, path.mnt->mnt_sb->s_magic, task, ino, gen,
 			     &origin))
 		dentry = exportfs_decode_fh(path.mnt, &handle.fid, handle.len,

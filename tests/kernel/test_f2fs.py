@@ -18,7 +18,8 @@ from conftest import MOUNT, mount_of
 from racing import NOTE, SECRET, Field, hostile, racer_in
 from truth import PAGE, drop_caches
 
-from pyduet import Device, cached_pages
+from pyduet import Device, FileId, Mask, cached_pages
+from pyduet.errors import DuetError
 from pyduet.maintenance.f2fs.cleaner import Cleaner, Cleaning
 from pyduet.maintenance.f2fs.residents import WATCHED, Residents
 from pyduet.maintenance.f2fs.segments import MOST_VALID, segments_of
@@ -202,6 +203,32 @@ def test_writes_can_be_counted(device: Device, aged: list[Path]) -> None:
         ours = [victim for victim in planned if victim == one or victim[1:] == warm]
         assert len(ours) == 1 + FILES
         assert (ours[0] == one) is count_writes
+
+
+def test_no_block_is_taken_for_an_inode(device: Device, place: Path) -> None:
+    """Pitfall: who asked for made-up numbers had f2fs read its node blocks as inodes."""
+    path = place / "tree/file"
+    with path.open("wb") as file:
+        file.write(bytes(16 << 20))
+        os.fsync(file)
+    last = path.stat().st_ino
+    with (
+        device.register(place / "tree", Mask.EXISTS) as task,
+        open("/dev/kmsg", "rb", buffering=0, opener=unread) as log,
+    ):
+        for number in range(4, last + 100):
+            task.is_done(FileId(number, 1))
+            with contextlib.suppress(DuetError):
+                task.path_of(FileId(number, 1), max_age=0)
+        said = b"".join(iter(lambda: log.read(8192), None))
+    assert b"F2FS-fs" not in said, said
+
+
+def unread(path: str, flags: int) -> int:
+    """Open the kernel's log so that only what comes from here on is read, without waiting."""
+    fd = os.open(path, flags | os.O_NONBLOCK)
+    os.lseek(fd, 0, os.SEEK_END)
+    return fd
 
 
 def duet(*arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
