@@ -38,6 +38,8 @@
 #define _DUET_H
 
 #include <linux/bitmap.h>
+#include <linux/capability.h>
+#include <linux/cred.h>
 #include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/fsnotify_backend.h>
@@ -358,6 +360,15 @@ static inline struct duet_file *duet_queued_file(const struct duet_task *task,
 static inline bool duet_is_snapshot(const struct duet_task *task)
 {
 	return task->regflags & DUET_REGISTER_SNAPSHOT;
+}
+
+/*
+ * Whether the caller administers the system, where "no" is no news: capable()
+ * would have that audited.
+ */
+static inline bool duet_is_admin(void)
+{
+	return ns_capable_noaudit(&init_user_ns, CAP_SYS_ADMIN);
 }
 
 /* Whether the task has as much to read as it may. */

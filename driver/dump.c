@@ -15,10 +15,20 @@
 #include <linux/uaccess.h>
 #include "duet.h"
 
-/* Whether the caller may see that there is such a task. */
+/*
+ * Whether the caller may see that there is such a task, and ask it what it may
+ * know: it is his in every respect, or he may know all. What a program with
+ * the rights of another user registers is not that of who runs it.
+ */
 bool duet_may_see(const struct duet_task *task)
 {
-	return uid_eq(task->cred->uid, current_uid()) || capable(CAP_SYS_ADMIN);
+	const struct cred *cred = task->cred;
+	kuid_t uid = current_uid();
+
+	if (!task->privileged && uid_eq(cred->uid, uid) &&
+	    uid_eq(cred->euid, uid) && uid_eq(cred->suid, uid))
+		return true;
+	return duet_is_admin();
 }
 
 void duet_info_fill(struct duet_info *info)
@@ -40,7 +50,7 @@ void duet_info_fill(struct duet_info *info)
 	info->task_limit = duet.task_limit;
 	mutex_unlock(&duet.lock);
 	/* They would tell of files that the caller may not know of. */
-	if (!capable(CAP_SYS_ADMIN))
+	if (!duet_is_admin())
 		return;
 	info->bytes = atomic_long_read(&duet.bytes);
 	info->nr_files = atomic_long_read(&duet.nr_files);
@@ -73,7 +83,8 @@ struct duet_out {
 static int duet_out_init(struct duet_out *out, struct duet_dump *args,
 			 size_t size, size_t min)
 {
-	if (args->flags || args->reserved || args->size < min)
+	if (args->flags || args->reserved || args->size < min ||
+	    args->size > SZ_64K)	/* what it has more is cleared in one go */
 		return -EINVAL;
 	out->args = args;
 	out->size = size;
@@ -133,7 +144,7 @@ static void duet_task_fill_info(struct duet_task_info *info,
 	info->done = atomic_long_read(&task->nr_done);
 	info->delivered = READ_ONCE(task->nr_delivered);
 	/* They would tell of files that the caller may not know of. */
-	if (capable(CAP_SYS_ADMIN)) {
+	if (duet_is_admin()) {
 		info->pending = atomic_long_read(&task->pending);
 		info->files = atomic_long_read(&task->nr_files);
 		for (i = 0; i < DUET_NR_DROPS; i++)

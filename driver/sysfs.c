@@ -261,9 +261,9 @@ DUET_TASK_ATTR(uid, 0444, "%u", from_kuid(&init_user_ns, task->cred->uid));
 DUET_TASK_ATTR(limit_bytes, 0444, "%lu", task->limit);
 DUET_TASK_ATTR(pending_bytes, 0400, "%ld", atomic_long_read(&task->pending));
 DUET_TASK_ATTR(files, 0400, "%ld", atomic_long_read(&task->nr_files));
-DUET_TASK_ATTR(done, 0444, "%ld", atomic_long_read(&task->nr_done));
-DUET_TASK_ATTR(delivered, 0444, "%llu", READ_ONCE(task->nr_delivered));
-DUET_TASK_ATTR(overflows, 0444, "%llu", READ_ONCE(task->nr_overflows));
+DUET_TASK_ATTR(done, 0400, "%ld", atomic_long_read(&task->nr_done));
+DUET_TASK_ATTR(delivered, 0400, "%llu", READ_ONCE(task->nr_delivered));
+DUET_TASK_ATTR(overflows, 0400, "%llu", READ_ONCE(task->nr_overflows));
 DUET_TASK_ATTR(drops, 0400, "%ld", duet_drops(task));
 
 static struct attribute *duet_task_attrs[] = {

@@ -462,7 +462,7 @@ static struct duet_task *duet_task_new(const char *name, u32 regmask,
 	task->subvol = duet_subvol_of(task->root);
 	task->owner = get_pid(task_tgid(current));
 	task->cred = get_current_cred();
-	task->privileged = capable(CAP_SYS_ADMIN);
+	task->privileged = duet_is_admin();
 	task->start = ktime_get_boottime_ns();
 	strscpy(task->name, name, sizeof(task->name));
 

@@ -27,7 +27,16 @@ WRITABLE = {"enabled", "max_tasks", "limit_bytes", "task_limit_bytes"}
 READABLE = {"tasks", "files", "nodes", "longest_chain", "bytes"}
 #: What would tell others what is going on: root's to read.
 PRIVATE = {"files", "nodes", "longest_chain", "bytes", "events", "drops"}
-PRIVATE_OF_TASK = {"name", "path", "pending_bytes", "files", "drops"}
+PRIVATE_OF_TASK = {
+    "name",
+    "path",
+    "pending_bytes",
+    "files",
+    "drops",
+    "done",
+    "delivered",
+    "overflows",
+}
 GROUPS = {
     "events": {"added", "removed", "dirtied", "flushed"},
     "drops": {"limit", "task_limit", "nomem"},
