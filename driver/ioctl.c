@@ -256,7 +256,6 @@ static int duet_ioctl_register(struct file *file, void *argp, void __user *arg)
 		return PTR_ERR(name) == -EINVAL ? -ENAMETOOLONG : PTR_ERR(name);
 	reg.name = name;
 	ret = duet_register(&reg);
-	((struct duet_register *)argp)->tid = reg.tid;
 	kfree(name);
 	return ret;
 }
@@ -395,6 +394,7 @@ struct duet_call {
 	unsigned int cmd;
 	unsigned int min;	/* size in the first version */
 	int (*call)(struct file *file, void *args, void __user *arg);
+	bool answered;		/* it has copied out what it has to say */
 };
 
 #define DUET_CALL(_cmd, _call) \
@@ -418,7 +418,11 @@ static int duet_ioctl_table(struct file *file, void *argp, void __user *arg)
 
 static const struct duet_call duet_calls[] = {
 	DUET_CALL(DUET_IOC_INFO, duet_ioctl_info),
-	DUET_CALL(DUET_IOC_REGISTER, duet_ioctl_register),
+	/* Nothing may fail once the descriptor can be seen. */
+	[_IOC_NR(DUET_IOC_REGISTER)] = {
+		DUET_IOC_REGISTER, _IOC_SIZE(DUET_IOC_REGISTER),
+		duet_ioctl_register, true,
+	},
 	DUET_CALL(DUET_IOC_MARKS, duet_ioctl_marks),
 	DUET_CALL(DUET_IOC_PATHS, duet_ioctl_paths),
 	DUET_CALL(DUET_IOC_RESCAN, duet_ioctl_rescan),
@@ -464,7 +468,7 @@ static long duet_ioctl_ours(struct file *file, unsigned int cmd,
 	if (ret)
 		return ret;
 	ret = call->call(file, &args, argp);
-	if (ret < 0 || !(_IOC_DIR(cmd) & _IOC_READ))
+	if (ret < 0 || call->answered || !(_IOC_DIR(cmd) & _IOC_READ))
 		return ret;
 	if (copy_to_user(argp, &args, min(size, known)))
 		return -EFAULT;

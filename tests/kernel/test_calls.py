@@ -105,6 +105,24 @@ def test_reserved_fields(requests: Requests, name: str) -> None:
     assert requests.state() == before
 
 
+def test_an_answer_that_cannot_be_copied(requests: Requests) -> None:
+    """Pitfall: the caller's memory ends behind the identity: EFAULT, and a descriptor of nobody."""
+    fd, number, request = requests.make("register")
+    at = PAGE - abi.RegisterArgs.tid.offset - abi.RegisterArgs.tid.size
+    with mmap.mmap(-1, 2 * PAGE) as memory:
+        memory[at : at + ctypes.sizeof(request)] = bytes(request)
+        view = ctypes.c_char.from_buffer(memory)
+        address = ctypes.addressof(view)
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mprotect(ctypes.c_void_p(address + PAGE), PAGE, mmap.PROT_READ) == 0
+        before = len(os.listdir("/proc/self/fd"))
+        result = libc.ioctl(fd, ctypes.c_ulong(number), ctypes.c_void_p(address + at))
+        del view  # before its memory goes
+        assert len(os.listdir("/proc/self/fd")) == before + (result >= 0)
+        assert result >= 0
+        os.close(result)
+
+
 def test_unknown_numbers(requests: Requests) -> None:
     """Pitfall: EINVAL for unknown calls. Over the device and over a task it is ENOTTY."""
     for fd in (requests.device.fileno(), requests.task.fileno()):
