@@ -348,9 +348,12 @@ static ssize_t duet_task_read(struct file *file, char __user *buf,
 
 	if (!max)
 		return -EINVAL;
-	err = mutex_lock_interruptible(&task->read_lock);
+	if (!(file->f_flags & O_NONBLOCK))
+		err = mutex_lock_interruptible(&task->read_lock);
+	else
+		err = mutex_trylock(&task->read_lock) ? 0 : -EAGAIN;
 	if (err)
-		return -EINTR;
+		return err;
 
 	while (max) {
 		err = duet_task_lock(task);
@@ -401,6 +404,9 @@ static ssize_t duet_task_read(struct file *file, char __user *buf,
 		}
 	}
 	mutex_unlock(&task->read_lock);
+	/* Who polled meanwhile was told that nothing is there for him. */
+	if (wq_has_sleeper(&task->wait))
+		wake_up_poll(&task->wait, EPOLLIN | EPOLLRDNORM);
 	return done ?: err;
 }
 

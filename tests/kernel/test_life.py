@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from asleep import call_of
+from asleep import call_of, wait_until_asleep
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
 from truth import Watch, drop_caches, fill, identity
 
@@ -120,6 +120,53 @@ def test_blocking_read_returns_as_soon_as_there_is_one_item(watch: Register, pla
         threading.Timer(1, path.read_bytes).start()
         assert len(os.read(fd, 100 * abi.ITEM.size)) == abi.ITEM.size
         assert time.monotonic() - start > 0.5
+
+
+def test_a_read_that_may_not_block_waits_for_no_other(watch: Register, place: Path) -> None:
+    """Pitfall: it slept until another one that did block returned."""
+    path = fill(place / "tree/file", 1)
+    drop_caches()
+    one = watch(place / "tree")
+    one.read()
+    with blocking(one) as fd:
+        pid = os.fork()
+        if not pid:
+            os.read(fd, 4096)
+            os._exit(0)
+        wait_until_asleep(pid)
+        os.set_blocking(fd, False)
+        other = threading.Thread(target=lambda: errors.append(read_errno(fd)), daemon=True)
+        errors: list[int] = []
+        other.start()
+        other.join(20)
+        assert errors == [errno.EAGAIN]
+    path.read_bytes()
+    os.waitpid(pid, 0)
+
+
+def test_a_poller_is_told_what_a_reader_left(watch: Register, place: Path) -> None:
+    """Pitfall: one that looked while another read slept on, whatever that left."""
+    path = fill(place / "tree/file", 10)
+    one = watch(place / "tree")
+    for _ in range(20):
+        drop_caches()
+        one.read()
+        with blocking(one) as fd:
+            readers = []
+            for call in (READ, POLL):
+                pid = os.fork()
+                if not pid:
+                    if call == READ:
+                        os.read(fd, abi.ITEM.size)
+                        os._exit(0)
+                    poll = select.poll()
+                    poll.register(fd, select.POLLIN)
+                    os._exit(not poll.poll(20_000))
+                readers.append(pid)
+                wait_until_asleep(pid)
+            path.read_bytes()
+            ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in readers]
+        assert ends == [0, 0]
 
 
 def test_signal_ends_a_blocking_read(watch: Register, place: Path) -> None:
