@@ -301,6 +301,8 @@ static char *duet_path_render(const struct duet_task *task,
 			      const struct dentry *dentry, char *buf,
 			      size_t size)
 {
+	const struct inode *root = READ_ONCE(task->root), *inode;
+	const struct inode *top = READ_ONCE(task->top);
 	size_t prefix = strlen(task->prefix);
 	char *pos = buf + size - 1;
 	bool inside = false;
@@ -308,11 +310,11 @@ static char *duet_path_render(const struct duet_task *task,
 	*pos = '\0';
 	read_seqlock_excl(&rename_lock);
 	for (;; dentry = dentry->d_parent) {
-		const struct inode *inode = READ_ONCE(dentry->d_inode);
 		unsigned int len = dentry->d_name.len;
 
-		inside |= inode == task->root;
-		if (inode == task->top || IS_ROOT(dentry))
+		inode = READ_ONCE(dentry->d_inode);
+		inside |= inode == root;
+		if (inode == top || IS_ROOT(dentry))
 			break;
 		if (pos - buf < len + 1 + prefix) {
 			read_sequnlock_excl(&rename_lock);
@@ -323,7 +325,8 @@ static char *duet_path_render(const struct duet_task *task,
 		*--pos = '/';
 	}
 	read_sequnlock_excl(&rename_lock);
-	if (!inside)
+	/* What was moved out of the mount cannot be said from where that is. */
+	if (!inside || inode != top)
 		return ERR_PTR(-ENOENT);
 	pos -= prefix;
 	return memcpy(pos, task->prefix, prefix);

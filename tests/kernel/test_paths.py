@@ -111,6 +111,24 @@ def test_reused_inode_number_is_not_the_old_file(watch: Register, place: Path) -
     assert error.value.errno == 2
 
 
+def test_no_path_above_the_mount(watch: Register, place: Path) -> None:
+    """Pitfall: what was moved out of a mounted directory showed the directories above that."""
+    (place / "tree/a/d").mkdir(parents=True)
+    (place / "tree/secret").mkdir()
+    path = fill(place / "tree/a/d/file", 1)
+    subprocess.run(["mount", "--bind", place / "tree/a", place / "out"], check=True)
+    try:
+        one = watch(place / "out/d")
+        file = identity(path)
+        assert one.task.path_of(file, max_age=0) == str(place / "out/d/file")
+        (place / "tree/a/d").rename(place / "tree/secret/d")
+        with pytest.raises(PathNotFoundError):
+            one.task.path_of(file, max_age=0)
+        one.task.close()
+    finally:
+        subprocess.run(["umount", place / "out"], check=True)
+
+
 def test_path_through_a_bind_mount(watch: Register, place: Path) -> None:
     """A task registered through a bind mount is told paths there."""
     (place / "tree/a").mkdir()
