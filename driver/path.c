@@ -193,9 +193,9 @@ static struct inode *duet_inode_in_memory(struct super_block *sb, u64 ino)
 
 /*
  * The inode of a file that was below the task's directory once, or that the
- * file system finds out about; it may be read from disk. On f2fs it is not: the number of a file that was deleted may be
- * that of any of its blocks now, and to read such a one marks the file system
- * as broken.
+ * file system finds out about; it may be read from disk. On f2fs it is not:
+ * the number of a file that was deleted may be that of any of its blocks now,
+ * and to read such a one marks the file system as broken.
  */
 static struct inode *duet_inode_from_disk(struct super_block *sb,
 					  const struct duet_task *task, u64 ino,
