@@ -385,14 +385,7 @@ def empty(directory: int) -> None:
             with held(directory, name) as fd:
                 if os.geteuid():
                     os.chmod(f"/proc/self/fd/{fd}", 0o700)
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY
-            inner = os.open(name, flags, dir_fd=directory)
-            try:
-                allowed(lambda inner=inner: clear_flags(inner))  # type: ignore[misc]
-                empty(inner)
-            finally:
-                os.close(inner)
-            os.rmdir(name, dir_fd=directory)
+            _remove_directory(directory, name)
             continue
         if entry.is_file(follow_symlinks=False) and not os.geteuid():
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
@@ -401,6 +394,17 @@ def empty(directory: int) -> None:
             finally:
                 os.close(fd)
         os.unlink(name, dir_fd=directory)
+
+
+def _remove_directory(directory: int, name: bytes) -> None:
+    """Remove a directory that is in another one, with all that is in it."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=directory)
+    try:
+        allowed(lambda: clear_flags(fd))
+        empty(fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=directory)
 
 
 def empty_path(path: Path) -> None:
@@ -431,13 +435,7 @@ def cut(top: Path) -> None:
                 continue
             names.remove(name)
             allowed(lambda fd=fd: clear_flags(fd))  # type: ignore[misc]
-            inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=fd)
-            try:
-                allowed(lambda inner=inner: clear_flags(inner))  # type: ignore[misc]
-                empty(inner)
-            finally:
-                os.close(inner)
-            os.rmdir(name, dir_fd=fd)
+            _remove_directory(fd, os.fsencode(name))
 
 
 class _Statx(ctypes.Structure):
