@@ -2,7 +2,7 @@
 /*
  * What the driver's files share. Data flows one way:
  *
- *   hooks.c -> event.c -> (interest.c, table.c) -> read.c -> a reader
+ *   hooks.c -> event.c -> (verdict.c, interest.c, table.c) -> read.c -> a reader
  *
  * Who owns whom, and by which reference:
  *
@@ -141,6 +141,9 @@ struct duet_want {
 #define DUET_WANT_BACK		BIT(6)	/* with NEW: had left, untold so far */
 #define DUET_WANT_ASK		BIT(7)	/* whether it still may know of it */
 #define DUET_WANT_VERIFY	BIT(8)	/* reader looks its names up again */
+#define DUET_WANT_MAYBE		BIT(9)	/* with VERIFY: it may be another's */
+#define DUET_WANT_DROP		BIT(10)	/* it was: nothing noted is told */
+#define DUET_WANT_TOLD		BIT(11)	/* it was the task's, before eviction */
 };
 
 /* A name's directory, to find the name again when no dentry is left. */
@@ -179,6 +182,9 @@ struct duet_roots {
 	struct duet_task *task[];
 };
 
+#define DUET_MOVES_BITS	6
+#define DUET_MOVES	BIT(DUET_MOVES_BITS)
+
 struct duet_fs {
 	struct fsnotify_mark mark;	/* on the superblock; frees this */
 	struct list_head list;		/* duet.lock */
@@ -186,7 +192,7 @@ struct duet_fs {
 	unsigned int place;		/* in duet.watched */
 	struct super_block *sb;		/* NULL once it is shut down */
 	struct duet_roots __rcu *roots;
-	atomic_t moves;			/* renames and links so far */
+	atomic_t moves[DUET_MOVES];	/* of files: renames, links and so on */
 	unsigned long subvol_ino;	/* inode of a subvolume's root, or 0 */
 	bool unnamed;			/* files with names that we do not know */
 	struct work_struct listen;	/* begins to hear of opens, then */
@@ -455,8 +461,54 @@ void duet_page_removed(struct folio *folio, struct address_space *mapping);
 void duet_page_dirtied(struct folio *folio, struct address_space *mapping);
 void duet_page_flushed(struct folio *folio, struct address_space *mapping);
 
-/* interest.c */
+/*
+ * What counts the changes of a file's names. Some files share one: who makes
+ * a verdict meanwhile makes it again.
+ */
+static inline atomic_t *duet_moves(struct duet_fs *fs,
+				   const struct inode *inode)
+{
+	return &fs->moves[hash_ptr(inode, DUET_MOVES_BITS)];
+}
+
+/* Verdicts about the file that are being made now are made again. */
+static inline void duet_moved(struct duet_fs *fs, const struct inode *inode)
+{
+	atomic_inc(duet_moves(fs, inode));
+	smp_mb__after_atomic();	/* pairs with duet_verdict_holds() */
+}
+
+/* verdict.c */
+
+/* How far a walk through names and directories goes. */
+struct duet_steps {
+	unsigned int left;
+	bool cut;			/* there was more */
+};
+
 void duet_new_epoch(void);
+void duet_nobody_clear(const struct inode *inode);
+bool duet_roots_above(const struct duet_fs *fs, const struct dentry *dentry,
+		      struct duet_map *map);
+bool duet_is_below(const struct duet_task *task, const struct dentry *name);
+struct dentry *duet_name_below(const struct duet_task *task,
+			       struct inode *inode);
+bool duet_is_inside(const struct duet_task *task, struct inode *inode);
+struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
+			      struct duet_file **spare, unsigned int how);
+#define DUET_DECIDE_LEAVE	0x1	/* though it may have names not seen now */
+#define DUET_DECIDE_UNNAMED	0x2	/* though no name is known at all */
+#define DUET_DECIDE_OPENED	0x4	/* only if something may be unknown */
+struct duet_file *duet_decide_added(struct duet_fs *fs, struct inode *inode,
+				    unsigned long added);
+struct duet_file *duet_decide_slowly(struct duet_fs *fs, struct inode *inode,
+				     struct duet_file **spare,
+				     unsigned int how);
+void duet_decide_for(struct duet_task *task, struct duet_file *file,
+		     struct inode *inode);
+void duet_names_changed(struct inode *inode, bool removed);
+
+/* interest.c */
 int duet_interest_start(void);
 void duet_interest_stop(void);
 struct duet_fs *duet_watched_fs(const struct super_block *sb);
@@ -464,13 +516,10 @@ void duet_inode_evicted(struct inode *inode);
 bool duet_has_file(const struct inode *inode);
 struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen);
 struct duet_file *duet_file_held(struct duet_task *task, u64 ino, u32 gen);
-void duet_names_changed(struct inode *inode, bool removed);
-struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
-			      struct duet_file **spare, unsigned int how);
-#define DUET_DECIDE_FRESH	0x1	/* no page of it was cached before */
-#define DUET_DECIDE_LEAVE	0x2	/* though it may have names not seen now */
-#define DUET_DECIDE_UNNAMED	0x4	/* though no name is known at all */
-#define DUET_DECIDE_OPENED	0x8	/* only if something may be unknown */
+void duet_file_deactivate(struct duet_file *file, struct duet_task *task);
+struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
+				 u64 subvol, struct duet_file **spare,
+				 struct duet_file **made, enum duet_drop *why);
 struct duet_file *duet_file_alloc(gfp_t gfp, enum duet_drop *why);
 void duet_file_free(struct duet_file *file);
 bool duet_file_hold(struct duet_file *file);
@@ -480,8 +529,6 @@ bool duet_file_unused(struct duet_file *file);
 void duet_file_bury(struct duet_file *file);
 void duet_file_forget(struct duet_file *file, struct duet_task *task);
 void duet_task_forget(struct duet_task *task);
-bool duet_below(const struct dentry *dentry, const struct inode *root);
-bool duet_is_inside(const struct duet_task *task, struct inode *inode);
 
 /* table.c */
 int duet_table_start(void);

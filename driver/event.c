@@ -225,7 +225,6 @@ static noinline struct duet_file *duet_first_sight(struct inode *inode,
 						   enum duet_event event)
 {
 	struct duet_fs *fs;
-	unsigned int how = 0;
 
 	if (unlikely(!S_ISREG(inode->i_mode))) {
 		duet_hook_proved(inode, (enum duet_hook_id)event);
@@ -234,10 +233,8 @@ static noinline struct duet_file *duet_first_sight(struct inode *inode,
 	fs = duet_watched_fs(inode->i_sb);
 	if (!fs)
 		return NULL;
-	if (event == DUET_EVENT_ADDED &&
-	    inode->i_mapping->nrpages == folio_nr_pages(folio))
-		how = DUET_DECIDE_FRESH;
-	return duet_decide(fs, inode, NULL, how);
+	return duet_decide_added(fs, inode, event == DUET_EVENT_ADDED ?
+					    folio_nr_pages(folio) : 0);
 }
 
 /* Records an event of a folio; false when nobody wanted the file, and it died. */

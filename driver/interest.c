@@ -1,20 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who wants this file.
- *
- * A file is of interest to a task when one of its names lies below the task's
- * directory, which is decided by walking the dentries up to the directory's
- * inode: no path string is compared, and it does not matter whose context the
- * event came in. That walk takes i_lock and looks at rename_lock, so it is
- * done in ADDED, FLUSHED and in process context, never in REMOVED or DIRTIED,
- * and its result is kept: "somebody" in an entry of the file, found by its
- * inode, "nobody" in a small lossy cache. REMOVED and DIRTIED only
- * look the entry up. An inode that is unknown there interests nobody, since
- * all that is cached was seen by the scan or by ADDED.
- *
- * Both kinds of verdict die with the inode (clear_inode()). When directories
- * are registered or files move into one, duet.epoch makes the older verdicts
- * void.
+ * The entries of files that somebody wants, in a hash by inode number. Probes
+ * find them without a lock; see duet.h for whose an entry is, and verdict.c
+ * for who wants a file.
  */
 #include <linux/dcache.h>
 #include <linux/hash.h>
@@ -26,38 +14,6 @@
 #include "compat.h"
 #include "duet.h"
 #include "trace.h"
-
-static void duet_nobody_set(const struct inode *inode, unsigned int epoch)
-{
-	WRITE_ONCE(*duet_nobody_slot(inode), duet_nobody_word(inode, epoch));
-}
-
-static void duet_nobody_clear(const struct inode *inode)
-{
-	u64 *slot = duet_nobody_slot(inode);
-
-	if (READ_ONCE(*slot) >> 16 == duet_nobody_word(inode, 0) >> 16)
-		WRITE_ONCE(*slot, 0);
-}
-
-static DEFINE_SPINLOCK(duet_epoch_lock);
-
-/* Every verdict so far is void. */
-void duet_new_epoch(void)
-{
-	unsigned int epoch, i;
-
-	/* In process context; probes only read the epoch. */
-	spin_lock(&duet_epoch_lock);
-	epoch = duet.epoch + 1;
-	/* A word's epoch comes round: let no old word look like a new one. */
-	if (!(u16)epoch)
-		for (i = 0; i < 1U << DUET_NOBODY_BITS; i++)
-			WRITE_ONCE(duet.nobody[i], 0);
-	/* Who sees the new epoch sees what made it necessary. */
-	smp_store_release(&duet.epoch, epoch);
-	spin_unlock(&duet_epoch_lock);
-}
 
 int duet_interest_start(void)
 {
@@ -165,8 +121,8 @@ bool duet_has_file(const struct inode *inode)
 	return found;
 }
 
-static void duet_file_deactivate(struct duet_file *file,
-				 struct duet_task *task)
+void duet_file_deactivate(struct duet_file *file,
+			  struct duet_task *task)
 {
 	lockdep_assert_held(&file->lock);
 	if (!__test_and_clear_bit(task->slot, file->active.words))
@@ -205,8 +161,10 @@ static struct duet_file *duet_file_reborn(struct duet_fs *fs,
 			/* They join again: something may have been missed. */
 			duet_for_each_slot(i, &file->active) {
 				task = duet_dereference(duet.task[i]);
-				if (task)
-					duet_file_deactivate(file, task);
+				if (!task)
+					continue;
+				file->want[i].flags |= DUET_WANT_TOLD;
+				duet_file_deactivate(file, task);
 			}
 		}
 		spin_unlock_irqrestore(&file->lock, flags);
@@ -217,27 +175,22 @@ static struct duet_file *duet_file_reborn(struct duet_fs *fs,
 }
 
 /*
- * Makes the entry of a file. It comes with a hold: a task that lets go must
- * not take it away before somebody wants it. NULL without memory, or when
- * another CPU was faster.
+ * Makes the entry of a file. It comes with a hold, in *made: a task that lets
+ * go must not take it away before somebody wants it. Without, when another CPU
+ * was faster; NULL without memory. RCU.
  */
-static struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
-					const struct duet_map *map,
-					struct duet_file **spare,
-					enum duet_drop *why)
+struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
+				 u64 subvol, struct duet_file **spare,
+				 struct duet_file **made, enum duet_drop *why)
 {
 	struct hlist_head *bucket = duet_file_bucket(inode->i_ino);
-	const struct duet_task *task;
-	struct duet_file *file;
-	u64 subvol;
+	struct duet_file *file, *found;
 
-	/* A task that wants the file is in the same subvolume. */
-	task = duet_dereference(duet.task[find_first_bit(map->words,
-							 DUET_MAX_TASKS)]);
-	subvol = task ? task->subvol : 0;
 	file = duet_file_reborn(fs, inode, subvol);
-	if (file)
+	if (file) {
+		*made = file;
 		return file;
+	}
 	if (spare && *spare) {
 		file = *spare;
 		*spare = NULL;
@@ -258,14 +211,16 @@ static struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
 
 	/* See duet_file_locks. */
 	spin_lock(duet_file_lock(bucket));
-	if (!duet_file_find(inode)) {
+	found = duet_file_find(inode);
+	if (!found)
 		hlist_add_head_rcu(&file->hash, bucket);
-		spin_unlock(duet_file_lock(bucket));
-		return file;
-	}
 	spin_unlock(duet_file_lock(bucket));
-	duet_file_free(file);
-	return NULL;
+	if (found) {
+		duet_file_free(file);
+		return found;
+	}
+	*made = file;
+	return file;
 }
 
 /* Keeps a file beyond the RCU section; false when it is too late for that. */
@@ -402,275 +357,6 @@ struct duet_file *duet_file_next(struct duet_file *file, unsigned long *bucket)
 	return next;
 }
 
-/* ---- verdicts ---- */
-
-/* Whether another subvolume begins above; tasks end at its border. */
-static bool duet_is_border(const struct duet_fs *fs, const struct inode *inode)
-{
-	return fs->subvol_ino && inode->i_ino == fs->subvol_ino;
-}
-
-/*
- * Walks from a dentry up. Dentries are freed by RCU; the caller looks at
- * rename_lock. Returns whether the walk ended at the top, that is, whether
- * the dentry is connected, and in *below whether it met a root.
- */
-static bool duet_walk(const struct duet_fs *fs, const struct duet_roots *roots,
-		      const struct dentry *dentry, struct duet_map *map,
-		      bool *below)
-{
-	const struct dentry *parent;
-	unsigned int i;
-
-	for (;; dentry = parent) {
-		const struct inode *inode = READ_ONCE(dentry->d_inode);
-
-		if (unlikely(!inode))
-			return false;
-		for (i = 0; i < roots->nr; i++) {
-			if (READ_ONCE(roots->task[i]->root) != inode)
-				continue;
-			__set_bit(roots->task[i]->slot, map->words);
-			*below = true;
-		}
-		if (duet_is_border(fs, inode))
-			return true;
-		parent = READ_ONCE(dentry->d_parent);
-		if (parent == dentry)
-			return dentry == dentry->d_sb->s_root;
-	}
-}
-
-/*
- * Which tasks' directories the inode has a name under. Not under file->lock
- * nor xa_lock. Returns false when no name of it is known.
- */
-static bool duet_verdict(struct duet_fs *fs, struct inode *inode,
-			 struct duet_map *map, struct duet_origin *origin)
-{
-	const struct duet_roots *roots = duet_dereference(fs->roots);
-	const struct inode *dir;
-	struct dentry *alias;
-	unsigned int seq;
-	bool connected;
-
-	do {
-		bitmap_zero(map->words, DUET_MAX_TASKS);
-		connected = false;
-		seq = read_seqbegin(&rename_lock);
-		/* i_lock keeps the aliases, is taken with interrupts on. */
-		spin_lock(&inode->i_lock);
-		hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
-			bool below = false;
-
-			/* a name that was removed, while others are left */
-			if (d_unhashed(alias) && inode->i_nlink)
-				continue;
-			if (roots)
-				connected |= duet_walk(fs, roots, alias, map,
-						       &below);
-			dir = READ_ONCE(alias->d_parent->d_inode);
-			if (!below || !dir)
-				continue;
-			origin->ino = dir->i_ino;
-			origin->gen = dir->i_generation;
-		}
-		spin_unlock(&inode->i_lock);
-	} while (read_seqretry(&rename_lock, seq));
-	return connected;
-}
-
-/* The task wants the file's events from here on. */
-static void duet_file_join(struct duet_file *file, struct duet_task *task,
-			   unsigned int how)
-{
-	struct duet_want *want = &file->want[task->slot];
-
-	lockdep_assert_held(&file->lock);
-	if (test_bit(task->slot, file->active.words) ||
-	    duet_is_silent(task, file->ino, file->gen))
-		return;
-	__set_bit(task->slot, file->active.words);
-	atomic_long_inc(&task->nr_files);
-	if (task->states && !file->nr_state++ && file->nr_nodes)
-		file->stale = true;
-	if (how & DUET_DECIDE_FRESH && !file->stale &&
-	    !(want->flags & DUET_WANT_LEFT))
-		return;
-	if (want->flags & DUET_WANT_LEFT)
-		want->flags |= DUET_WANT_BACK;
-	want->flags &= ~DUET_WANT_LEFT;
-	/* In its first scan, a task that wants no news has the file synced. */
-	if (test_bit(DUET_TASK_QUIET, &task->flags))
-		return;
-	want->flags |= DUET_WANT_SYNC | DUET_WANT_NEW;
-	duet_queue_file(file, task);
-}
-
-/* No name of the file is below the task's directory any more. */
-static void duet_file_leave(struct duet_file *file, struct duet_task *task)
-{
-	struct duet_want *want = &file->want[task->slot];
-
-	duet_file_deactivate(file, task);
-	want->flags |= DUET_WANT_LEFT | DUET_WANT_SYNC;
-	duet_queue_file(file, task);
-}
-
-/* No entry for a file that these tasks want. In a probe. */
-static void duet_map_lost(const struct duet_map *map, enum duet_drop why)
-{
-	unsigned int i;
-
-	duet_for_each_slot(i, map) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (task)
-			duet_task_lost(task, why);
-	}
-}
-
-/*
- * Decides anew who wants a file, and returns its entry, if it has one then.
- * The inode does not die meanwhile: the caller has a reference, or a locked
- * folio of it. RCU. In a probe spare is NULL.
- */
-struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
-			      struct duet_file **spare, unsigned int how)
-{
-	struct duet_file *file, *made = NULL;
-	enum duet_drop why = DUET_DROP_NOMEM;
-	struct duet_origin origin = {};
-	struct duet_task *silent = NULL;
-	unsigned int epoch, i;
-	struct duet_map map;
-	bool known;
-	int moves;
-
-again:
-	/* What the verdict sees is not older than these. */
-	epoch = smp_load_acquire(&duet.epoch);
-	moves = atomic_read_acquire(&fs->moves);
-	file = duet_file_find(inode);
-	if (how & DUET_DECIDE_OPENED && !made && inode->i_nlink < 2 &&
-	    (file ? file->epoch == epoch : duet_nobody_wants(inode)))
-		return file;
-	known = duet_verdict(fs, inode, &map, &origin);
-	trace_duet_verdict(inode, map.words[0], known);
-	if (!known || inode->i_nlink > 1)
-		duet_fs_unnamed(fs);
-	duet_for_each_slot(i, &map) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (task && task->fs == fs) {
-			if (!duet_is_silent(task, inode->i_ino,
-					    inode->i_generation))
-				continue;
-			silent = task;
-		}
-		__clear_bit(i, map.words);
-	}
-	if (!file) {
-		if (duet_map_empty(&map)) {
-			/* Who is done with a file may ask for its path. */
-			if (silent && origin.ino)
-				duet_remember(fs, silent->subvol, inode->i_ino,
-					      inode->i_generation, &origin);
-			/* Another name may be inside, and be used next. */
-			if (known && inode->i_nlink < 2)
-				duet_nobody_set(inode, epoch);
-			goto check;
-		}
-		file = duet_file_make(fs, inode, &map, spare, &why);
-		if (!file)
-			file = duet_file_find(inode);
-		else
-			made = file;
-		if (!file) {
-			duet_map_lost(&map, why);
-			return NULL;
-		}
-		/* CPUs that believe that nobody wants it look again. */
-		duet_nobody_clear(inode);
-	}
-
-	/* Nothing of the page cache is locked, so interrupts are on. */
-	spin_lock_irq(&file->lock);
-	if (file->dead) {
-		spin_unlock_irq(&file->lock);
-		cpu_relax();
-		goto again;
-	}
-	duet_for_each_slot(i, &map) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (task)
-			duet_file_join(file, task, how);
-	}
-	/* A name outside says nothing while another may be inside. */
-	if ((known && (inode->i_nlink < 2 || how & DUET_DECIDE_LEAVE)) ||
-	    how & DUET_DECIDE_UNNAMED) {
-		duet_for_each_slot(i, &file->active) {
-			struct duet_task *task = duet_dereference(duet.task[i]);
-
-			if (task && !test_bit(i, map.words))
-				duet_file_leave(file, task);
-		}
-	}
-	if (origin.ino)
-		file->origin = origin;
-	file->nlink = inode->i_nlink;
-	/* With no name known, the next event or open decides again. */
-	file->epoch = known ? epoch : epoch - 1;
-	/* Somebody wants it, which keeps it. */
-	if (made && !duet_map_empty(&file->active)) {
-		file->holds--;
-		made = NULL;
-	}
-	spin_unlock_irq(&file->lock);
-
-check:
-	/* Either a rename sees what we wrote, or we see that it renamed. */
-	smp_mb();
-	if (atomic_read(&fs->moves) != moves)
-		goto again;
-	if (made)
-		duet_file_release(made);
-	return file;
-}
-
-/*
- * A name of the inode was removed, or moved while it has others, or perhaps
- * so if there are fewer now: each task that wants it looks for a name that is
- * left, when it reads. Here, where directories are locked, none can be looked
- * up. RCU.
- */
-void duet_names_changed(struct inode *inode, bool removed)
-{
-	struct duet_file *file;
-	unsigned long flags;
-	unsigned int i;
-
-	file = duet_file_find(inode);
-	if (!file)
-		return;
-	/* As in every probe: see table.c. */
-	spin_lock_irqsave(&file->lock, flags);
-	if (file->dead || (!removed && file->nlink == inode->i_nlink))
-		goto unlock;
-	file->nlink = inode->i_nlink;
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (!task)
-			continue;
-		file->want[i].flags |= DUET_WANT_VERIFY;
-		duet_queue_file(file, task);
-	}
-unlock:
-	spin_unlock_irqrestore(&file->lock, flags);
-}
-
 /* ---- the end of an inode ---- */
 
 static void duet_node_evicted(struct duet_node *node, void *arg)
@@ -802,63 +488,5 @@ void duet_task_forget(struct duet_task *task)
 	if (task->file) {
 		duet_file_release(task->file);
 		task->file = NULL;
-	}
-}
-
-static bool duet_leads_to(const struct duet_task *task,
-			  const struct dentry *dentry)
-{
-	const struct inode *root = READ_ONCE(task->root);
-	const struct dentry *parent;
-
-	for (;; dentry = parent) {
-		const struct inode *inode = READ_ONCE(dentry->d_inode);
-
-		if (unlikely(!inode) || inode == root)
-			return inode;
-		if (duet_is_border(task->fs, inode))
-			return false;
-		parent = READ_ONCE(dentry->d_parent);
-		if (parent == dentry)
-			return false;
-	}
-}
-
-/* Whether the inode has a name below the task's directory. */
-bool duet_is_inside(const struct duet_task *task, struct inode *inode)
-{
-	struct dentry *alias;
-	unsigned int seq;
-	bool inside;
-
-	rcu_read_lock();
-	do {
-		inside = false;
-		seq = read_seqbegin(&rename_lock);
-		/* In process context, as in duet_verdict(). */
-		spin_lock(&inode->i_lock);
-		hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
-			if (d_unhashed(alias) && inode->i_nlink)
-				continue;
-			inside = duet_leads_to(task, alias);
-			if (inside)
-				break;
-		}
-		spin_unlock(&inode->i_lock);
-	} while (read_seqretry(&rename_lock, seq));
-	rcu_read_unlock();
-	return inside;
-}
-
-bool duet_below(const struct dentry *dentry, const struct inode *root)
-{
-	const struct dentry *parent;
-
-	for (;; dentry = parent) {
-		if (READ_ONCE(dentry->d_inode) == root)
-			return true;
-		parent = READ_ONCE(dentry->d_parent);
-		if (parent == dentry)
-			return false;
 	}
 }

@@ -183,12 +183,10 @@ int duet_task_undone(struct duet_task *task, u64 ino, u32 gen)
 	if (!duet_is_done(task, ino, gen))
 		return 0;
 	duet_unmark(task, ino);
-	/* Verdicts that are being made now look again: see duet_decide(). */
-	atomic_inc(&task->fs->moves);
-	smp_mb__after_atomic();	/* pairs with the one in duet_decide() */
 	/* What is cached of it now is news to the task. */
 	inode = duet_inode_of(task, ino, gen, &sb);
 	if (inode) {
+		duet_moved(task->fs, inode);
 		rcu_read_lock();
 		duet_decide(task->fs, inode, NULL, 0);
 		rcu_read_unlock();

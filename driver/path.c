@@ -266,33 +266,6 @@ struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 	return NULL;
 }
 
-/* A name of the inode below the task's directory, with a reference. */
-static struct dentry *duet_name_below(const struct duet_task *task,
-				      struct inode *inode)
-{
-	const struct inode *root = READ_ONCE(task->root);
-	struct dentry *alias, *found = NULL;
-
-	if (!root)
-		return NULL;
-	/* In process context, where nothing else is locked. */
-	read_seqlock_excl(&rename_lock);
-	spin_lock(&inode->i_lock);
-	hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
-		if (!duet_below(alias, root))
-			continue;
-		spin_lock(&alias->d_lock);
-		if (!d_unhashed(alias))
-			found = dget_dlock(alias);
-		spin_unlock(&alias->d_lock);
-		if (found)
-			break;
-	}
-	spin_unlock(&inode->i_lock);
-	read_sequnlock_excl(&rename_lock);
-	return found;
-}
-
 /*
  * Writes the path of a dentry to the end of buf, as the registering process
  * would say it. Names do not change while rename_lock is held.
@@ -335,22 +308,8 @@ static char *duet_path_render(const struct duet_task *task,
 static int duet_acceptable(void *arg, struct dentry *dentry)
 {
 	const struct duet_task *task = arg;
-	const struct inode *root = READ_ONCE(task->root);
-	unsigned int seq;
-	bool below;
 
-	if (!root)
-		return false;
-	/* a name that was removed, while others are left */
-	if (d_unhashed(dentry) && d_inode(dentry)->i_nlink)
-		return false;
-	do {
-		seq = read_seqbegin(&rename_lock);
-		rcu_read_lock();
-		below = duet_below(dentry, root);
-		rcu_read_unlock();
-	} while (read_seqretry(&rename_lock, seq));
-	return below;
+	return duet_is_below(task, dentry);
 }
 
 /* f2fs is asked for nothing by number that it would read from disk. */
@@ -418,11 +377,13 @@ struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen)
 struct dentry *duet_name_of(struct duet_task *task, struct inode *inode,
 			    u32 gen)
 {
-	struct dentry *dentry = duet_name_below(task, inode);
+	struct dentry *dentry;
 
-	if (!dentry && inode->i_nlink)
-		dentry = duet_name_again(task, inode->i_ino, gen);
-	return dentry;
+	/* Who has a deleted file open still has a name that is none. */
+	if (!inode->i_nlink)
+		return NULL;
+	dentry = duet_name_below(task, inode);
+	return dentry ?: duet_name_again(task, inode->i_ino, gen);
 }
 
 /*

@@ -89,6 +89,13 @@ static void duet_catch_up(struct duet_task *task, struct duet_file *file)
 			 */
 			spin_lock_irqsave(&file->lock, flags);
 			want->flags &= ~DUET_WANT_VERIFY;
+			/* Nobody can tell any more whether it was the task's. */
+			if (want->flags & DUET_WANT_MAYBE && want->pending) {
+				want->flags |= DUET_WANT_DROP;
+				if (task->events)
+					set_bit(DUET_TASK_LOST, &task->flags);
+			}
+			want->flags &= ~DUET_WANT_MAYBE;
 			spin_unlock_irqrestore(&file->lock, flags);
 		}
 	}
@@ -197,7 +204,9 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 		if (batch++ == DUET_READ_BATCH)
 			return DUET_READ_MORE;
 		pages = duet_node_news(node, task, &news);
-		if (pages) {
+		if (unlikely(want->flags & DUET_WANT_DROP)) {
+			memset(slot->bits, 0, sizeof(slot->bits));
+		} else if (pages) {
 			left = pages;
 			n = duet_join_runs(items, n,
 					   duet_news_items(node, task, &news,
@@ -212,8 +221,14 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 		slot->next = NULL;
 		node->nr_queued--;
 		atomic_long_sub(duet.node_size, &task->pending);
+		/* Nobody is left who would be told of a state. */
+		if (!file->nr_state) {
+			node->cached = 0;
+			node->dirty = 0;
+		}
 		duet_node_gc(node);
 	}
+	want->flags &= ~DUET_WANT_DROP;
 	/* The last item of a file that left: nothing of it is owed any more. */
 	if (!(want->flags & (DUET_WANT_QUEUED | DUET_WANT_SYNC)))
 		want->flags &= ~DUET_WANT_LEFT;

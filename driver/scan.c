@@ -422,15 +422,13 @@ void duet_verify_names(struct duet_task *task, struct duet_file *file,
 	file->want[task->slot].flags &= ~DUET_WANT_VERIFY;
 	spin_unlock_irqrestore(&file->lock, flags);
 	dput(duet_name_again(task, inode->i_ino, inode->i_generation));
-	rcu_read_lock();
-	duet_decide(task->fs, inode, NULL,
-		    DUET_DECIDE_LEAVE | DUET_DECIDE_UNNAMED);
-	rcu_read_unlock();
+	duet_decide_for(task, file, inode);
 }
 
 /*
  * Whether a file has to be compared for a task that looks at all. Who is
- * event-based is told only of files that are new to it, unless it asked.
+ * event-based is told only of files that are new to it, unless it asked. The
+ * caller holds the file.
  */
 static bool duet_scan_wants(struct duet_file *file, struct duet_task *task)
 {
@@ -446,9 +444,6 @@ static bool duet_scan_wants(struct duet_file *file, struct duet_task *task)
 	wants = want->flags & (DUET_WANT_SYNC | DUET_WANT_NEW) ||
 		(task->states && (want->flags & DUET_WANT_LEFT ||
 				  test_bit(task->slot, file->active.words)));
-	wants = wants && !file->dead;
-	if (wants)
-		file->holds++;
 	spin_unlock_irqrestore(&file->lock, flags);
 	return wants;
 }
@@ -479,7 +474,6 @@ static void duet_scan_inode(struct duet_task *task, struct inode *inode,
 {
 	struct duet_file *file;
 	enum duet_drop why;
-	bool sync;
 
 	if (duet_is_snapshot(task)) {
 		duet_snapshot_inode(task, inode);
@@ -497,14 +491,12 @@ static void duet_scan_inode(struct duet_task *task, struct inode *inode,
 	/* Allocated here, where waiting is allowed. */
 	if (!*spare)
 		*spare = duet_file_alloc(GFP_KERNEL, &why);
-	rcu_read_lock();
-	file = duet_decide(task->fs, inode, spare, DUET_DECIDE_LEAVE);
-	sync = file && duet_scan_wants(file, task);
-	rcu_read_unlock();
-	if (sync) {
+	file = duet_decide_slowly(task->fs, inode, spare, DUET_DECIDE_LEAVE);
+	if (!file)
+		return;
+	if (duet_scan_wants(file, task))
 		duet_sync_inode(file, task, inode);
-		duet_file_release(file);
-	}
+	duet_file_release(file);
 }
 
 /*

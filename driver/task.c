@@ -651,6 +651,11 @@ int duet_register(struct duet_registration *reg)
 	err = duet_task_setup(task, &path);
 	mutex_unlock(&duet.lock);
 	if (!err) {
+		/*
+		 * Who decides about a file with the directories of before is
+		 * done after this, and who adds a page sees the new epoch.
+		 */
+		synchronize_rcu();
 		/* Its end may have come first: there is nothing to scan then. */
 		err = duet_task_lock(task);
 		if (!err) {

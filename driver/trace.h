@@ -11,14 +11,17 @@
 
 /* Who wants a file was decided: the first 64 tasks that do. */
 TRACE_EVENT(duet_verdict,
-	TP_PROTO(const struct inode *inode, unsigned long wanted, bool known),
-	TP_ARGS(inode, wanted, known),
+	TP_PROTO(const struct inode *inode, unsigned long wanted, bool known,
+		 unsigned int steps, bool later),
+	TP_ARGS(inode, wanted, known, steps, later),
 	TP_STRUCT__entry(
 		__field(dev_t, dev)
 		__field(u64, ino)
 		__field(u32, gen)
 		__field(unsigned long, wanted)
 		__field(bool, known)
+		__field(unsigned int, steps)
+		__field(bool, later)
 	),
 	TP_fast_assign(
 		__entry->dev = inode->i_sb->s_dev;
@@ -26,11 +29,14 @@ TRACE_EVENT(duet_verdict,
 		__entry->gen = inode->i_generation;
 		__entry->wanted = wanted;
 		__entry->known = known;
+		__entry->steps = steps;
+		__entry->later = later;
 	),
-	TP_printk("dev=%u:%u ino=%llu gen=%u wanted=%#lx name=%s",
+	TP_printk("dev=%u:%u ino=%llu gen=%u wanted=%#lx name=%s steps=%u%s",
 		  MAJOR(__entry->dev), MINOR(__entry->dev), __entry->ino,
 		  __entry->gen, __entry->wanted,
-		  __entry->known ? "known" : "unknown")
+		  __entry->known ? "known" : "unknown", __entry->steps,
+		  __entry->later ? " later" : "")
 );
 
 /* A task was not told something; ino is 0 when we know of no file. */

@@ -34,8 +34,6 @@ static void duet_file_moved(struct duet_fs *fs, struct inode *inode,
 	struct duet_file *spare = NULL;
 	enum duet_drop why;
 
-	if (!S_ISREG(inode->i_mode))
-		return;
 	/* Before RCU, where waiting is allowed; locks of the VFS are held. */
 	if (!duet_has_file(inode))
 		spare = duet_file_alloc(GFP_NOFS, &why);
@@ -48,31 +46,30 @@ static void duet_file_moved(struct duet_fs *fs, struct inode *inode,
 
 /*
  * A directory was moved. The tasks whose border it crossed look at all
- * inodes again; what a move changes below is not known otherwise.
+ * inodes again; what a move changes below is not known otherwise. Of one that
+ * is too deep for us, all do.
  */
 static void duet_dir_moved(struct duet_fs *fs, struct dentry *dentry,
 			   struct inode *old_dir)
 {
+	struct dentry *new = dget_parent(dentry);
 	struct dentry *old = d_find_any_alias(old_dir);
+	struct duet_map was = {}, is = {};
 	struct duet_roots *roots;
 	bool crossed = false;
-	unsigned int i, seq;
+	bool known = true;
+	unsigned int i;
 
 	rcu_read_lock();
+	if (old)
+		known = duet_roots_above(fs, old, &was);
+	known &= duet_roots_above(fs, new, &is);
 	roots = duet_dereference(fs->roots);
 	for (i = 0; roots && i < roots->nr; i++) {
-		bool was, is;
 		struct duet_task *task = roots->task[i];
-		const struct inode *root = READ_ONCE(task->root);
 
-		if (!root)
-			continue;
-		do {
-			seq = read_seqbegin(&rename_lock);
-			was = old && duet_below(old, root);
-			is = duet_below(dentry->d_parent, root);
-		} while (read_seqretry(&rename_lock, seq));
-		if (was == is)
+		if (known && test_bit(task->slot, was.words) ==
+			     test_bit(task->slot, is.words))
 			continue;
 		if (!crossed)
 			duet_new_epoch();
@@ -82,6 +79,23 @@ static void duet_dir_moved(struct duet_fs *fs, struct dentry *dentry,
 	}
 	rcu_read_unlock();
 	dput(old);
+	dput(new);
+}
+
+/* Whether what happened to a file can change who wants it, or who may know. */
+static bool duet_is_move(struct inode *inode, u32 mask, int data_type)
+{
+	if (!S_ISREG(inode->i_mode))
+		return false;
+	/* Nobody has met a file that is being created. */
+	if (mask & FS_CREATE)
+		return data_type == FSNOTIFY_EVENT_INODE;	/* link() */
+	if (mask & FS_DELETE)
+		return inode->i_nlink;
+	/* The number of links may have changed. */
+	if (mask & FS_ATTRIB)
+		return duet_has_file(inode);
+	return true;
 }
 
 static int duet_sb_event(struct fsnotify_group *group, u32 mask,
@@ -97,29 +111,23 @@ static int duet_sb_event(struct fsnotify_group *group, u32 mask,
 		return 0;
 	fs = duet_fs_of(mark);
 
-	if (mask & FS_ATTRIB) {
-		/* The number of links may have changed, or who may know. */
+	if (mask & FS_ATTRIB)
 		duet_attrs_changed(fs, inode);
-		if (!duet_has_file(inode))
-			return 0;
-	}
-
-	/* Verdicts that are being made now look again: see duet_decide(). */
-	atomic_inc(&fs->moves);
-	smp_mb__after_atomic();	/* pairs with the one in duet_decide() */
-	if (mask & FS_RENAME && mask & FS_ISDIR) {
+	if (mask & FS_RENAME && mask & FS_ISDIR)
 		duet_dir_moved(fs, fsnotify_data_dentry(data, data_type), dir);
-	} else if (mask & FS_RENAME) {
+	if (!duet_is_move(inode, mask, data_type))
+		return 0;
+
+	duet_moved(fs, inode);
+	if (mask & FS_RENAME)
 		/* The only name, or one of several. */
 		duet_file_moved(fs, inode,
 				inode->i_nlink < 2 ? DUET_DECIDE_LEAVE : 0);
-	} else if (mask & FS_CREATE && data_type == FSNOTIFY_EVENT_INODE) {
-		duet_file_moved(fs, inode, 0);		/* link() */
-	}
+	else if (mask & FS_CREATE)
+		duet_file_moved(fs, inode, 0);
 	/* unlink(), or another file was renamed over this name */
-	if (S_ISREG(inode->i_mode) &&
-	    (mask & (FS_DELETE | FS_ATTRIB) ? inode->i_nlink > 0 :
-	     mask & FS_RENAME && inode->i_nlink > 1)) {
+	if (mask & (FS_DELETE | FS_ATTRIB) ? inode->i_nlink > 0 :
+	    mask & FS_RENAME && inode->i_nlink > 1) {
 		rcu_read_lock();
 		duet_names_changed(inode, !(mask & FS_ATTRIB));
 		rcu_read_unlock();

@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: MIT
 """What somebody does who wants to harm others, and that it does not: they go on."""
 
+import contextlib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from conftest import STATES, eventually
+from actions import evict, read_page
+from conftest import EVENTS, STATES, counter, eventually
 from fuse import Fuse
 from mounts import MNT_DETACH, MS_BIND, mount, unmount
-from truth import Watch, fill, identity
+from truth import TRACEFS, Watch, fill, identity
 
-from pyduet import Device, Mask
+from pyduet import Device, Mask, State
 
 Register = Callable[..., Watch]
 
@@ -95,3 +100,186 @@ def test_a_lookup_that_never_ends(device: Device, place: Path, hanging: int) -> 
                 assert task.read_batch()
 
     assert ended(forked(live_on))
+
+
+#: Steps that a verdict takes where nothing may wait, and how often it is begun: verdict.c.
+STEPS, TRIES = 4096, 4
+#: More directories, or names, than that is enough for.
+MANY = 1500
+
+
+class Verdict(NamedTuple):
+    """What the module says of a verdict in its trace."""
+
+    ino: int
+    steps: int
+    later: bool
+
+
+@contextlib.contextmanager
+def verdicts() -> Iterator[Callable[[], list[Verdict]]]:
+    """Return a function for the verdicts that this process caused since it was last asked."""
+    instance = TRACEFS / "instances/duet_harm"
+    instance.mkdir()
+    enable = instance / "events/duet/duet_verdict/enable"
+
+    def take() -> list[Verdict]:
+        enable.write_text("0")
+        lines = (instance / "trace").read_text()
+        (instance / "trace").write_text("\n")
+        enable.write_text("1")
+        return [
+            Verdict(int(ino), int(steps), bool(later))
+            for ino, steps, later in re.findall(r"duet_verdict:.* ino=(\d+) .*=(\d+)(.*)", lines)
+        ]
+
+    try:
+        (instance / "set_event_pid").write_text(str(os.getpid()))
+        enable.write_text("1")
+        yield take
+        enable.write_text("0")
+    finally:
+        instance.rmdir()
+
+
+@contextlib.contextmanager
+def deep(top: Path, levels: int) -> Iterator[Path]:
+    """Make a chain of directories; rm takes it away, which minds no depth."""
+    path = top / "/".join(["d"] * levels)
+    subprocess.run(["mkdir", "-p", path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["rm", "-rf", top / "d"], check=True)
+
+
+@contextlib.contextmanager
+def many_names(file: Path, names: Path) -> Iterator[None]:
+    """Give a file many more names, in a directory of their own."""
+    names.mkdir()
+    for number in range(MANY):
+        (names / str(number)).hardlink_to(file)
+    yield
+    shutil.rmtree(names)
+
+
+@contextlib.contextmanager
+def looping(function: Callable[[], object]) -> Iterator[None]:
+    """Have a process do something again and again, as fast as it can."""
+
+    def go_on() -> None:
+        while True:
+            function()
+
+    pid = forked(go_on)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("mask", [STATES, EVENTS])
+def test_directories_too_deep_for_a_probe(watch: Register, place: Path, mask: Mask) -> None:
+    """Pitfall: a walk up without an end, by whoever reads a page. The readers walk it now."""
+    (place / "else").mkdir()
+    tops = [place / name for name in ("tree", "out", "else")]
+    with deep(tops[0], MANY) as first, deep(tops[1], MANY) as second, deep(tops[2], MANY) as third:
+        files = [fill(path / "file", 20) for path in (first, second, third)]
+        for file in files:
+            evict(file)
+        one, two = watch(tops[0], mask), watch(tops[1], mask)
+        with verdicts() as taken:
+            for file in files:
+                read_page(file, 7)
+            found = taken()
+            assert {verdict.ino for verdict in found} == {file.stat().st_ino for file in files}
+            assert all(verdict.later for verdict in found)
+            assert max(verdict.steps for verdict in found) in range(MANY, STEPS + 1)
+            assert one.news(files[0]) == {7: State.ADDED}
+            assert two.news(files[1]) == {7: State.ADDED}
+            taken()
+            # It is known by now whose they are, and of the third that it is nobody's.
+            for file in files:
+                read_page(file, 9)
+                evict(file)
+            assert [verdict for verdict in taken() if verdict.steps] == []
+        gone = {7: State.REMOVED, 9: State.ADDED | State.REMOVED}
+        if mask == STATES:
+            del gone[9]
+        assert one.news(files[0]) == gone
+        assert two.news(files[1]) == gone
+        assert counter("files") == 2
+
+
+@pytest.mark.parametrize("mask", [STATES, EVENTS])
+def test_more_names_than_a_probe_looks_at(watch: Register, place: Path, mask: Mask) -> None:
+    """Pitfall: every name, and every directory above it, with preemption off."""
+    own, other = fill(place / "tree/file", 20), fill(place / "out/file", 20)
+    evict(own)
+    evict(other)
+    with many_names(own, place / "out/own"), many_names(other, place / "out/other"):
+        one = watch(place / "tree", mask)
+        assert one.read() == []
+        with verdicts() as taken:
+            for file in (own, other):
+                read_page(place / "out" / file.name if file == other else file, 3)
+            found = taken()
+            assert any(verdict.later for verdict in found)
+            assert max(verdict.steps for verdict in found) <= STEPS
+        assert one.news(own) == {3: State.ADDED}
+        evict(own)
+        evict(other)
+        assert one.news(own) == {3: State.REMOVED}
+        # A name that is removed: the others are looked at, and this one is left.
+        (place / "out/own/0").unlink()
+        read_page(own, 5)
+        assert one.news(own) == {5: State.ADDED}
+        own.unlink()
+        assert {state & State.REMOVED for state in one.news(identity(place / "out/own/1")).values()}
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_who_renames_in_a_loop(watch: Register, place: Path, tmp_path: Path, many: bool) -> None:
+    """Pitfall: a verdict was begun again for every rename, of anything, without an end."""
+    own = fill(place / "tree/file", 64)
+    evict(own)
+    (place / "tree/directory").mkdir()
+    (tmp_path / "name").touch()
+
+    def back_and_forth(path: Path, other: Path) -> Callable[[], None]:
+        def rename() -> None:
+            path.rename(other)
+            other.rename(path)
+
+        return rename
+
+    def create() -> None:
+        (place / "out/new").touch()
+        (place / "out/new").unlink()
+
+    loops = [
+        back_and_forth(own, place / "tree/other"),
+        back_and_forth(tmp_path / "name", tmp_path / "other"),
+        # Across the border: no verdict of before counts any more.
+        back_and_forth(place / "tree/directory", place / "out/directory"),
+        create,
+    ]
+    one = watch(place / "tree", STATES)
+    fd = os.open(own, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    with contextlib.ExitStack() as stack:
+        if many:
+            stack.enter_context(many_names(own, place / "out/own"))
+        taken = stack.enter_context(verdicts())
+        with contextlib.ExitStack() as looped:
+            for loop in loops:
+                looped.enter_context(looping(loop))
+            for page in range(64):
+                os.pread(fd, 1, page * 4096)
+        found = [verdict for verdict in taken() if verdict.ino == os.fstat(fd).st_ino]
+        assert 0 < len(found) <= 64 * TRIES
+        assert max(verdict.steps for verdict in found) <= STEPS
+        one.read()
+        assert one.disagreements(place / "tree") == []
+    os.close(fd)
