@@ -267,40 +267,71 @@ struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 }
 
 /*
- * Writes the path of a dentry to the end of buf, as the registering process
- * would say it. Names do not change while rename_lock is held.
+ * Writes the names from a dentry up to the root of the task's mount before
+ * *pos. Under rename_lock, or under RCU, where the caller finds out whether
+ * one changed meanwhile.
  */
-static char *duet_path_render(const struct duet_task *task,
-			      const struct dentry *dentry, char *buf,
-			      size_t size)
+static int duet_path_names(const struct duet_task *task,
+			   struct dentry *dentry, char *buf, char **pos)
 {
 	const struct inode *root = READ_ONCE(task->root), *inode;
 	const struct inode *top = READ_ONCE(task->top);
-	size_t prefix = strlen(task->prefix);
-	char *pos = buf + size - 1;
+	struct dentry *parent;
 	bool inside = false;
 
-	*pos = '\0';
-	read_seqlock_excl(&rename_lock);
-	for (;; dentry = dentry->d_parent) {
-		unsigned int len = dentry->d_name.len;
+	/* Bounded by the buffer. */
+	for (;; dentry = parent) {
+		unsigned int len;
+		bool fits;
 
 		inode = READ_ONCE(dentry->d_inode);
 		inside |= inode == root;
-		if (inode == top || IS_ROOT(dentry))
+		parent = READ_ONCE(dentry->d_parent);
+		if (inode == top || parent == dentry)
 			break;
-		if (pos - buf < len + 1 + prefix) {
-			read_sequnlock_excl(&rename_lock);
-			return ERR_PTR(-ENAMETOOLONG);
+		/* Keeps the name: not to be waited for with another one's. */
+		spin_lock(&dentry->d_lock);
+		len = dentry->d_name.len;
+		fits = *pos - buf >= len + 1;
+		if (fits) {
+			*pos -= len;
+			memcpy(*pos, dentry->d_name.name, len);
+			*--*pos = '/';
 		}
-		pos -= len;
-		memcpy(pos, dentry->d_name.name, len);
-		*--pos = '/';
+		spin_unlock(&dentry->d_lock);
+		if (!fits)
+			return -ENAMETOOLONG;
 	}
-	read_sequnlock_excl(&rename_lock);
 	/* What was moved out of the mount cannot be said from where that is. */
-	if (!inside || inode != top)
-		return ERR_PTR(-ENOENT);
+	return inside && inode == top ? 0 : -ENOENT;
+}
+
+/*
+ * Writes the path of a dentry to the end of buf, as the registering process
+ * would say it. As d_path() does, it keeps others from renaming only when one
+ * came between.
+ */
+static char *duet_path_render(const struct duet_task *task,
+			      struct dentry *dentry, char *buf, size_t size)
+{
+	size_t prefix = strlen(task->prefix);
+	char *end = buf + size - 1, *pos = end;
+	unsigned int seq;
+	int err;
+
+	*end = '\0';
+	rcu_read_lock();
+	seq = read_seqbegin(&rename_lock);
+	err = duet_path_names(task, dentry, buf + prefix, &pos);
+	rcu_read_unlock();
+	if (read_seqretry(&rename_lock, seq)) {
+		pos = end;
+		read_seqlock_excl(&rename_lock);
+		err = duet_path_names(task, dentry, buf + prefix, &pos);
+		read_sequnlock_excl(&rename_lock);
+	}
+	if (err)
+		return ERR_PTR(err);
 	pos -= prefix;
 	return memcpy(pos, task->prefix, prefix);
 }
