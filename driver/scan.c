@@ -283,7 +283,8 @@ static void duet_node_recheck(struct duet_node *node, void *arg)
 	struct duet_task *task = arg;
 	struct duet_news news;
 
-	if (!node->file->inode) {
+	/* Without an inode nothing is cached; with no state no word is kept. */
+	if (!node->file->inode || !node->file->nr_state) {
 		node->cached = 0;
 		node->dirty = 0;
 	}

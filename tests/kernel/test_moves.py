@@ -52,6 +52,21 @@ def reload(path: Path, number: int) -> Path:
 
 
 @BOTH
+def test_files_that_left_leave_nothing(watch: Register, place: Path, mask: Mask) -> None:
+    """Pitfall: what left kept its entry and its nodes, which a rename loop could fill memory with.
+
+    Only the end of the inode or of the task took them away.
+    """
+    one = watch(place / "tree", mask)
+    for i in range(10):
+        path = fill(place / f"tree/f{i}", 70)
+        path.rename(place / f"out/f{i}")
+    fill(place / "tree/stays", 3)
+    one.read()
+    assert (counter("files"), counter("nodes")) == (1, 1 if mask == STATES else 0)
+
+
+@BOTH
 def test_renames(watch: Register, place: Path, mask: Mask) -> None:
     """Pitfall: rename never changed a verdict. In: what it has cached; out: gone."""
     path = reload(fill(place / "out/file", 9), 3)
