@@ -570,6 +570,19 @@ unsigned int duet_news_items(const struct duet_node *node,
 			     struct duet_item *items, unsigned int max);
 
 /* scan.c */
+
+/* Which pages of a run are cached, and of those which are dirty or locked. */
+struct duet_look {
+	u64 cached;
+	u64 dirty;
+	u64 locked;
+	struct folio *busy;	/* has to be waited for; with a reference */
+};
+
+void duet_look_at(struct xa_state *xas, u64 first, u64 last,
+		  struct duet_look *look);
+bool duet_next_cached(struct address_space *mapping, unsigned long *index,
+		      const struct duet_task *task);
 int duet_scan(struct duet_task *task);
 void duet_sync_file(struct duet_file *file, struct duet_task *task);
 void duet_verify_names(struct duet_task *task, struct duet_file *file,
@@ -659,6 +672,8 @@ void duet_task_put(struct duet_task *task);
 bool duet_task_end(struct duet_task *task);
 int duet_task_lock(struct duet_task *task);
 void duet_task_unlock(struct duet_task *task);
+unsigned int duet_tasks_use(struct duet_task **tasks);
+void duet_tasks_unuse(struct duet_task **tasks, unsigned int nr);
 void duet_task_wake(struct duet_task *task);
 int duet_task_release(struct inode *inode, struct file *file);
 
@@ -672,6 +687,10 @@ int duet_dump_tasks(struct file *file, void *args, void __user *arg);
 int duet_dump_nodes(struct file *file, void *args, void __user *arg);
 int duet_dump_pending(struct file *file, void *args, void __user *arg);
 int duet_dump_marks(struct file *file, void *args, void __user *arg);
+
+/* check.c */
+void duet_check_init(void);
+void duet_check_exit(void);
 
 /* sysfs.c */
 extern const struct attribute_group *duet_groups[];

@@ -50,6 +50,7 @@ static int __init duet_init(void)
 	err = misc_register(&duet_device);
 	if (err)
 		goto exit_hooks;
+	duet_check_init();
 	return 0;
 
 exit_hooks:
@@ -61,6 +62,7 @@ exit_watch:
 
 static void __exit duet_exit(void)
 {
+	duet_check_exit();
 	/* No descriptor is open any more, so no task is left. */
 	misc_deregister(&duet_device);
 	duet_device.this_device = NULL;

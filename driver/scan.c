@@ -31,15 +31,9 @@ struct duet_sync {
 	enum duet_drop why;
 };
 
-/* Which pages of a run are cached, which are dirty; xa_lock, file->lock. */
-struct duet_look {
-	u64 cached;
-	u64 dirty;
-	struct folio *busy;	/* has to be waited for; with a reference */
-};
-
-static void duet_look_at(struct xa_state *xas, u64 first, u64 last,
-			 struct duet_look *look)
+/* What is cached of the pages of a run; xa_lock, file->lock. */
+void duet_look_at(struct xa_state *xas, u64 first, u64 last,
+		  struct duet_look *look)
 {
 	struct folio *folio;
 
@@ -61,6 +55,8 @@ static void duet_look_at(struct xa_state *xas, u64 first, u64 last,
 		 * if the lock was looked at first.
 		 */
 		locked = folio_test_locked(folio);
+		if (locked)
+			look->locked |= pages;
 		/* pairs with the release in folio_unlock() */
 		smp_rmb();
 		if (!folio_test_dirty(folio))
@@ -201,11 +197,12 @@ bool duet_is_cut_short(const struct duet_task *task)
 
 /*
  * Finds the first page that is cached from *index on. False when there is
- * none, or no sense in looking for one.
+ * none, or no sense in looking for one, to the task if it is for one.
  */
-static bool duet_next_cached(struct duet_sync *sync, unsigned long *index)
+bool duet_next_cached(struct address_space *mapping, unsigned long *index,
+		      const struct duet_task *task)
 {
-	XA_STATE(xas, &sync->mapping->i_pages, *index);
+	XA_STATE(xas, &mapping->i_pages, *index);
 	unsigned int left = DUET_SHADOW_STEP;
 	void *entry;
 
@@ -218,7 +215,8 @@ static bool duet_next_cached(struct duet_sync *sync, unsigned long *index)
 		xas_pause(&xas);
 		rcu_read_unlock();
 		cond_resched();
-		if (duet_is_cut_short(sync->task))
+		if (task ? duet_is_cut_short(task) :
+			   fatal_signal_pending(current))
 			return false;
 		left = DUET_SHADOW_STEP;
 		rcu_read_lock();
@@ -233,7 +231,7 @@ static void duet_sync_cached(struct duet_sync *sync)
 {
 	unsigned long index = 0;
 
-	while (duet_next_cached(sync, &index)) {
+	while (duet_next_cached(sync->mapping, &index, sync->task)) {
 		cond_resched();
 		if (duet_is_cut_short(sync->task))
 			break;

@@ -326,6 +326,36 @@ void duet_task_unlock(struct duet_task *task)
 	duet_task_unuse(task);
 }
 
+/*
+ * Becomes a user of every task that has something in the tables, at most
+ * DUET_MAX_TASKS, with a reference to each, and says how many they are.
+ */
+unsigned int duet_tasks_use(struct duet_task **tasks)
+{
+	struct duet_task *task;
+	unsigned int nr = 0;
+
+	mutex_lock(&duet.lock);
+	list_for_each_entry(task, &duet.tasks, list) {
+		if (duet_is_snapshot(task))
+			continue;
+		/* On the list it has not ended, so it has its first user. */
+		refcount_inc(&task->users);
+		kref_get(&task->ref);
+		tasks[nr++] = task;
+	}
+	mutex_unlock(&duet.lock);
+	return nr;
+}
+
+void duet_tasks_unuse(struct duet_task **tasks, unsigned int nr)
+{
+	while (nr--) {
+		duet_task_unuse(tasks[nr]);
+		duet_task_put(tasks[nr]);
+	}
+}
+
 /* Ends a task whose descriptor may stay open; false when it had ended. */
 bool duet_task_end(struct duet_task *task)
 {
