@@ -5,15 +5,16 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from invariant import Totals
 from journal import Journal, started
 from truth import Watch, drop_caches
 from writeback import no_periodic_writeback
 
-from pyduet import Device, Mask
+from pyduet import Device, Mask, Task
 
 MOUNT = Path("/mnt/duet")
 SYSFS = Path("/sys/class/misc/duet")
@@ -53,6 +54,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     foreign = [item for item in items if is_foreign(item)]
     config.hook.pytest_deselected(items=foreign)
     items[:] = [item for item in items if item not in foreign]
+
+
+TOTALS = Totals()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Hold the table against the page cache before a task ends, and when the test is over."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Task, "close", TOTALS.look_and_close(Task.close))
+        try:
+            result = yield
+        except BaseException as error:
+            if wrong := TOTALS.end(item.nodeid):
+                error.add_note(wrong)
+            raise
+        if wrong := TOTALS.end(item.nodeid):
+            pytest.fail(wrong, pytrace=False)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much was compared: where nothing is, nothing differs."""
+    terminalreporter.write_line(TOTALS.summary())
+    if terminalreporter.verbosity > 0:
+        for test in TOTALS.blind:
+            terminalreporter.write_line(f"  nothing to compare in {test}")
 
 
 def counter(name: str) -> int:
