@@ -268,7 +268,8 @@ struct duet_task {
 	struct mutex lock;		/* protects the reader's end: */
 	struct llist_node *todo;	/* files taken off the queue */
 	struct duet_file *file;		/* being read */
-	struct duet_node *nodes;	/* its nodes, in page order */
+	struct duet_node *nodes;	/* its nodes, in page order ... */
+	bool sorted;			/* ... if this is so */
 	struct duet_item *items;	/* read but not copied out yet */
 	unsigned int nr_items;
 	unsigned int next_item;
@@ -554,6 +555,9 @@ void duet_queue_node(struct duet_node *node, struct duet_task *task);
 void duet_file_each_node(struct duet_file *file,
 			 void (*fn)(struct duet_node *node, void *arg),
 			 void *arg);
+void duet_file_each_node_traced(struct duet_file *file,
+				void (*fn)(struct duet_node *node, void *arg),
+				void *arg);
 
 /* What a task has to be told of a node's pages. */
 struct duet_news {

@@ -407,8 +407,11 @@ again:
 	WRITE_ONCE(file->inode, NULL);
 	file->holds++;
 	spin_unlock_irqrestore(&file->lock, flags);
-	duet_file_each_node(file, duet_node_evicted, NULL);
+	rcu_read_unlock();
+	/* Every file system may sleep where it evicts an inode. */
+	duet_file_each_node_traced(file, duet_node_evicted, NULL);
 	duet_file_release(file);
+	return;
 out:
 	rcu_read_unlock();
 }

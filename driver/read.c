@@ -17,50 +17,131 @@
 /* Nodes that are read with file->lock held. */
 #define DUET_READ_BATCH	32
 
-/* Merges two lists of nodes in page order. */
-static struct duet_node *duet_merge(struct duet_node *a, struct duet_node *b,
-				    unsigned int slot)
+/* Nodes that are put in order between two looks at who waits for the CPU. */
+#define DUET_SORT_STEP	256
+
+/* As many runs of nodes as a file can have, which counts them in 32 bits. */
+#define DUET_SORT_PARTS	33
+
+/* Putting a task's nodes in order, of which there may be millions. */
+struct duet_sort {
+	const struct duet_task *task;
+	unsigned int steps;
+	bool cut_short;		/* there is no sense in going on */
+};
+
+/* A list of nodes, and its last one. */
+struct duet_chain {
+	struct duet_node *first;
+	struct duet_node *last;
+};
+
+static struct duet_node **duet_node_next(const struct duet_sort *sort,
+					 struct duet_node *node)
 {
-	struct duet_node *head, **tail = &head;
+	return &node->slot[sort->task->slot].next;
+}
 
-	while (a != DUET_LIST_END && b != DUET_LIST_END) {
-		struct duet_node **first = a->run <= b->run ? &a : &b;
-
-		*tail = *first;
-		tail = &(*first)->slot[slot].next;
-		*first = *tail;
+/* One more node was moved. False when the rest may stay as it is. */
+static bool duet_sort_step(struct duet_sort *sort)
+{
+	if (++sort->steps % DUET_SORT_STEP == 0) {
+		cond_resched();
+		sort->cut_short = duet_is_cut_short(sort->task);
 	}
-	*tail = a != DUET_LIST_END ? a : b;
-	return head;
+	return !sort->cut_short;
+}
+
+/* Merges two lists in page order; just joins them once that is cut short. */
+static struct duet_chain duet_merge(struct duet_sort *sort,
+				    struct duet_chain a, struct duet_chain b)
+{
+	struct duet_node **tail;
+	struct duet_chain all;
+
+	tail = &all.first;
+	while (!sort->cut_short) {
+		/* The one that begins first; where it ends, the other is left. */
+		if (b.first->run < a.first->run)
+			swap(a, b);
+		*tail = a.first;
+		tail = duet_node_next(sort, a.first);
+		if (a.first == a.last) {
+			*tail = b.first;
+			all.last = b.last;
+			return all;
+		}
+		a.first = *tail;
+		duet_sort_step(sort);
+	}
+	*tail = a.first;
+	*duet_node_next(sort, a.last) = b.first;
+	all.last = b.last;
+	return all;
 }
 
 /*
- * Sorts a file's pending nodes by page. Bottom-up merge sort: part[i] holds a
- * sorted list of 2^i nodes. Nobody else touches a node that is on a list.
+ * Takes nodes off a list as long as they go up, or down: those come reversed.
+ * Most often that is all of them, since most files are read in sequence.
  */
-static struct duet_node *duet_sort(struct duet_node *list, unsigned int slot)
+static struct duet_chain duet_sort_run(struct duet_sort *sort,
+				       struct duet_node **list)
 {
-	struct duet_node *part[64], *node;
-	unsigned int i, used = 0;
+	struct duet_node *node = *list, *next = *duet_node_next(sort, node);
+	struct duet_chain run = { .first = node, .last = node };
+	bool down = next != DUET_LIST_END && next->run < node->run;
 
-	if (list == DUET_LIST_END || list->slot[slot].next == DUET_LIST_END)
-		return list;
-	while (list != DUET_LIST_END) {
-		node = list;
-		list = node->slot[slot].next;
-		node->slot[slot].next = DUET_LIST_END;
-		for (i = 0; i < used && part[i] != DUET_LIST_END; i++) {
-			node = duet_merge(part[i], node, slot);
-			part[i] = DUET_LIST_END;
+	while (next != DUET_LIST_END && (next->run < node->run) == down) {
+		node = next;
+		next = *duet_node_next(sort, node);
+		if (down) {
+			*duet_node_next(sort, node) = run.first;
+			run.first = node;
+		} else {
+			run.last = node;
 		}
-		if (i == used)
-			used++;
-		part[i] = node;
+		if (!duet_sort_step(sort))
+			break;
 	}
-	node = DUET_LIST_END;
-	for (i = 0; i < used; i++)
-		node = duet_merge(part[i], node, slot);
-	return node;
+	*duet_node_next(sort, run.last) = DUET_LIST_END;
+	*list = next;
+	return run;
+}
+
+/*
+ * Puts the nodes that are being read in page order. Merge sort of the runs
+ * that are there: part[i] holds 2^i of them. False when it was cut short: then
+ * they are all there still, in some order. Nobody else touches a node that is
+ * on a list.
+ */
+static bool duet_sort(struct duet_task *task)
+{
+	struct duet_sort sort = { .task = task };
+	struct duet_chain part[DUET_SORT_PARTS] = {}, run;
+	struct duet_node *list = task->nodes;
+	unsigned int i;
+
+	lockdep_assert_held(&task->lock);
+	while (list != DUET_LIST_END && !sort.cut_short) {
+		run = duet_sort_run(&sort, &list);
+		for (i = 0; part[i].first; i++) {
+			run = duet_merge(&sort, part[i], run);
+			part[i].first = NULL;
+		}
+		part[i] = run;
+	}
+	/* Smallest first; list is empty, or what there was no sense in. */
+	for (i = 0, run.first = NULL; i < ARRAY_SIZE(part); i++) {
+		if (!part[i].first)
+			continue;
+		run = run.first ? duet_merge(&sort, part[i], run) : part[i];
+	}
+	if (run.first) {
+		*duet_node_next(&sort, run.last) = list;
+		task->nodes = run.first;
+	}
+	task->sorted = !sort.cut_short;
+	return task->sorted;
 }
 
 /*
@@ -136,7 +217,7 @@ static bool duet_take_file(struct duet_task *task, bool *refill)
 	want->pending = NULL;
 	spin_unlock_irqrestore(&file->lock, flags);
 
-	task->nodes = duet_sort(task->nodes, task->slot);
+	task->sorted = false;
 	/* The queue's hold is the reader's now. */
 	task->file = file;
 	return true;
@@ -311,6 +392,11 @@ static unsigned int duet_collect(struct duet_task *task,
 		duet_scan(task);
 	do {
 		if (!task->file && !duet_take_file(task, &refill)) {
+			*more = false;
+			break;
+		}
+		/* Whoever reads next goes on with what was cut short. */
+		if (!task->sorted && !duet_sort(task)) {
 			*more = false;
 			break;
 		}

@@ -371,9 +371,7 @@ static void duet_sync_inode(struct duet_file *file, struct duet_task *task,
 	}
 	if (sync.spare)
 		duet_node_free(sync.spare);
-	rcu_read_lock();
 	duet_file_each_node(file, duet_node_recheck, task);
-	rcu_read_unlock();
 
 	if (likely(!sync.lost && !sync.busy && !duet_is_cut_short(task)))
 		return;
@@ -511,9 +509,7 @@ static void duet_scan_evicted(struct duet_task *task)
 		if (file->fs != task->fs || READ_ONCE(file->inode) ||
 		    !READ_ONCE(file->nr_nodes))
 			continue;
-		rcu_read_lock();
 		duet_file_each_node(file, duet_node_recheck, task);
-		rcu_read_unlock();
 	}
 }
 

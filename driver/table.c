@@ -218,39 +218,86 @@ bool duet_node_gc(struct duet_node *node)
 	return true;
 }
 
+/* A walk over a file's nodes, in steps. */
+struct duet_walk {
+	struct duet_file *file;
+	unsigned int left;		/* of the nodes that there were at first */
+	struct duet_node place;		/* in the list, a node of no file */
+};
+
+/*
+ * The next nodes. file->lock has interrupts off, and so RCU lets nothing go
+ * that fn finds in duet.task[].
+ */
+static bool duet_walk_step(struct duet_walk *walk,
+			   void (*fn)(struct duet_node *node, void *arg),
+			   void *arg)
+{
+	struct list_head *place = &walk->place.in_file;
+	struct duet_file *file = walk->file;
+	unsigned int batch = 0;
+	unsigned long flags;
+	bool more;
+
+	/* As in every probe: see the top. */
+	spin_lock_irqsave(&file->lock, flags);
+	if (list_empty(place)) {
+		/* New ones are added at the end: these are the first to come. */
+		walk->left = file->nr_nodes;
+		list_add(place, &file->nodes);
+	}
+	while (walk->left && !list_is_last(place, &file->nodes)) {
+		struct duet_node *node = list_next_entry(&walk->place, in_file);
+
+		if (batch++ == DUET_BATCH)
+			break;
+		list_move(place, &node->in_file);
+		if (!node->file)	/* another walk's place */
+			continue;
+		walk->left--;
+		fn(node, arg);
+	}
+	more = walk->left && !list_is_last(place, &file->nodes);
+	if (!more)
+		list_del(place);
+	spin_unlock_irqrestore(&file->lock, flags);
+	return more;
+}
+
 /*
  * Calls fn for every node that the file has now, with file->lock held, in
- * steps of DUET_BATCH. Nodes that come meanwhile may or may not be seen. fn
- * may free its node. The caller keeps the file (a hold). Walks do not mind
- * each other: each has its place in the list, a node that is no file's.
+ * steps of DUET_BATCH, between which whoever waits for the CPU has it. Nodes
+ * that come meanwhile may or may not be seen. fn may free its node. The caller
+ * keeps the file (a hold). Walks do not mind each other: each has its place in
+ * the list.
  */
 void duet_file_each_node(struct duet_file *file,
 			 void (*fn)(struct duet_node *node, void *arg),
 			 void *arg)
 {
-	struct duet_node place = {}, *node;
-	unsigned int left, batch = 0;
-	unsigned long flags;
+	struct duet_walk walk = { .file = file };
 
-	/* As in every probe: see the top. */
-	spin_lock_irqsave(&file->lock, flags);
-	/* New ones are added at the end, so these are the first to come. */
-	left = file->nr_nodes;
-	list_add(&place.in_file, &file->nodes);
-	while (left && !list_is_last(&place.in_file, &file->nodes)) {
-		node = list_next_entry(&place, in_file);
-		list_move(&place.in_file, &node->in_file);
-		if (!node->file)	/* another walk's place */
-			continue;
-		left--;
-		fn(node, arg);
-		if (++batch % DUET_BATCH == 0) {
-			spin_unlock_irqrestore(&file->lock, flags);
-			spin_lock_irqsave(&file->lock, flags);
-		}
-	}
-	list_del(&place.in_file);
-	spin_unlock_irqrestore(&file->lock, flags);
+	might_sleep();
+	INIT_LIST_HEAD(&walk.place.in_file);
+	while (duet_walk_step(&walk, fn, arg))
+		cond_resched();
+}
+
+/*
+ * The same in a function that ftrace calls where it could sleep. Preemption is
+ * off if there are other tracers. Without CONFIG_PREEMPTION a trampoline of
+ * ftrace is freed though somebody sleeps that came from it.
+ */
+void duet_file_each_node_traced(struct duet_file *file,
+				void (*fn)(struct duet_node *node, void *arg),
+				void *arg)
+{
+	struct duet_walk walk = { .file = file };
+
+	INIT_LIST_HEAD(&walk.place.in_file);
+	while (duet_walk_step(&walk, fn, arg))
+		if (IS_ENABLED(CONFIG_PREEMPTION) && preemptible())
+			cond_resched();
 }
 
 /* ---- what a task has to be told ---- */

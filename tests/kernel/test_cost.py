@@ -38,8 +38,14 @@ COUNTERS = (
 
 
 @contextlib.contextmanager
-def counted(event: str) -> Iterator[Callable[[], int]]:
-    """Return a function that says how often a trace event came since it was last asked."""
+def counted(event: str, which: str = "0") -> Iterator[Callable[[], int]]:
+    """Return a function that says how often a trace event came since it was last asked.
+
+    Args:
+        event: with its group.
+        which: a filter, as the kernel has it; by default it is counted whatever it says.
+
+    """
     instance = TRACEFS / "instances/duet_cost"
     instance.mkdir()
     enable = instance / "events" / event / "enable"
@@ -53,6 +59,7 @@ def counted(event: str) -> Iterator[Callable[[], int]]:
 
     try:
         (instance / "buffer_size_kb").write_text("4096")
+        (instance / "events" / event / "filter").write_text(which)
         enable.write_text("1")
         yield take
         enable.write_text("0")
