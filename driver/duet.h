@@ -293,6 +293,7 @@ struct duet {
 	/* what every event reads */
 	unsigned int nr_watched;
 	unsigned int epoch;		/* verdicts of older ones are void */
+	unsigned int nr_slots;		/* no task has one from here on */
 	unsigned int max_tasks;		/* fixed while on, as the next ones */
 	unsigned int map_words;
 	unsigned int file_bits;

@@ -189,12 +189,14 @@ bool duet_node_gc(struct duet_node *node)
 {
 	struct duet_file *file = node->file;
 	struct hlist_bl_head *bucket;
-	unsigned int i;
+	unsigned int i, nr;
 
 	lockdep_assert_held(&file->lock);
 	if (node->nr_queued || node->cached || node->dirty)
 		return false;
-	for (i = 0; i < duet.max_tasks; i++) {
+	/* Slots of no task say nothing: see duet_count_slots(). */
+	nr = READ_ONCE(duet.nr_slots);
+	for (i = 0; i < nr; i++) {
 		const u64 *bits = node->slot[i].bits;
 
 		if (bits[DUET_EVENT_ADDED] | bits[DUET_EVENT_REMOVED] |

@@ -269,6 +269,21 @@ static void duet_task_takedown(struct duet_task *task)
 	synchronize_rcu();
 }
 
+/*
+ * How many slots, from the first on, can say something of a page. More from
+ * before a task is to be seen, so whoever finds bits of it under a file's lock
+ * finds its slot counted; less once it has left every file.
+ */
+static void duet_count_slots(unsigned int at_least)
+{
+	unsigned int last = find_last_bit(duet.slots, DUET_MAX_TASKS);
+
+	lockdep_assert_held(&duet.lock);
+	/* With none the kernel says the size. */
+	last = last < DUET_MAX_TASKS ? last + 1 : 0;
+	WRITE_ONCE(duet.nr_slots, max(last, at_least));
+}
+
 /* Takes away what a task had that nobody uses any more. */
 static void duet_task_dismantle(struct duet_task *task)
 {
@@ -286,6 +301,7 @@ static void duet_task_dismantle(struct duet_task *task)
 	duet_hooks_put(task->hooks);
 	duet_fs_put(task->fs);
 	__clear_bit(task->slot, duet.slots);
+	duet_count_slots(0);
 	WRITE_ONCE(task->forgotten, true);
 	duet_unbuild();
 	mutex_unlock(&duet.lock);
@@ -567,6 +583,7 @@ static int duet_task_setup(struct duet_task *task, const struct path *path)
 	err = duet_sysfs_add(task);
 	if (err)
 		goto put_hooks;
+	duet_count_slots(slot + 1);
 	rcu_assign_pointer(duet.task[slot], task);
 	if (!duet_is_snapshot(task)) {
 		err = duet_fs_add_root(task->fs, task);
@@ -584,6 +601,7 @@ static int duet_task_setup(struct duet_task *task, const struct path *path)
 del_sysfs:
 	RCU_INIT_POINTER(duet.task[slot], NULL);
 	synchronize_rcu();
+	duet_count_slots(0);
 	duet_sysfs_del(task);
 put_hooks:
 	duet_hooks_put(task->hooks);

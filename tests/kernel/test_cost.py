@@ -250,3 +250,29 @@ def test_large_tables(device: Device, place: Path) -> None:
         device.stop()
         (SYSFS / "limit_bytes").write_text("0")
         device.start(8)
+
+
+def test_the_last_of_many_tasks(watch: Register, place: Path) -> None:
+    """What a task was told is kept for it, however few others are left and whatever was its number.
+
+    A node is given up when no task has something of it: only numbers in use are looked at.
+    """
+    path = fill(place / "tree/file", 70)
+    drop_caches()
+    first, second, last = (watch(place / "tree", Mask.EXISTS) for _ in range(3))
+    read_page(path, 3)
+    read_page(path, 66)
+    for one in (first, second, last):
+        assert one.news(path) == {3: State.ADDED, 66: State.ADDED}
+    for one in (first, second):
+        one.task.close()
+    evict(path)
+    assert last.news(path) == {3: State.REMOVED, 66: State.REMOVED}
+    assert counter("nodes") == 0
+    again = watch(place / "tree", Mask.EXISTS)
+    last.task.close()
+    read_page(path, 3)
+    assert again.news(path) == {3: State.ADDED}
+    evict(path)
+    assert again.news(path) == {3: State.REMOVED}
+    assert counter("nodes") == 0
