@@ -638,6 +638,8 @@ int duet_task_done(struct duet_task *task, u64 ino, u32 gen);
 int duet_task_undone(struct duet_task *task, u64 ino, u32 gen);
 int duet_task_check(struct duet_task *task, u64 ino, u32 gen);
 bool duet_may_know(const struct duet_task *task, struct inode *inode);
+bool duet_is_admitted(const struct duet_task *task,
+		      const struct duet_file *file);
 bool duet_admit(struct duet_task *task, struct duet_file *file);
 void duet_attrs_changed(struct duet_fs *fs, struct inode *inode);
 void duet_marks_init(struct duet_task *task);
@@ -676,6 +678,7 @@ struct duet_task *duet_task_get(unsigned int id, struct file *file, bool look);
 void duet_task_put(struct duet_task *task);
 bool duet_task_end(struct duet_task *task);
 int duet_task_lock(struct duet_task *task);
+int duet_task_trylock(struct duet_task *task);
 void duet_task_unlock(struct duet_task *task);
 unsigned int duet_tasks_use(struct duet_task **tasks);
 void duet_tasks_unuse(struct duet_task **tasks, unsigned int nr);

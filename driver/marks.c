@@ -252,6 +252,17 @@ bool duet_may_know(const struct duet_task *task, struct inode *inode)
 	return may;
 }
 
+/* Whether that was asked, and stands. */
+bool duet_is_admitted(const struct duet_task *task,
+		      const struct duet_file *file)
+{
+	const unsigned int flags = READ_ONCE(file->want[task->slot].flags);
+
+	return task->privileged ||
+	       (flags & (DUET_WANT_ALLOWED | DUET_WANT_ASK)) ==
+	       DUET_WANT_ALLOWED;
+}
+
 /*
  * Whether the task may be told of the file that it is about to read. If not,
  * it is refused from here on, until the file's attributes change. The caller
@@ -266,9 +277,7 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 	bool may;
 
 	lockdep_assert_held(&task->lock);
-	if (task->privileged ||
-	    (READ_ONCE(want->flags) & (DUET_WANT_ALLOWED | DUET_WANT_ASK)) ==
-	    DUET_WANT_ALLOWED)
+	if (duet_is_admitted(task, file))
 		return true;
 	/* Done while it was queued: that stands, whatever the answer. */
 	if (duet_is_done(task, file->ino, file->gen))

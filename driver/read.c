@@ -164,10 +164,7 @@ static void duet_catch_up(struct duet_task *task, struct duet_file *file)
 			iput(inode);
 			deactivate_super(sb);
 		} else {
-			/*
-			 * Who wants it is decided anew when its inode comes
-			 * back. The lock is taken as in every probe.
-			 */
+			/* The lock is taken as in every probe. */
 			spin_lock_irqsave(&file->lock, flags);
 			want->flags &= ~DUET_WANT_VERIFY;
 			/* Nobody can tell any more whether it was the task's. */
@@ -184,32 +181,45 @@ static void duet_catch_up(struct duet_task *task, struct duet_file *file)
 		duet_sync_file(file, task);
 }
 
-/*
- * Takes the next file off the queue, first come, first served. Once a call
- * *refill lets it take what was queued since.
- */
-static bool duet_take_file(struct duet_task *task, bool *refill)
+/* Whether there is something to catch up with, which may take its time. */
+static bool duet_is_behind(const struct duet_task *task,
+			   const struct duet_file *file)
 {
-	struct duet_want *want;
-	struct duet_file *file;
-	unsigned long flags;
+	unsigned int flags = READ_ONCE(file->want[task->slot].flags);
 
+	return flags & DUET_WANT_SYNC ||
+	       (flags & DUET_WANT_VERIFY && READ_ONCE(file->inode)) ||
+	       !duet_is_admitted(task, file);
+}
+
+/*
+ * The first file of the queue, first come, first served. Once a call *refill
+ * lets it see what was queued since.
+ */
+static struct duet_file *duet_first_file(struct duet_task *task, bool *refill)
+{
 	lockdep_assert_held(&task->lock);
 	if (!task->todo && *refill) {
 		task->todo = llist_reverse_order(llist_del_all(&task->queue));
 		*refill = false;
 	}
-	if (!task->todo)
-		return false;
-	file = duet_queued_file(task, task->todo);
-	task->todo = task->todo->next;
-	want = &file->want[task->slot];
-	atomic_long_sub(duet.file_size, &task->pending);
-	duet_catch_up(task, file);
+	return task->todo ? duet_queued_file(task, task->todo) : NULL;
+}
 
+/* Takes the first file off the queue, to be read. */
+static void duet_take_file(struct duet_task *task, struct duet_file *file)
+{
+	struct duet_want *want = &file->want[task->slot];
+	unsigned long flags;
+
+	task->todo = task->todo->next;
+	atomic_long_sub(duet.file_size, &task->pending);
 	/* As in every probe: see table.c. */
 	spin_lock_irqsave(&file->lock, flags);
 	want->flags &= ~DUET_WANT_QUEUED;
+	/* Who wants it is decided anew when its inode comes back. */
+	if (!file->inode)
+		want->flags &= ~DUET_WANT_VERIFY;
 	/* Asked for again meanwhile, or not finished: another time. */
 	if (want->flags & (DUET_WANT_SYNC | DUET_WANT_VERIFY))
 		duet_queue_file(file, task);
@@ -220,6 +230,17 @@ static bool duet_take_file(struct duet_task *task, bool *refill)
 	task->sorted = false;
 	/* The queue's hold is the reader's now. */
 	task->file = file;
+}
+
+/* The same for the next file, brought in line; false when there is none. */
+static bool duet_next_file(struct duet_task *task, bool *refill)
+{
+	struct duet_file *file = duet_first_file(task, refill);
+
+	if (!file)
+		return false;
+	duet_catch_up(task, file);
+	duet_take_file(task, file);
 	return true;
 }
 
@@ -347,7 +368,7 @@ static enum duet_progress duet_read_file(struct duet_task *task,
 /* As duet_collect(), for a snapshot: what it lacks comes at its end. */
 static unsigned int duet_collect_snapshot(struct duet_task *task,
 					  struct duet_item *items,
-					  unsigned int max, bool *more)
+					  unsigned int max)
 {
 	unsigned int n;
 
@@ -359,80 +380,94 @@ static unsigned int duet_collect_snapshot(struct duet_task *task,
 	if (list_empty(&task->snapshot) && n < max &&
 	    test_and_clear_bit(DUET_TASK_LOST, &task->flags))
 		duet_overflow_item(task, &items[n++], 0, 0);
-	*more = !list_empty(&task->snapshot) ||
-		test_bit(DUET_TASK_LOST, &task->flags);
 	return n;
 }
 
-/*
- * Fills items with at most max of them, and returns how many. Says in *more
- * whether something is left, so that with max 0 this is the question whether
- * a read would return something. What comes after this wakes again.
- */
+/* What comes after this wakes again. */
+static void duet_task_look(struct duet_task *task)
+{
+	clear_bit(DUET_TASK_READY, &task->flags);
+	smp_mb__after_atomic();	/* pairs with duet_task_wake()'s test-and-set */
+}
+
+/* Fills items with at most max of them, and returns how many. */
 static unsigned int duet_collect(struct duet_task *task,
-				 struct duet_item *items, unsigned int max,
-				 bool *more)
+				 struct duet_item *items, unsigned int max)
 {
 	bool refill = true;
 	unsigned int n = 0;
 
 	lockdep_assert_held(&task->lock);
 	if (duet_is_snapshot(task))
-		return duet_collect_snapshot(task, items, max, more);
-	*more = true;
-	clear_bit(DUET_TASK_READY, &task->flags);
-	smp_mb__after_atomic();	/* pairs with duet_task_wake()'s test-and-set */
+		return duet_collect_snapshot(task, items, max);
+	duet_task_look(task);
 	if (unlikely(test_bit(DUET_TASK_LOST, &task->flags))) {
-		if (!max)
-			return 0;
 		clear_bit(DUET_TASK_LOST, &task->flags);
 		duet_overflow_item(task, &items[n++], 0, 0);
 	}
 	if (unlikely(test_bit(DUET_TASK_RESCAN, &task->flags)))
 		duet_scan(task);
 	do {
-		if (!task->file && !duet_take_file(task, &refill)) {
-			*more = false;
+		if (!task->file && !duet_next_file(task, &refill))
 			break;
-		}
 		/* Whoever reads next goes on with what was cut short. */
-		if (!task->sorted && !duet_sort(task)) {
-			*more = false;
+		if (!task->sorted && !duet_sort(task))
 			break;
-		}
 		if (duet_read_file(task, items, &n, max) == DUET_READ_FULL)
 			break;
 		cond_resched();
-		if (test_bit(DUET_TASK_STOPPED, &task->flags) ||
-		    fatal_signal_pending(current)) {
-			*more = false;
-			break;
-		}
-	} while (n < max || !max);
+	} while (n < max && !duet_is_cut_short(task));
 	return n;
 }
 
-/* Whether a read would return something. */
+/* Batches of nodes that are looked at to say whether there is something. */
+#define DUET_LOOK_STEPS	256
+
+/*
+ * Whether a read may return something. This takes away what has cancelled, but
+ * waits for nothing: what has to be compared with the page cache, or looked
+ * up, may be something, and so may what is behind too much to look at.
+ */
 static bool duet_task_readable(struct duet_task *task)
 {
-	bool more;
+	const unsigned long due = BIT(DUET_TASK_LOST) | BIT(DUET_TASK_RESCAN);
+	unsigned int n = 0, steps;
+	struct duet_file *file;
+	bool refill = true;
 
+	lockdep_assert_held(&task->lock);
+	if (duet_is_snapshot(task))
+		return true;
 	if (task->next_item < task->nr_items)	/* left from a failed copy */
 		return true;
-	duet_collect(task, NULL, 0, &more);
-	return more;
+	duet_task_look(task);
+	if (READ_ONCE(task->flags) & due)
+		return true;
+	for (steps = 0; steps < DUET_LOOK_STEPS; steps++) {
+		if (!task->file) {
+			file = duet_first_file(task, &refill);
+			if (!file)
+				return false;
+			if (duet_is_behind(task, file))
+				return true;
+			duet_take_file(task, file);
+		}
+		/* In whatever order they are. */
+		if (duet_read_file(task, NULL, &n, 0) == DUET_READ_FULL)
+			return true;
+		cond_resched();
+	}
+	return true;
 }
 
 /* Fills the task's buffer with at most max items; how many it holds then. */
 static unsigned int duet_task_fill(struct duet_task *task, unsigned int max)
 {
-	bool more;
-
 	lockdep_assert_held(&task->lock);
 	if (task->next_item == task->nr_items) {
 		task->next_item = 0;
 		task->nr_items = 0;
-		task->nr_items = duet_collect(task, task->items, max, &more);
+		task->nr_items = duet_collect(task, task->items, max);
 	}
 	return min(task->nr_items - task->next_item, max);
 }
@@ -511,10 +546,7 @@ static ssize_t duet_task_read(struct file *file, char __user *buf,
 	return done ?: err;
 }
 
-/*
- * Readable means that a read returns something: what was cancelled since is
- * taken away here, where there is time for it.
- */
+/* Waits for nothing, whatever the caller said how long it may take. */
 static __poll_t duet_task_poll(struct file *file, poll_table *wait)
 {
 	struct duet_task *task = file->private_data;
@@ -526,14 +558,19 @@ static __poll_t duet_task_poll(struct file *file, poll_table *wait)
 		return EPOLLHUP | EPOLLERR;
 	if (!mutex_trylock(&task->read_lock))
 		return 0;	/* somebody reads; he is who would get it */
-	if (duet_task_lock(task)) {
-		mask = EPOLLHUP | EPOLLERR;
-	} else {
-		if (duet_is_snapshot(task) || duet_task_readable(task))
+	switch (duet_task_trylock(task)) {
+	case 0:
+		if (duet_task_readable(task))
 			mask = EPOLLIN | EPOLLRDNORM;
 		else if (test_bit(DUET_TASK_GONE, &task->flags))
 			mask = EPOLLHUP;
 		duet_task_unlock(task);
+		break;
+	case -EBUSY:	/* who works there wakes nobody when he is done */
+		mask = EPOLLIN | EPOLLRDNORM;
+		break;
+	default:
+		mask = EPOLLHUP | EPOLLERR;
 	}
 	mutex_unlock(&task->read_lock);
 	return mask;

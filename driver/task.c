@@ -314,18 +314,18 @@ static void duet_task_unuse(struct duet_task *task)
 		duet_task_dismantle(task);
 }
 
-/*
- * Begins to work at the reader's end of a task, unless that has ended or the
- * caller is killed while others do. The caller has a reference.
- */
-int duet_task_lock(struct duet_task *task)
+static int duet_task_enter(struct duet_task *task, bool wait)
 {
-	int err = -EINTR;
+	int err;
 
 	if (test_bit(DUET_TASK_STOPPED, &task->flags) ||
 	    !refcount_inc_not_zero(&task->users))
 		return -ESHUTDOWN;
-	if (mutex_lock_killable(&task->lock))
+	if (wait)
+		err = mutex_lock_killable(&task->lock);
+	else
+		err = mutex_trylock(&task->lock) ? 0 : -EBUSY;
+	if (err)
 		goto unuse;
 	if (!test_bit(DUET_TASK_STOPPED, &task->flags))
 		return 0;
@@ -334,6 +334,21 @@ int duet_task_lock(struct duet_task *task)
 unuse:
 	duet_task_unuse(task);
 	return err;
+}
+
+/*
+ * Begins to work at the reader's end of a task, unless that has ended or the
+ * caller is killed while others do. The caller has a reference.
+ */
+int duet_task_lock(struct duet_task *task)
+{
+	return duet_task_enter(task, true);
+}
+
+/* The same, if nobody works there now: else EBUSY. */
+int duet_task_trylock(struct duet_task *task)
+{
+	return duet_task_enter(task, false);
 }
 
 void duet_task_unlock(struct duet_task *task)

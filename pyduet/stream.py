@@ -58,8 +58,9 @@ class Stream(ABC):
             timeout: seconds; 0 does not wait, None waits without end.
 
         Returns:
-            Whether there is: items, or the error that the task ended. False
-            after ``timeout``, and when another thread closes the stream.
+            Whether there may be: items, or the error that the task ended. A
+            read looks closer, and may find nothing. False after ``timeout``,
+            and when another thread closes the stream.
 
         """
 
@@ -70,7 +71,8 @@ class Stream(ABC):
         ``asyncio.timeout()`` limits it; cancelling it loses nothing.
 
         Returns:
-            Whether there is; False when the stream was closed meanwhile.
+            Whether there may be, as :meth:`wait` has it; False when the stream
+            was closed meanwhile.
 
         Raises:
             RuntimeError: another coroutine waits already.

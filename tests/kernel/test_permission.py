@@ -301,8 +301,8 @@ def test_registering_a_file_takes_read(device: Device, place: Path, mode: int, w
     if not wrong:
         task = register_as(ANNA, path, STATES)
         fill(path, 2)
-        assert not task.wait(0)
         assert task.read() == []
+        assert not task.wait(0)
         task.close()
 
 
@@ -393,9 +393,11 @@ def test_root_in_a_user_namespace_is_nobody(device: Device, place: Path) -> None
 
 
 def test_nothing_is_readable_when_nothing_may_be_told(device: Device, place: Path) -> None:
-    """poll() says readable only when read() would return an item."""
+    """poll() says so only until it was found out, and read() waits for what may be told."""
     task = register_as(ANNA, place / "tree", STATES)
     path = fill(place / "tree/file", 3)
+    assert task.wait(0), "a read has to ask"
+    assert task.read() == []
     assert not task.wait(0)
     os.set_blocking(task.fileno(), True)
     got: list[bytes] = []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import EVENTS
 from test_cost import counted
-from truth import PAGE, TRACEFS, Watch, identity
+from truth import PAGE, TRACEFS, Watch, fill, identity
 
 from pyduet import Device, Mask, State
 
@@ -136,3 +136,31 @@ def test_a_file_that_goes_with_many_nodes(device: Device, watch: Register, place
     items = one.read()
     assert len(items) == MANY
     assert {item.state for item in items} == {State.ADDED | State.REMOVED}
+
+
+def test_poll_leaves_the_work_to_who_reads(watch: Register, place: Path) -> None:
+    """Pitfall: poll(), which may not wait, looked at all inodes, and names up.
+
+    It says readable where that is due; the read may find nothing, and then that is known.
+    """
+    path = fill(place / "tree/file", 3)
+    one = watch(place / "tree")
+    one.read()
+    with counted("duet/duet_verdict") as verdicts:
+        one.task.rescan()
+        verdicts()
+        assert one.task.wait(0)
+        assert verdicts() == 0
+        assert one.read() == []
+        assert verdicts() > 0
+        assert not one.task.wait(0)
+        second = place / "tree/second"
+        second.hardlink_to(path)
+        one.read()
+        second.unlink()
+        verdicts()
+        assert one.task.wait(0)
+        assert verdicts() == 0
+        assert one.read() == []
+        assert verdicts() > 0
+        assert not one.task.wait(0)
