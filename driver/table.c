@@ -28,6 +28,9 @@
 /* Takes bytes of the limit of all tasks; false when that would exceed it. */
 bool duet_charge(unsigned long bytes)
 {
+	/* Writes nothing where there is no room: all CPUs come here then. */
+	if (atomic_long_read(&duet.bytes) + bytes > READ_ONCE(duet.limit))
+		return false;
 	if (atomic_long_add_return(bytes, &duet.bytes) <=
 	    READ_ONCE(duet.limit))
 		return true;
