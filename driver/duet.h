@@ -318,6 +318,7 @@ struct duet {
 	struct mutex lock;		/* protects: */
 	bool on;
 	bool built;			/* there are tables: on, or not quite off */
+	unsigned long built_limit;	/* the limit that they were made for */
 	DECLARE_BITMAP(slots, DUET_MAX_TASKS);	/* whose tasks have something */
 	unsigned int nr_tasks;
 	struct list_head tasks;

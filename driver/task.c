@@ -47,6 +47,9 @@ void duet_default_limits(void)
 	duet.max_tasks = DUET_DEFAULT_TASKS;
 }
 
+/* How much longer chains may become than the tables were made for. */
+#define DUET_LIMIT_GROWTH	8
+
 /* Sets the limit of all tasks, or that of the tasks to come; 0: the default. */
 int duet_set_limit(unsigned long *which, unsigned long bytes)
 {
@@ -57,6 +60,9 @@ int duet_set_limit(unsigned long *which, unsigned long bytes)
 		bytes = duet_default_limit(which);
 	if (which == &duet.limit && bytes < atomic_long_read(&duet.bytes))
 		err = -EBUSY;
+	else if (which == &duet.limit && duet.built &&
+		 bytes / DUET_LIMIT_GROWTH > duet.built_limit)
+		err = -ERANGE;
 	else
 		WRITE_ONCE(*which, bytes);
 	mutex_unlock(&duet.lock);
@@ -87,6 +93,7 @@ static int duet_build(void)
 {
 	int err;
 
+	duet.built_limit = duet.limit;
 	duet.map_words = BITS_TO_LONGS(duet.max_tasks);
 	duet.node_size = offsetof(struct duet_node, slot[duet.max_tasks]);
 	duet.first_node = offsetof(struct duet_file, want[duet.max_tasks]);

@@ -105,7 +105,8 @@ class Device(Descriptor):
 
         Raises:
             InUseError: ``limit`` is below what is in use, or Duet is on and
-                ``max_tasks`` another.
+                ``max_tasks`` another, or ``limit`` more than eight times what
+                it was when Duet was switched on.
             PermissionDeniedError: without CAP_SYS_ADMIN.
             ValueError: a number that cannot be.
 

@@ -121,6 +121,11 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
         "cannot {action}: Duet is on, and it sizes every node; "
         "switch it off first, which ends every task: duet stop",
     ),
+    (errno.ERANGE, Operation.SET_LIMIT): (
+        InUseError,
+        "cannot {action}: Duet is on, and its tables were made for less than an eighth of that; "
+        "switch it off first, which ends every task: duet stop",
+    ),
     (errno.EBUSY, Operation.SET_LIMIT): (
         InUseError,
         "cannot {action}: more is in use now; end tasks, or choose a higher limit: see duet status",

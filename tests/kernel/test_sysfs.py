@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
 from raw import errno_of
 from truth import Watch, drop_caches, fill, identity
 
-from pyduet import Device, FileId, Mask
+from pyduet import Device, FileId, InUseError, Mask
 
 #: Where the lab keeps it.
 MODULE = Path("/run/duet-lab/duet.ko")
@@ -153,6 +154,27 @@ def test_max_tasks(device: Device, place: Path) -> None:
     assert errno_of(lambda: device.register(place / "tree", STATES)) == errno.EUSERS
     for task in tasks:
         task.close()
+
+
+def test_the_limit_outgrows_no_table(device: Device, restored: dict[str, int]) -> None:
+    """Pitfall: raised while Duet is on, the limit let chains of any length form.
+
+    Up to eight times what the tables were made for; with Duet off, to anything.
+    """
+    device.stop()
+    store("limit_bytes", 1 << 20)
+    device.start()
+    store("limit_bytes", 8 << 20)
+    for wrong in ((8 << 20) + 8, 1 << 40, 0):
+        assert errno_of(lambda wrong=wrong: store("limit_bytes", wrong)) == errno.ERANGE, wrong
+        assert show("limit_bytes") == str(8 << 20)
+    store("limit_bytes", 2 << 20)
+    store("limit_bytes", 8 << 20)
+    with pytest.raises(InUseError, match="switch it off"):
+        device.set_limits(limit=1 << 30)
+    device.stop()
+    store("limit_bytes", 1 << 40)
+    store("limit_bytes", restored["limit_bytes"])
 
 
 # Counters
