@@ -705,6 +705,7 @@ void duet_check_exit(void);
 extern const struct attribute_group *duet_groups[];
 int duet_sysfs_add(struct duet_task *task);
 void duet_sysfs_del(struct duet_task *task);
+size_t duet_escape(char *to, size_t size, const char *name, bool word);
 void duet_sysfs_changed(void);
 void duet_sysfs_tasks_changed(void);
 u64 duet_count(size_t offset);

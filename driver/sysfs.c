@@ -10,6 +10,7 @@
 #include <linux/cred.h>
 #include <linux/kstrtox.h>
 #include <linux/slab.h>
+#include <linux/string_helpers.h>
 #include <linux/sysfs.h>
 #include "duet.h"
 
@@ -242,19 +243,51 @@ struct duet_task_attr {
 	ssize_t (*show)(const struct duet_task *task, char *buf);
 };
 
-#define DUET_TASK_ATTR(_name, _mode, _format, _value)			\
+#define DUET_CONTROLS							\
+	"\001\002\003\004\005\006\a\b\t\n\v\f\r\016\017\020\021\022\023"	\
+	"\024\025\026\027\030\031\032\033\034\035\036\037\177"
+
+/*
+ * A name that somebody chose, so that it forges no line and steers no terminal:
+ * control characters and backslashes in octal, and spaces too for one word.
+ */
+size_t duet_escape(char *to, size_t size, const char *name, bool word)
+{
+	int len = string_escape_mem(name, strlen(name), to, size - 1,
+				    ESCAPE_OCTAL,
+				    word ? DUET_CONTROLS "\\ " :
+					   DUET_CONTROLS "\\");
+
+	/* It says how long it would be. */
+	len = min_t(size_t, len, size - 1);
+	to[len] = '\0';
+	return len;
+}
+
+static ssize_t duet_emit_name(char *buf, const char *name)
+{
+	size_t len = duet_escape(buf, PAGE_SIZE - 1, name, false);
+
+	return len + sysfs_emit_at(buf, len, "\n");
+}
+
+#define DUET_TASK_ATTR_AS(_name, _mode, _emit)				\
 	static ssize_t duet_show_task_##_name(			\
 		const struct duet_task *task, char *buf)		\
 	{								\
-		return sysfs_emit(buf, _format "\n", _value);		\
+		return _emit;						\
 	}								\
 	static struct duet_task_attr duet_attr_task_##_name = {		\
 		{ .name = #_name, .mode = _mode },			\
 		duet_show_task_##_name,				\
 	}
 
-DUET_TASK_ATTR(name, 0400, "%s", task->name);
-DUET_TASK_ATTR(path, 0400, "%s", task->path);
+#define DUET_TASK_ATTR(_name, _mode, _format, _value)			\
+	DUET_TASK_ATTR_AS(_name, _mode,					\
+			  sysfs_emit(buf, _format "\n", _value))
+
+DUET_TASK_ATTR_AS(name, 0400, duet_emit_name(buf, task->name));
+DUET_TASK_ATTR_AS(path, 0400, duet_emit_name(buf, task->path));
 DUET_TASK_ATTR(mask, 0444, "%#x", task->regmask);
 DUET_TASK_ATTR(pid, 0444, "%d", pid_nr(task->owner));
 DUET_TASK_ATTR(uid, 0444, "%u", from_kuid(&init_user_ns, task->cred->uid));

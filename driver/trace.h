@@ -60,7 +60,7 @@ TRACE_EVENT(duet_overflow,
 				   { DUET_DROP_NOMEM, "nomem" }))
 );
 
-/* As much of a task's name as a trace shows. */
+/* As much of a task's name as a trace shows, once it is one word. */
 #define DUET_TRACE_NAME	32
 
 DECLARE_EVENT_CLASS(duet_task_class,
@@ -82,7 +82,7 @@ DECLARE_EVENT_CLASS(duet_task_class,
 		__entry->done = atomic_long_read(&task->nr_done);
 		__entry->pending = atomic_long_read(&task->pending);
 		__entry->delivered = READ_ONCE(task->nr_delivered);
-		strscpy(__entry->name, task->name, DUET_TRACE_NAME);
+		duet_escape(__entry->name, DUET_TRACE_NAME, task->name, true);
 	),
 	TP_printk("task=%u name=%s mask=%#x files=%ld done=%ld pending=%ld delivered=%llu",
 		  __entry->tid, __entry->name, __entry->mask, __entry->files,

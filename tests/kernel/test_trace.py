@@ -107,6 +107,21 @@ def test_a_tasks_life(device: Device, place: Path, trace: Trace) -> None:
     assert "duet_task_start" not in trace.names()
 
 
+def test_names_forge_nothing(device: Device, place: Path, trace: Trace) -> None:
+    """Pitfall: a task's name was written raw to trace and sysfs: lines that never were said."""
+    forged = "x\n swapper-1 [000] 1.0: duet_task_end: task=7"
+    path = place / "tree" / "a\n\\\x1bb ü"
+    path.mkdir()
+    with device.register(path, STATES, name=forged) as task:
+        [(name, text)] = [event for event in trace.take() if "task" in event[0]]
+        assert name == "duet_task_start"
+        assert "name=x\\012\\040swapper-1" in text
+        assert device.tasks()[0].name == forged
+        shown = Path(f"/sys/class/misc/duet/task{task.id}")
+        assert (shown / "name").read_text() == forged.replace("\n", "\\012") + "\n"
+        assert (shown / "path").read_text() == f"{place}/tree/a\\012\\134\\033b ü\n"
+
+
 def test_verdicts(device: Device, place: Path, trace: Trace) -> None:
     """One when a file is decided, none for each further event of it.
 
