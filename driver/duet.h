@@ -645,7 +645,7 @@ bool duet_admit(struct duet_task *task, struct duet_file *file);
 void duet_attrs_changed(struct duet_fs *fs, struct inode *inode);
 void duet_marks_init(struct duet_task *task);
 void duet_marks_destroy(struct duet_task *task);
-bool duet_next_done(struct duet_task *task, unsigned long *ino, u32 *gen);
+int duet_next_done(struct duet_task *task, unsigned long *ino, u32 *gen);
 
 /* read.c */
 extern const struct file_operations duet_task_fops;

@@ -392,9 +392,8 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 	struct duet_file_ref *ref;
 	struct duet_task *task;
 	struct duet_out out;
-	bool more;
+	int err, more;
 	u32 gen;
-	int err;
 
 	task = duet_task_get(args->tid, file, false);
 	if (IS_ERR(task))
@@ -405,7 +404,8 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 	err = duet_out_init(&out, args, sizeof(*ref), DUET_FILE_REF_V1);
 	if (err)
 		goto put;
-	while ((more = duet_next_done(task, &ino, &gen))) {
+	/* A signal may end it early: the cursor says where. */
+	while ((more = duet_next_done(task, &ino, &gen)) > 0) {
 		cond_resched();
 		ref = signal_pending(current) ? NULL : duet_out_next(&out);
 		if (!ref)

@@ -13,6 +13,7 @@
  */
 #include <linux/cred.h>
 #include <linux/maple_tree.h>
+#include <linux/sched/signal.h>
 #include <linux/xarray.h>
 #include "compat.h"
 #include "duet.h"
@@ -106,8 +107,34 @@ static void duet_unmark(struct duet_task *task, u64 ino)
 		atomic_long_dec(&task->nr_done);
 }
 
+/* Marks that are looked at between two offers of the processor to others. */
+#define DUET_MARKS_STEP	256
+
+/*
+ * Where the first step of the marks ends; false when there are fewer. Nobody
+ * else has them any more, but the tree says that RCU or its lock be held.
+ */
+static bool duet_marks_step(struct duet_task *task, unsigned long *last)
+{
+	MA_STATE(mas, &task->marks, 0, 0);
+	unsigned int left = DUET_MARKS_STEP;
+	void *mark;
+
+	rcu_read_lock();
+	mas_for_each(&mas, mark, ULONG_MAX) {
+		if (--left)
+			continue;
+		*last = mas.last;
+		break;
+	}
+	rcu_read_unlock();
+	return !left;
+}
+
 void duet_marks_destroy(struct duet_task *task)
 {
+	unsigned long last;
+
 	lockdep_assert_held(&task->lock);
 	duet_uncharge(task->nr_marks * DUET_MARK_BYTES);
 	task->nr_marks = 0;
@@ -117,6 +144,12 @@ void duet_marks_destroy(struct duet_task *task)
 	 * mt_free_walk() of 6.1 to 6.12.
 	 */
 	mt_clear_in_rcu(&task->marks);
+	/* In steps: the tree's lock is a spinlock. Without memory, at once. */
+	while (duet_marks_step(task, &last)) {
+		if (mtree_store_range(&task->marks, 0, last, NULL, GFP_KERNEL))
+			break;
+		cond_resched();
+	}
 	mtree_destroy(&task->marks);
 }
 
@@ -133,20 +166,32 @@ static void *duet_next_mark(struct duet_task *task, unsigned long *index)
 	return mark;
 }
 
-/* The first file that is done, from an inode number on. */
-bool duet_next_done(struct duet_task *task, unsigned long *ino, u32 *gen)
+/*
+ * The first file that is done, from an inode number on. 0 when there is none,
+ * EINTR when a signal came: then *ino is where to go on.
+ */
+int duet_next_done(struct duet_task *task, unsigned long *ino, u32 *gen)
 {
+	unsigned int left = DUET_MARKS_STEP;
 	unsigned long index = *ino;
 	void *mark;
 
 	while ((mark = duet_next_mark(task, &index))) {
-		if (!duet_mark_is_done(mark))
+		if (duet_mark_is_done(mark)) {
+			*ino = index - 1;
+			*gen = xa_to_value(mark);
+			return 1;
+		}
+		if (--left)
 			continue;
-		*ino = index - 1;
-		*gen = xa_to_value(mark);
-		return true;
+		left = DUET_MARKS_STEP;
+		cond_resched();
+		if (signal_pending(current)) {
+			*ino = index;
+			return -EINTR;
+		}
 	}
-	return false;
+	return 0;
 }
 
 /* Marks the file and drops what the task has of it. */

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from conftest import EVENTS
+from ordinary import ANNA, device_for_group, register_as
 from test_cost import counted
 from truth import PAGE, TRACEFS, Watch, fill, identity
 
-from pyduet import Device, Mask, State
+from pyduet import Device, FileId, Mask, State
 
 Register = Callable[..., Watch]
 
@@ -164,3 +165,36 @@ def test_poll_leaves_the_work_to_who_reads(watch: Register, place: Path) -> None
         assert one.read() == []
         assert verdicts() > 0
         assert not one.task.wait(0)
+
+
+def test_many_marks_go_in_steps(device: Device, place: Path) -> None:
+    """Pitfall: the end of a task freed all its marks under a spinlock."""
+    before = device.info().bytes
+    with given_way() as asked:
+        task = device.register(place / "tree", Mask.EXISTS)
+        asked()
+        task.close()
+        anyway = asked()
+        for step in (1, 64, 1 << 20):
+            task = device.register(place / "tree", Mask.EXISTS)
+            task.mark_many(FileId(1 + i * step, 1) for i in range(30_000))
+            asked()
+            task.close()
+            assert asked() >= anyway + 100
+    assert device.info().bytes == before
+
+
+def test_refused_files_are_passed_over_in_steps(device: Device, place: Path) -> None:
+    """Pitfall: who asked for done files looked through all refused ones in one go."""
+    for i in range(2100):
+        fill(place / f"tree/{i}", 1, sync=False)
+    with device_for_group():
+        task = register_as(ANNA, place / "tree", Mask.EXISTS)
+    with task, given_way() as asked:
+        asked()
+        assert list(task.marked()) == []
+        empty = asked()
+        assert task.read() == []
+        asked()
+        assert list(task.marked()) == []
+        assert asked() >= empty + 6
