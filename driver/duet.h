@@ -167,6 +167,7 @@ struct duet_file {
 	unsigned int nlink;		/* names that the inode had at last */
 	unsigned int holds;		/* readers and walks that need it */
 	unsigned int nr_nodes;
+	u32 salt;			/* fixed, for the hash of its nodes */
 	struct duet_node *last;		/* found last, most often next */
 	struct duet_map active;		/* tasks that want its events */
 	struct list_head nodes;
@@ -301,6 +302,8 @@ struct duet {
 	u64 *nobody;			/* verdicts, see below */
 	struct hlist_head *file_buckets;
 	struct hlist_bl_head *node_buckets;
+	u64 run_key;			/* random, for the hash of nodes */
+	u64 salt_key;
 	unsigned int node_size;
 	unsigned int file_size;
 	unsigned int first_node;	/* where it is in a file's entry */
@@ -538,6 +541,7 @@ int duet_table_start(void);
 void duet_table_stop(void);
 void duet_table_measure(struct duet_table *table);
 bool duet_charge(unsigned long bytes);
+u32 duet_salt(void);
 void duet_uncharge(unsigned long bytes);
 struct duet_node *duet_node_alloc(gfp_t gfp, enum duet_drop *why);
 void duet_node_free(struct duet_node *node);

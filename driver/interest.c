@@ -93,6 +93,7 @@ struct duet_file *duet_file_alloc(gfp_t gfp, enum duet_drop *why)
 	}
 	atomic_long_inc(&duet.nr_files);
 	spin_lock_init(&file->lock);
+	file->salt = duet_salt();
 	INIT_LIST_HEAD(&file->nodes);
 	return file;
 }

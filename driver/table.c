@@ -15,6 +15,7 @@
 #include <linux/bitmap.h>
 #include <linux/hash.h>
 #include <linux/mm.h>
+#include <linux/random.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -43,12 +44,30 @@ void duet_uncharge(unsigned long bytes)
 	atomic_long_sub(bytes, &duet.bytes);
 }
 
+/*
+ * Page 0 of every file must spread, and so must the runs of one, whichever
+ * somebody chooses: so they are multiplied by what nobody knows. Buckets are
+ * told to people, and no address is to be found out from them: none is in.
+ */
 static struct hlist_bl_head *duet_bucket(const struct duet_file *file, u64 run)
 {
-	/* Page 0 of every file must spread, and so must the runs of one. */
-	u64 key = (u64)(uintptr_t)file + run * 0xff51afd7ed558ccdULL;
+	u64 key = run * duet.run_key + ((u64)file->salt << 32);
 
+	/* Or the keys of what is added up would go on adding up. */
+	key ^= key >> 32;
 	return &duet.node_buckets[hash_64(key, duet.node_bits)];
+}
+
+static DEFINE_PER_CPU(u32, duet_nr_salts);
+
+/* A number for a file that nobody can foretell, and that few others have. */
+u32 duet_salt(void)
+{
+	/* On another CPU by now: then two files may have the same. */
+	u64 nr = (u64)raw_smp_processor_id() << 32 |
+		 this_cpu_inc_return(duet_nr_salts);
+
+	return nr * duet.salt_key >> 32;
 }
 
 struct hlist_bl_head *duet_node_bucket(unsigned long i)
@@ -60,6 +79,9 @@ int duet_table_start(void)
 {
 	unsigned long nodes = duet.limit / duet.node_size;
 
+	/* Odd: so that no bit of what they are multiplied with is lost. */
+	duet.run_key = get_random_u64() | 1;
+	duet.salt_key = get_random_u64() | 1;
 	/* As many buckets as there can be nodes: chains stay short. */
 	duet.node_bits = clamp_t(unsigned int, ilog2(nodes | 1) + 1, 10, 24);
 	/* Zeroed heads are empty lists. */

@@ -459,3 +459,50 @@ def test_looking_in_while_everything_moves(device: Device, place: Path) -> None:
     assert problems == []
     assert watch.disagreements(place / "tree") == []
     watch.task.close()
+
+
+# Buckets
+
+
+def read_runs(path: Path, device: Device, runs: list[int]) -> None:
+    """Read the first page of some runs of a sparse file, which is made."""
+    run = device.info().node_pages * PAGE
+    with path.open("wb") as file:
+        file.truncate((max(runs) + 1) * run)
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    for number in runs:
+        os.pread(fd, 1, number * run)
+    os.close(fd)
+
+
+def test_buckets_show_no_address(device: Device, place: Path) -> None:
+    """Pitfall: the runs of a file were at distances that told where its entry is in memory."""
+    names = ("one", "other")
+    runs = list(range(40))
+    with device.register(place / "tree", EVENTS):
+        for name in names:
+            read_runs(place / "tree" / name, device, runs)
+        pages = device.info().node_pages
+        bucket = {(node.ino, node.index // pages): node.bucket for node in device.nodes()}
+        buckets = device.table().buckets
+        inos = [(place / "tree" / name).stat().st_ino for name in names]
+    one, other = ([bucket[ino, run] - bucket[ino, 0] for run in runs[1:]] for ino in inos)
+    apart = [(a - b) % buckets for a, b in zip(one, other, strict=True)]
+    assert sum(distance in (0, 1, buckets - 1) for distance in apart) < 5
+
+
+def test_nobody_chooses_buckets(device: Device, restored: dict[str, int], place: Path) -> None:
+    """Pitfall: whoever read the right pages of a file had all of them in one bucket."""
+    device.stop()
+    device.set_limits(limit=512 * device.info().node_bytes)
+    device.start()
+    assert device.table().buckets == 1 << 10
+    # What the hash once multiplied a run with: those that it had put in the first bucket.
+    factor = 0xFF51AFD7ED558CCD * 0x61C8864680B583EB
+    runs = [run for run in range(160_000) if not run * factor >> 54 & 0x3FF]
+    assert len(runs) > 100
+    with device.register(place / "tree", EVENTS):
+        read_runs(place / "tree/file", device, runs)
+        assert device.info().nodes == len(runs)
+        assert device.table().longest < 12
