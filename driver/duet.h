@@ -144,6 +144,7 @@ struct duet_want {
 #define DUET_WANT_MAYBE		BIT(9)	/* with VERIFY: it may be another's */
 #define DUET_WANT_DROP		BIT(10)	/* it was: nothing noted is told */
 #define DUET_WANT_TOLD		BIT(11)	/* it was the task's, before eviction */
+#define DUET_WANT_FIND		BIT(12)	/* as VERIFY; it stays if none is found */
 };
 
 /* A name's directory, to find the name again when no dentry is left. */
@@ -274,6 +275,8 @@ struct duet_task {
 	struct duet_item *items;	/* read but not copied out yet */
 	unsigned int nr_items;
 	unsigned int next_item;
+	unsigned int name_reads;	/* of directories, that are left */
+	unsigned long name_end;		/* no more of them from here on */
 	struct list_head snapshot;	/* chunks of what is to be told */
 	u64 nr_delivered;
 	u64 nr_overflows;
@@ -511,7 +514,7 @@ struct duet_file *duet_decide_slowly(struct duet_fs *fs, struct inode *inode,
 				     struct duet_file **spare,
 				     unsigned int how);
 void duet_decide_for(struct duet_task *task, struct duet_file *file,
-		     struct inode *inode);
+		     struct inode *inode, unsigned int how);
 void duet_names_changed(struct inode *inode, bool removed);
 
 /* interest.c */
@@ -595,8 +598,8 @@ bool duet_next_cached(struct address_space *mapping, unsigned long *index,
 		      const struct duet_task *task);
 int duet_scan(struct duet_task *task);
 void duet_sync_file(struct duet_file *file, struct duet_task *task);
-void duet_verify_names(struct duet_task *task, struct duet_file *file,
-		       struct inode *inode);
+void duet_name_budget(struct duet_task *task);
+void duet_verify_names(struct duet_task *task, struct duet_file *file);
 struct inode *duet_file_inode(struct duet_file *file, struct super_block **sb);
 bool duet_is_cut_short(const struct duet_task *task);
 

@@ -151,32 +151,12 @@ static bool duet_sort(struct duet_task *task)
 static void duet_catch_up(struct duet_task *task, struct duet_file *file)
 {
 	struct duet_want *want = &file->want[task->slot];
-	struct super_block *sb;
-	unsigned long flags;
-	struct inode *inode;
 
 	if (!duet_admit(task, file))
 		return;
-	if (unlikely(READ_ONCE(want->flags) & DUET_WANT_VERIFY)) {
-		inode = duet_file_inode(file, &sb);
-		if (inode) {
-			duet_verify_names(task, file, inode);
-			iput(inode);
-			deactivate_super(sb);
-		} else {
-			/* The lock is taken as in every probe. */
-			spin_lock_irqsave(&file->lock, flags);
-			want->flags &= ~DUET_WANT_VERIFY;
-			/* Nobody can tell any more whether it was the task's. */
-			if (want->flags & DUET_WANT_MAYBE && want->pending) {
-				want->flags |= DUET_WANT_DROP;
-				if (task->events)
-					set_bit(DUET_TASK_LOST, &task->flags);
-			}
-			want->flags &= ~DUET_WANT_MAYBE;
-			spin_unlock_irqrestore(&file->lock, flags);
-		}
-	}
+	if (unlikely(READ_ONCE(want->flags) &
+		     (DUET_WANT_VERIFY | DUET_WANT_FIND)))
+		duet_verify_names(task, file);
 	if (READ_ONCE(want->flags) & DUET_WANT_SYNC)
 		duet_sync_file(file, task);
 }
@@ -187,7 +167,7 @@ static bool duet_is_behind(const struct duet_task *task,
 {
 	unsigned int flags = READ_ONCE(file->want[task->slot].flags);
 
-	return flags & DUET_WANT_SYNC ||
+	return flags & (DUET_WANT_SYNC | DUET_WANT_FIND | DUET_WANT_MAYBE) ||
 	       (flags & DUET_WANT_VERIFY && READ_ONCE(file->inode)) ||
 	       !duet_is_admitted(task, file);
 }
@@ -218,13 +198,17 @@ static void duet_take_file(struct duet_task *task, struct duet_file *file)
 	spin_lock_irqsave(&file->lock, flags);
 	want->flags &= ~DUET_WANT_QUEUED;
 	/* Who wants it is decided anew when its inode comes back. */
-	if (!file->inode)
+	if (!file->inode && !(want->flags & DUET_WANT_MAYBE))
 		want->flags &= ~DUET_WANT_VERIFY;
 	/* Asked for again meanwhile, or not finished: another time. */
-	if (want->flags & (DUET_WANT_SYNC | DUET_WANT_VERIFY))
+	if (want->flags & (DUET_WANT_SYNC | DUET_WANT_VERIFY | DUET_WANT_FIND))
 		duet_queue_file(file, task);
-	task->nodes = want->pending ?: DUET_LIST_END;
-	want->pending = NULL;
+	task->nodes = DUET_LIST_END;
+	/* Nothing is told of a file that may be another's. */
+	if (want->pending && !(want->flags & DUET_WANT_MAYBE)) {
+		task->nodes = want->pending;
+		want->pending = NULL;
+	}
 	spin_unlock_irqrestore(&file->lock, flags);
 
 	task->sorted = false;
@@ -400,6 +384,7 @@ static unsigned int duet_collect(struct duet_task *task,
 	lockdep_assert_held(&task->lock);
 	if (duet_is_snapshot(task))
 		return duet_collect_snapshot(task, items, max);
+	duet_name_budget(task);
 	duet_task_look(task);
 	if (unlikely(test_bit(DUET_TASK_LOST, &task->flags))) {
 		clear_bit(DUET_TASK_LOST, &task->flags);

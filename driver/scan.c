@@ -405,21 +405,92 @@ void duet_sync_file(struct duet_file *file, struct duet_task *task)
 }
 
 /*
- * Looks for a name below the task's directory that the dcache has lost, where
- * one was last, and decides anew with what is known then. The caller holds
- * file and inode, and no lock of the VFS.
+ * Directories that one call of a task reads for names, and how long it does:
+ * each is read from its begin to the name, and others may have made it long.
+ * What is left waits for the next call, and the task is woken for that.
  */
-void duet_verify_names(struct duet_task *task, struct duet_file *file,
-		       struct inode *inode)
+#define DUET_NAME_READS	256
+#define DUET_NAME_TIME	(HZ / 4)
+
+void duet_name_budget(struct duet_task *task)
 {
+	lockdep_assert_held(&task->lock);
+	task->name_reads = DUET_NAME_READS;
+}
+
+/* Whether the call may read one more. */
+static bool duet_may_read_names(struct duet_task *task)
+{
+	lockdep_assert_held(&task->lock);
+	if (task->name_reads == DUET_NAME_READS)
+		task->name_end = jiffies + DUET_NAME_TIME;
+	else if (time_after_eq(jiffies, task->name_end))
+		task->name_reads = 0;
+	if (!task->name_reads)
+		return false;
+	task->name_reads--;
+	return true;
+}
+
+/*
+ * The inode of a file went. Who wants it is decided anew when it comes back;
+ * whether it was the task's, where that was put off, nobody can tell any more.
+ */
+static void duet_evicted_maybe(struct duet_task *task, struct duet_file *file)
+{
+	struct duet_want *want = &file->want[task->slot];
+	unsigned long flags;
+
+	/* As in every probe: see table.c. */
+	spin_lock_irqsave(&file->lock, flags);
+	if (want->flags & DUET_WANT_MAYBE && want->pending) {
+		want->flags |= DUET_WANT_DROP;
+		if (task->events)
+			set_bit(DUET_TASK_LOST, &task->flags);
+	}
+	want->flags &= ~DUET_WANT_MAYBE;
+	spin_unlock_irqrestore(&file->lock, flags);
+}
+
+/*
+ * Sees whether the file has a name below the task's directory still, and
+ * decides anew with what is known then. A name that the dcache has lost is
+ * read from where it was last, if the call has reads left. The caller holds
+ * the file, and no lock of the VFS.
+ */
+void duet_verify_names(struct duet_task *task, struct duet_file *file)
+{
+	struct duet_want *want = &file->want[task->slot];
+	unsigned int how = DUET_DECIDE_LEAVE, why;
+	struct super_block *sb;
+	struct inode *inode;
 	unsigned long flags;
 
 	/* As in every probe: see table.c. First: it may be set again. */
 	spin_lock_irqsave(&file->lock, flags);
-	file->want[task->slot].flags &= ~DUET_WANT_VERIFY;
+	why = want->flags & (DUET_WANT_VERIFY | DUET_WANT_FIND);
+	want->flags &= ~why;
 	spin_unlock_irqrestore(&file->lock, flags);
-	dput(duet_name_again(task, inode->i_ino, inode->i_generation));
-	duet_decide_for(task, file, inode);
+	inode = duet_file_inode(file, &sb);
+	if (!inode) {
+		duet_evicted_maybe(task, file);
+		return;
+	}
+	if (inode->i_nlink && !duet_is_inside(task, inode)) {
+		if (!duet_may_read_names(task)) {
+			spin_lock_irqsave(&file->lock, flags);
+			want->flags |= why;
+			spin_unlock_irqrestore(&file->lock, flags);
+			goto put;
+		}
+		dput(duet_name_again(task, inode->i_ino, inode->i_generation));
+	}
+	if (why & DUET_WANT_VERIFY)
+		how |= DUET_DECIDE_UNNAMED;
+	duet_decide_for(task, file, inode, how);
+put:
+	iput(inode);
+	deactivate_super(sb);
 }
 
 /*
@@ -465,30 +536,61 @@ static bool duet_has_name(struct inode *inode)
 	return found;
 }
 
+/*
+ * Whether the inode may have a name below the task's directory that the dcache
+ * does not know. It is where any of a single name's dentries is.
+ */
+static bool duet_is_unseen(const struct duet_task *task, struct inode *inode)
+{
+	if (inode->i_nlink == 1)
+		return !duet_has_name(inode);
+	return inode->i_nlink && !duet_is_inside(task, inode);
+}
+
+/*
+ * Leaves it to the reader to look for that name where it was, one directory
+ * at a time, if the task wants the file now. A scan reads no directory.
+ */
+static bool duet_find_later(struct duet_task *task, const struct inode *inode)
+{
+	struct duet_file *file;
+	unsigned long flags;
+	bool wanted;
+
+	file = duet_file_held(task, inode->i_ino, inode->i_generation);
+	if (!file)
+		return false;
+	/* As in every probe: see table.c. */
+	spin_lock_irqsave(&file->lock, flags);
+	wanted = test_bit(task->slot, file->active.words);
+	if (wanted) {
+		file->want[task->slot].flags |= DUET_WANT_FIND;
+		duet_queue_file(file, task);
+	}
+	spin_unlock_irqrestore(&file->lock, flags);
+	duet_file_release(file);
+	return wanted;
+}
+
 /* One inode of the file system, for a task that scans. */
 static void duet_scan_inode(struct duet_task *task, struct inode *inode,
 			    struct duet_file **spare)
 {
 	struct duet_file *file;
 	enum duet_drop why;
+	bool unseen;
 
 	if (duet_is_snapshot(task)) {
 		duet_snapshot_inode(task, inode);
 		return;
 	}
 
-	/*
-	 * A file that we know by a name whose dentry is gone: look the name up
-	 * again, where it was, to see where that is now.
-	 */
-	if (duet_has_file(inode) &&
-	    (inode->i_nlink != 1 || unlikely(!duet_has_name(inode))))
-		dput(duet_name_again(task, inode->i_ino, inode->i_generation));
-
+	unseen = duet_is_unseen(task, inode) && duet_find_later(task, inode);
 	/* Allocated here, where waiting is allowed. */
 	if (!*spare)
 		*spare = duet_file_alloc(GFP_KERNEL, &why);
-	file = duet_decide_slowly(task->fs, inode, spare, DUET_DECIDE_LEAVE);
+	file = duet_decide_slowly(task->fs, inode, spare,
+				  unseen ? 0 : DUET_DECIDE_LEAVE);
 	if (!file)
 		return;
 	if (duet_scan_wants(file, task))

@@ -751,12 +751,12 @@ static bool duet_maybe_not(struct duet_task *task, struct duet_file *file)
  * his, and holds it and its inode.
  */
 void duet_decide_for(struct duet_task *task, struct duet_file *file,
-		     struct inode *inode)
+		     struct inode *inode, unsigned int how)
 {
 	struct duet_verdict verdict = {
 		.fs = task->fs,
 		.inode = inode,
-		.how = DUET_DECIDE_LEAVE | DUET_DECIDE_UNNAMED,
+		.how = how,
 	};
 	struct duet_file *found;
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from actions import evict, read_page, write_at
 from conftest import eventually
+from counted import calls_of
 from truth import Watch, drop_caches, fill, identity
 
 from pyduet import FileId, PathNotFoundError
@@ -253,3 +254,51 @@ def test_cost_does_not_grow_with_cached_inodes(watch: Register, place: Path) -> 
     for i in range(8000):
         (place / f"out/{i}").touch()
     assert eventually(lambda: 0 < min(cost() for _ in range(10)) < 3 * few)
+
+
+def pairs(tree: Path, number: int) -> list[tuple[Path, Path]]:
+    """Return files with two names each in one directory, and one page in the cache."""
+    made = []
+    for i in range(number):
+        one = fill(tree / str(i), 1, sync=False)
+        (tree / f"{i}b").hardlink_to(one)
+        made.append((one, tree / f"{i}b"))
+    os.sync()
+    return made
+
+
+def test_names_in_memory_cost_no_directory(watch: Register, place: Path) -> None:
+    """Pitfall: a rescan read the directory for each file in it with several names, and an unlink.
+
+    Each of them is read from its begin to the name, so that was quadratic.
+    """
+    files = pairs(place / "tree", 300)
+    one = watch(place / "tree")
+    one.read()
+    with calls_of("exportfs_decode_fh") as reads:
+        one.task.rescan()
+        one.read()
+        assert reads() == 0
+        for _, name in files:
+            name.unlink()
+        assert one.read() == []
+        assert reads() == 0
+    assert len(one.tally.cached_files()) == 300
+
+
+def test_a_read_looks_for_so_many_names(watch: Register, place: Path) -> None:
+    """What the dcache has lost is looked for in many reads, none of which reads all of it."""
+    files = pairs(place / "tree", 600)
+    one = watch(place / "tree")
+    one.read()
+    drop_caches(2)
+    for _, name in files:
+        name.unlink()
+    with calls_of("exportfs_decode_fh") as reads:
+        assert not one.task.read_batch()
+        first = reads()
+        assert 0 < first <= 256
+        # Who has nothing to read is woken for the rest of it, until there is none.
+        assert eventually(lambda: not one.read() and reads() == 600)
+    assert one.disagreements(place / "tree") == []
+    assert len(one.tally.cached_files()) == 600
