@@ -201,7 +201,7 @@ static int duet_check_file(struct duet_check *check, struct duet_file *file)
 {
 	struct address_space *mapping = NULL;
 	unsigned long index = 0;
-	struct super_block *sb;
+	struct duet_pin pin;
 	struct inode *inode;
 	unsigned int i;
 	int err = 0;
@@ -215,9 +215,9 @@ static int duet_check_file(struct duet_check *check, struct duet_file *file)
 	if (!check->known)
 		return -ENOMEM;
 	check->dev = 0;
-	inode = duet_file_inode(file, &sb);
+	inode = duet_file_inode(file, &pin);
 	if (inode) {
-		check->dev = sb->s_dev;
+		check->dev = inode->i_sb->s_dev;
 		mapping = inode->i_mapping;
 	}
 	while (inode && duet_next_cached(mapping, &index, NULL)) {
@@ -227,9 +227,7 @@ static int duet_check_file(struct duet_check *check, struct duet_file *file)
 			break;
 		cond_resched();
 	}
-	rcu_read_lock();	/* for the tasks */
 	duet_file_each_node(file, duet_check_node, check);
-	rcu_read_unlock();
 	for (i = 0; inode && i < check->nr_known; i++) {
 		if (fatal_signal_pending(current))
 			break;
@@ -237,10 +235,8 @@ static int duet_check_file(struct duet_check *check, struct duet_file *file)
 		cond_resched();
 	}
 	check->nr_files += check->compared;
-	if (inode) {
-		iput(inode);
-		deactivate_super(sb);
-	}
+	if (inode)
+		duet_inode_put(inode, &pin);
 	kvfree(check->known);
 	if (fatal_signal_pending(current))
 		err = -EINTR;

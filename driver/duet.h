@@ -19,7 +19,8 @@
  *   is part of the file's entry, since most files are small.
  *   Neither an inode nor a mount is ever pinned for longer than a call, but
  *   for the registered directory's inode, by an fsnotify mark that an
- *   unmount and an rmdir take away.
+ *   unmount and an rmdir take away. An inode is used with the file system
+ *   pinned (struct duet_pin): an unmount waits for a look at one file.
  *
  * Locks, outermost first:
  *
@@ -28,6 +29,8 @@
  *     systems, the attaching of hooks
  *   task->lock (mutex): the reader's end of a task; never waited for with
  *     duet.lock held, since who has it may sleep on what a user controls
+ *   sb->s_umount, shared, by duet_fs_pin(): only tried for. Below it nothing
+ *     is waited for that a user controls but the disk: no path is walked
  *   inode->i_lock, mapping->i_pages.xa_lock: the kernel's own
  *   file->lock (spinlock, interrupts off since xa_lock may be held): an entry
  *     and its nodes
@@ -100,6 +103,7 @@ static inline bool duet_map_empty(const struct duet_map *map)
 }
 
 struct duet_node;
+struct duet_pin;
 
 /*
  * One task's share of a node. Event-based: what happened to each page and
@@ -193,11 +197,12 @@ struct duet_fs {
 	unsigned int nr_tasks;		/* duet.lock */
 	unsigned int place;		/* in duet.watched */
 	struct super_block *sb;		/* NULL once it is shut down */
+	u32 dev;			/* fixed: its number, for stat(2) */
 	struct duet_roots __rcu *roots;
 	atomic_t moves[DUET_MOVES];	/* of files: renames, links and so on */
 	unsigned long subvol_ino;	/* inode of a subvolume's root, or 0 */
 	bool unnamed;			/* files with names that we do not know */
-	struct work_struct listen;	/* begins to hear of opens, then */
+	struct delayed_work listen;	/* begins to hear of opens, then */
 	struct fsnotify_mark *opens;
 };
 
@@ -600,7 +605,8 @@ int duet_scan(struct duet_task *task);
 void duet_sync_file(struct duet_file *file, struct duet_task *task);
 void duet_name_budget(struct duet_task *task);
 void duet_verify_names(struct duet_task *task, struct duet_file *file);
-struct inode *duet_file_inode(struct duet_file *file, struct super_block **sb);
+struct inode *duet_file_inode(struct duet_file *file, struct duet_pin *pin);
+void duet_inode_put(struct inode *inode, struct duet_pin *pin);
 bool duet_is_cut_short(const struct duet_task *task);
 
 /* snapshot.c */
@@ -622,7 +628,16 @@ void duet_fs_del_root(struct duet_fs *fs, const struct duet_task *task);
 struct fsnotify_mark *duet_pin_inode(struct inode **which,
 				     struct duet_task *task);
 void duet_unpin_inode(struct fsnotify_mark *mark);
-struct super_block *duet_fs_pin(struct duet_fs *fs);
+
+/* A file system that cannot be unmounted meanwhile: see duet_fs_pin(). */
+struct duet_pin {
+	struct super_block *sb;
+	bool frozen;
+};
+
+bool duet_fs_pin(struct duet_fs *fs, struct duet_pin *pin);
+void duet_fs_unpin(struct duet_pin *pin);
+bool duet_fs_is_awaited(const struct duet_pin *pin);
 
 /* path.c */
 int duet_path_start(void);
@@ -633,12 +648,15 @@ void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
 void duet_remember_file(const struct duet_file *file);
 char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 		   size_t size);
-struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen);
-struct dentry *duet_name_of(struct duet_task *task, struct inode *inode,
-			    u32 gen);
+bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
+		     struct path *path);
 bool duet_is_known(struct duet_task *task, u64 ino, u32 gen);
 struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
-			    struct super_block **sb);
+			    struct duet_pin *pin);
+int duet_with_name(struct duet_task *task, u64 ino, u32 gen,
+		   int (*fn)(struct duet_task *task, struct dentry *dentry,
+			     void *arg),
+		   void *arg);
 
 /* marks.c */
 bool duet_is_silent(struct duet_task *task, u64 ino, u32 gen);

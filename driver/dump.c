@@ -124,7 +124,6 @@ static int duet_out_copy(struct duet_out *out)
 static void duet_task_fill_info(struct duet_task_info *info,
 				const struct duet_task *task)
 {
-	struct super_block *sb;
 	unsigned int i;
 
 	info->tid = task->slot + 1;
@@ -132,11 +131,8 @@ static void duet_task_fill_info(struct duet_task_info *info,
 	info->flags = task->regflags;
 	info->pid = pid_vnr(task->owner);
 	info->uid = from_kuid_munged(current_user_ns(), task->cred->uid);
-	sb = duet_fs_pin(task->fs);
-	if (sb) {
-		info->dev = new_encode_dev(sb->s_dev);
-		deactivate_super(sb);
-	}
+	if (READ_ONCE(task->fs->sb))
+		info->dev = task->fs->dev;
 	info->fd = task->fd;
 	info->gone = test_bit(DUET_TASK_GONE, &task->flags);
 	info->age = ktime_get_boottime_ns() - task->start;

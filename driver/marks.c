@@ -221,7 +221,7 @@ int duet_task_done(struct duet_task *task, u64 ino, u32 gen)
 
 int duet_task_undone(struct duet_task *task, u64 ino, u32 gen)
 {
-	struct super_block *sb;
+	struct duet_pin pin;
 	struct inode *inode;
 
 	lockdep_assert_held(&task->lock);
@@ -229,14 +229,13 @@ int duet_task_undone(struct duet_task *task, u64 ino, u32 gen)
 		return 0;
 	duet_unmark(task, ino);
 	/* What is cached of it now is news to the task. */
-	inode = duet_inode_of(task, ino, gen, &sb);
+	inode = duet_inode_of(task, ino, gen, &pin);
 	if (inode) {
 		duet_moved(task->fs, inode);
 		rcu_read_lock();
 		duet_decide(task->fs, inode, NULL, 0);
 		rcu_read_unlock();
-		iput(inode);
-		deactivate_super(sb);
+		duet_inode_put(inode, &pin);
 	} else if (!duet_is_known(task, ino, gen)) {
 		/* We may have forgotten that we knew it: a scan finds it. */
 		set_bit(DUET_TASK_RESCAN, &task->flags);
@@ -245,13 +244,15 @@ int duet_task_undone(struct duet_task *task, u64 ino, u32 gen)
 	return 0;
 }
 
+static int duet_named(struct duet_task *task, struct dentry *dentry, void *arg)
+{
+	return 0;
+}
+
 /* 1 when the file is done or of no interest, 0 when not. */
 int duet_task_check(struct duet_task *task, u64 ino, u32 gen)
 {
-	struct super_block *sb;
-	struct dentry *dentry;
 	struct duet_file *file;
-	struct inode *inode;
 	int ret = 1;
 
 	lockdep_assert_held(&task->lock);
@@ -267,16 +268,7 @@ int duet_task_check(struct duet_task *task, u64 ino, u32 gen)
 		if (!ret)
 			return 0;
 	}
-	inode = duet_inode_of(task, ino, gen, &sb);
-	if (!inode)
-		return 1;
-	dentry = duet_name_of(task, inode, gen);
-	if (dentry && duet_may_know(task, inode))
-		ret = 0;
-	dput(dentry);
-	iput(inode);
-	deactivate_super(sb);
-	return ret;
+	return duet_with_name(task, ino, gen, duet_named, NULL) ? 1 : 0;
 }
 
 /* ---- who may know ---- */
@@ -316,7 +308,7 @@ bool duet_is_admitted(const struct duet_task *task,
 bool duet_admit(struct duet_task *task, struct duet_file *file)
 {
 	struct duet_want *want = &file->want[task->slot];
-	struct super_block *sb;
+	struct duet_pin pin;
 	struct inode *inode;
 	unsigned long flags, refusal;
 	bool may;
@@ -335,11 +327,14 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 	spin_unlock_irqrestore(&file->lock, flags);
 	refusal = duet_refusal(task, file->gen);
 	/* From disk, if it was evicted; if it is deleted, as it was before. */
-	inode = duet_inode_of(task, file->ino, file->gen, &sb);
+	inode = duet_inode_of(task, file->ino, file->gen, &pin);
 	if (inode) {
 		may = duet_may_know(task, inode);
-		iput(inode);
-		deactivate_super(sb);
+		duet_inode_put(inode, &pin);
+	} else if (fatal_signal_pending(current)) {
+		/* Not asked. Another may share the task: a scan finds it. */
+		set_bit(DUET_TASK_RESCAN, &task->flags);
+		goto forget;
 	}
 	if (may)
 		return true;

@@ -233,36 +233,36 @@ bool duet_is_known(struct duet_task *task, u64 ino, u32 gen)
 }
 
 /*
- * The inode that a task's uuid names, with references to it and to its
- * superblock; NULL when there is none.
+ * The inode that a task's uuid names, with a reference and its file system
+ * pinned, for duet_inode_put(); NULL when there is none.
  */
 struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
-			    struct super_block **sb)
+			    struct duet_pin *pin)
 {
 	struct inode *inode = NULL;
+	struct super_block *sb;
 	struct duet_file *file;
 
 	file = duet_file_held(task, ino, gen);
 	if (file) {
-		inode = duet_file_inode(file, sb);
+		inode = duet_file_inode(file, pin);
 		duet_file_release(file);
 		if (inode)
 			return inode;
 	}
 
-	*sb = duet_fs_pin(task->fs);
-	if (!*sb)
+	if (!duet_fs_pin(task->fs, pin))
 		return NULL;
-	inode = duet_inode_in_memory(*sb, ino);
-	if (!inode && (!duet_trusts_numbers(*sb) ||
+	sb = pin->sb;
+	inode = duet_inode_in_memory(sb, ino);
+	if (!inode && (!duet_trusts_numbers(sb) ||
 		       duet_is_known(task, ino, gen)))
-		inode = duet_inode_from_disk(*sb, task, ino, gen);
+		inode = duet_inode_from_disk(sb, task, ino, gen);
 	/* A handle may hold fewer bits of the number than the caller gave. */
 	if (inode && inode->i_ino == ino && inode->i_generation == gen &&
 	    S_ISREG(inode->i_mode))
 		return inode;
-	iput(inode);
-	deactivate_super(*sb);
+	duet_inode_put(inode, pin);
 	return NULL;
 }
 
@@ -360,17 +360,19 @@ static bool duet_may_decode(struct super_block *sb, u64 ino, u64 dir)
 }
 
 /*
- * Reads a name from its directory again, so that there is a dentry of it.
- * Returned only if it is below the task's directory; it may have moved.
+ * Reads a name from its directory again, so that there is a dentry of it; true
+ * only if it is below the task's directory; it may have moved. It comes with
+ * its mount, which is busy until path_put(): an unmount fails meanwhile, which
+ * it says. Nothing is pinned: the path may be walked for ever.
  */
-struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen)
+bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
+		     struct path *path)
 {
 	const char *where = *task->prefix ? task->prefix : "/";
 	struct duet_handle handle;
 	struct duet_origin origin;
 	struct duet_file *file;
 	struct dentry *dentry;
-	struct path path;
 	bool known;
 
 	rcu_read_lock();
@@ -380,68 +382,88 @@ struct dentry *duet_name_again(struct duet_task *task, u64 ino, u32 gen)
 	known = file && origin.ino;
 	rcu_read_unlock();
 	if (!known && !duet_recall_origin(task, ino, gen, &origin))
-		return NULL;
+		return false;
 	/* The mount is looked up anew: a task does not keep it busy. */
-	if (kern_path(where, LOOKUP_DIRECTORY, &path))
-		return NULL;
+	if (kern_path(where, LOOKUP_DIRECTORY, path))
+		return false;
 	dentry = NULL;
-	if (path.mnt->mnt_sb == READ_ONCE(task->fs->sb) &&
-	    duet_may_decode(path.mnt->mnt_sb, ino, origin.ino) &&
-	    duet_handle_make(&handle, path.mnt->mnt_sb->s_magic, task, ino, gen,
-			     &origin))
-		dentry = exportfs_decode_fh(path.mnt, &handle.fid, handle.len,
+	if (path->mnt->mnt_sb == READ_ONCE(task->fs->sb) &&
+	    duet_may_decode(path->mnt->mnt_sb, ino, origin.ino) &&
+	    duet_handle_make(&handle, path->mnt->mnt_sb->s_magic, task, ino,
+			     gen, &origin))
+		dentry = exportfs_decode_fh(path->mnt, &handle.fid, handle.len,
 					    handle.type, duet_acceptable, task);
-	path_put(&path);
-	if (IS_ERR_OR_NULL(dentry))
-		return NULL;
-	if (d_inode(dentry)->i_ino == ino &&
-	    d_inode(dentry)->i_generation == gen)
-		return dentry;
-	dput(dentry);
-	return NULL;
+	if (!IS_ERR_OR_NULL(dentry)) {
+		dput(path->dentry);
+		path->dentry = dentry;
+		if (d_inode(dentry)->i_ino == ino &&
+		    d_inode(dentry)->i_generation == gen)
+			return true;
+	}
+	path_put(path);
+	return false;
 }
 
 /*
- * A name of the inode below the task's directory, with a reference, or NULL.
- * Where no dentry is left it is read from the directory again.
+ * Calls fn with a name of the file that a task's uuid names, which stays
+ * meanwhile; where no dentry is left it is read from the directory again.
+ * ENOENT when no name of it lies below the task's directory, EACCES when the
+ * task may know nothing of it.
  */
-struct dentry *duet_name_of(struct duet_task *task, struct inode *inode,
-			    u32 gen)
+int duet_with_name(struct duet_task *task, u64 ino, u32 gen,
+		   int (*fn)(struct duet_task *task, struct dentry *dentry,
+			     void *arg),
+		   void *arg)
 {
 	struct dentry *dentry;
+	struct duet_pin pin;
+	struct inode *inode;
+	int err = -ENOENT;
+	struct path path;
+	bool again;
 
+	inode = duet_inode_of(task, ino, gen, &pin);
+	if (!inode)
+		return err;
 	/* Who has a deleted file open still has a name that is none. */
-	if (!inode->i_nlink)
-		return NULL;
-	dentry = duet_name_below(task, inode);
-	return dentry ?: duet_name_again(task, inode->i_ino, gen);
+	dentry = inode->i_nlink ? duet_name_below(task, inode) : NULL;
+	again = !dentry && inode->i_nlink;
+	if (dentry)
+		err = duet_may_know(task, inode) ? fn(task, dentry, arg) :
+						   -EACCES;
+	dput(dentry);
+	duet_inode_put(inode, &pin);
+	if (!again || !duet_name_again(task, ino, gen, &path))
+		return err;
+	err = duet_may_know(task, d_inode(path.dentry)) ?
+		      fn(task, path.dentry, arg) : -EACCES;
+	path_put(&path);
+	return err;
+}
+
+struct duet_rendering {
+	char *buf;
+	size_t size;
+	char *path;
+};
+
+static int duet_render(struct duet_task *task, struct dentry *dentry, void *arg)
+{
+	struct duet_rendering *to = arg;
+
+	to->path = duet_path_render(task, dentry, to->buf, to->size);
+	return PTR_ERR_OR_ZERO(to->path);
 }
 
 /*
  * The path of the file that a task's uuid names, at the end of buf, or an
- * error: ENOENT when no name of it lies below the task's directory, EACCES
- * when the task may know nothing of it.
+ * error, as above.
  */
 char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 		   size_t size)
 {
-	struct super_block *sb;
-	struct dentry *dentry;
-	struct inode *inode;
-	char *path;
+	struct duet_rendering to = { .buf = buf, .size = size };
+	int err = duet_with_name(task, ino, gen, duet_render, &to);
 
-	inode = duet_inode_of(task, ino, gen, &sb);
-	if (!inode)
-		return ERR_PTR(-ENOENT);
-	dentry = duet_name_of(task, inode, gen);
-	if (!dentry)
-		path = ERR_PTR(-ENOENT);
-	else if (!duet_may_know(task, inode))
-		path = ERR_PTR(-EACCES);
-	else
-		path = duet_path_render(task, dentry, buf, size);
-	dput(dentry);
-	iput(inode);
-	deactivate_super(sb);
-	return path;
+	return err ? ERR_PTR(err) : to.path;
 }

@@ -293,15 +293,14 @@ static void duet_node_recheck(struct duet_node *node, void *arg)
 }
 
 /*
- * A reference to the file's inode, and to its superblock, without which the
- * inode would be in the way of an unmount. NULL when it is gone.
+ * A reference to the file's inode, with its file system pinned, without which
+ * the inode would be in the way of an unmount. NULL when it is gone.
  */
-struct inode *duet_file_inode(struct duet_file *file, struct super_block **sb)
+struct inode *duet_file_inode(struct duet_file *file, struct duet_pin *pin)
 {
 	struct inode *inode;
 
-	*sb = duet_fs_pin(file->fs);
-	if (!*sb)
+	if (!duet_fs_pin(file->fs, pin))
 		return NULL;
 	/* Inodes are freed by RCU; igrab() refuses one that is dying. */
 	rcu_read_lock();
@@ -311,9 +310,15 @@ struct inode *duet_file_inode(struct duet_file *file, struct super_block **sb)
 	rcu_read_unlock();
 	if (inode && READ_ONCE(file->inode) == inode)
 		return inode;
-	iput(inode);
-	deactivate_super(*sb);
+	duet_inode_put(inode, pin);
 	return NULL;
+}
+
+/* What such functions took. */
+void duet_inode_put(struct inode *inode, struct duet_pin *pin)
+{
+	iput(inode);
+	duet_fs_unpin(pin);
 }
 
 /*
@@ -394,14 +399,12 @@ static void duet_sync_inode(struct duet_file *file, struct duet_task *task,
 /* The same for a file that the caller holds. */
 void duet_sync_file(struct duet_file *file, struct duet_task *task)
 {
-	struct super_block *sb;
-	struct inode *inode = duet_file_inode(file, &sb);
+	struct duet_pin pin;
+	struct inode *inode = duet_file_inode(file, &pin);
 
 	duet_sync_inode(file, task, inode);
-	if (inode) {
-		iput(inode);
-		deactivate_super(sb);
-	}
+	if (inode)
+		duet_inode_put(inode, &pin);
 }
 
 /*
@@ -462,35 +465,53 @@ void duet_verify_names(struct duet_task *task, struct duet_file *file)
 {
 	struct duet_want *want = &file->want[task->slot];
 	unsigned int how = DUET_DECIDE_LEAVE, why;
-	struct super_block *sb;
+	struct duet_pin pin;
 	struct inode *inode;
 	unsigned long flags;
+	struct path path;
+	bool seen;
 
 	/* As in every probe: see table.c. First: it may be set again. */
 	spin_lock_irqsave(&file->lock, flags);
 	why = want->flags & (DUET_WANT_VERIFY | DUET_WANT_FIND);
 	want->flags &= ~why;
 	spin_unlock_irqrestore(&file->lock, flags);
-	inode = duet_file_inode(file, &sb);
-	if (!inode) {
+	if (why & DUET_WANT_VERIFY)
+		how |= DUET_DECIDE_UNNAMED;
+	inode = duet_file_inode(file, &pin);
+	if (!inode)
+		goto gone;
+	seen = !inode->i_nlink || duet_is_inside(task, inode);
+	if (seen)
+		duet_decide_for(task, file, inode, how);
+	duet_inode_put(inode, &pin);
+	if (seen)
+		return;
+
+	/* With nothing pinned but the mount, whose unmount fails meanwhile. */
+	if (!duet_may_read_names(task))
+		goto later;
+	if (duet_name_again(task, file->ino, file->gen, &path)) {
+		duet_decide_for(task, file, d_inode(path.dentry), how);
+		path_put(&path);
+		return;
+	}
+	inode = duet_file_inode(file, &pin);
+	if (!inode)
+		goto gone;
+	duet_decide_for(task, file, inode, how);
+	duet_inode_put(inode, &pin);
+	return;
+
+gone:
+	if (!fatal_signal_pending(current)) {
 		duet_evicted_maybe(task, file);
 		return;
 	}
-	if (inode->i_nlink && !duet_is_inside(task, inode)) {
-		if (!duet_may_read_names(task)) {
-			spin_lock_irqsave(&file->lock, flags);
-			want->flags |= why;
-			spin_unlock_irqrestore(&file->lock, flags);
-			goto put;
-		}
-		dput(duet_name_again(task, inode->i_ino, inode->i_generation));
-	}
-	if (why & DUET_WANT_VERIFY)
-		how |= DUET_DECIDE_UNNAMED;
-	duet_decide_for(task, file, inode, how);
-put:
-	iput(inode);
-	deactivate_super(sb);
+later:
+	spin_lock_irqsave(&file->lock, flags);
+	want->flags |= why;
+	spin_unlock_irqrestore(&file->lock, flags);
 }
 
 /*
@@ -622,8 +643,10 @@ static void duet_scan_evicted(struct duet_task *task)
  */
 #define DUET_SCAN_STEP	256
 
-static int duet_scan_inodes(struct duet_task *task, struct super_block *sb)
+static int duet_scan_inodes(struct duet_task *task, const struct duet_pin *pin,
+			    bool yield)
 {
+	struct super_block *sb = pin->sb;
 	struct inode *inode, *held = NULL;
 	struct duet_file *spare = NULL;
 	unsigned int skipped = 0;
@@ -651,6 +674,8 @@ static int duet_scan_inodes(struct duet_task *task, struct super_block *sb)
 			err = -EINTR;
 		else if (test_bit(DUET_TASK_STOPPED, &task->flags))
 			err = -ESHUTDOWN;
+		else if (yield && duet_fs_is_awaited(pin))
+			err = -EAGAIN;
 		spin_lock(&sb->s_inode_list_lock);
 		if (err)
 			break;
@@ -662,9 +687,35 @@ static int duet_scan_inodes(struct duet_task *task, struct super_block *sb)
 	return err;
 }
 
+/*
+ * Looks at all inodes, and lets go of the file system between two of them when
+ * somebody waits for that: an unmount, a remount, a freeze. Without a pin there
+ * is no place in the list of inodes to go on from, so that begins anew. Who
+ * remounts all the time waits for the last of so many begins to its end.
+ */
+#define DUET_SCAN_BEGINS	8
+
+static int duet_scan_pinned(struct duet_task *task)
+{
+	unsigned int begins = 0;
+	struct duet_pin pin;
+	int err;
+
+	do {
+		if (!duet_fs_pin(task->fs, &pin))	/* unmounted: no pages */
+			return fatal_signal_pending(current) ? -EINTR : 0;
+		if (duet_is_snapshot(task)) {	/* this takes its place */
+			duet_snapshot_drop(task);
+			clear_bit(DUET_TASK_LOST, &task->flags);
+		}
+		err = duet_scan_inodes(task, &pin, ++begins < DUET_SCAN_BEGINS);
+		duet_fs_unpin(&pin);
+	} while (err == -EAGAIN);
+	return err;
+}
+
 int duet_scan(struct duet_task *task)
 {
-	struct super_block *sb;
 	long drops;
 	int err;
 
@@ -673,15 +724,9 @@ int duet_scan(struct duet_task *task)
 	drops = duet_drops(task);
 	/* Until it is seen that this one has room: see duet_task_lost(). */
 	set_bit(DUET_TASK_STARVED, &task->flags);
-	if (duet_is_snapshot(task))
-		duet_snapshot_drop(task);	/* a new one takes its place */
-	else if (task->states)
+	if (task->states && !duet_is_snapshot(task))
 		duet_scan_evicted(task);
-	sb = duet_fs_pin(task->fs);
-	if (!sb)
-		return 0;	/* unmounted: nothing is cached any more */
-	err = duet_scan_inodes(task, sb);
-	deactivate_super(sb);
+	err = duet_scan_pinned(task);
 	if (err)
 		set_bit(DUET_TASK_RESCAN, &task->flags);
 	else

@@ -6,6 +6,8 @@
  */
 #include <linux/dcache.h>
 #include <linux/magic.h>
+#include <linux/rwsem.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include "compat.h"
 #include "duet.h"
@@ -26,6 +28,83 @@ static struct duet_fs *duet_fs_of(struct fsnotify_mark *mark)
 {
 	return container_of(mark, struct duet_fs, mark);
 }
+
+/*
+ * Keeps the file system from being unmounted by taking s_umount, shared. Only
+ * if nobody has it alone or waits for it. The mark is still there while fs->sb
+ * is set, and goes, with s_umount held alone, before the superblock's memory
+ * does, which RCU delays.
+ */
+static struct super_block *duet_fs_trylock(struct duet_fs *fs)
+{
+	struct super_block *sb;
+
+	rcu_read_lock();
+	sb = READ_ONCE(fs->sb);
+	if (sb && !down_read_trylock(&sb->s_umount))
+		sb = NULL;
+	if (sb && READ_ONCE(fs->sb) != sb) {
+		up_read(&sb->s_umount);
+		sb = NULL;
+	}
+	rcu_read_unlock();
+	return sb;
+}
+
+/*
+ * Pins a file system, so that its inodes may be used; false when it has been
+ * unmounted, or the caller is killed.
+ *
+ * The pin is s_umount, not a reference to the superblock. With a reference of
+ * ours umount(2) would succeed, and the file system live on until we let go:
+ * with its device in use, and dirty. So it waits instead. It waits for a look
+ * at one file: a pin is kept no longer than that, or its holder looks at
+ * duet_fs_is_awaited() after each. Who waits comes first: the lock is tried
+ * for, which fails then, so tasks that pin in turn keep nobody out.
+ *
+ * drop_caches uses inodes in the same way. What it does not mind: the last
+ * reference to an inode that was deleted waits for the thaw if the file system
+ * is frozen, and who thaws needs s_umount. A file system that was not frozen
+ * when we took s_umount is not frozen until we let go. One that was has a
+ * reference to its superblock from who froze it, and lives on after an unmount
+ * as it is. Then, and only then, we take a reference as well.
+ *
+ * A pin is not taken twice by one thread, nor kept while a path is walked: a
+ * walk may wait for a server of a user's, for ever.
+ */
+bool duet_fs_pin(struct duet_fs *fs, struct duet_pin *pin)
+{
+	while (!(pin->sb = duet_fs_trylock(fs))) {
+		if (!READ_ONCE(fs->sb) || fatal_signal_pending(current))
+			return false;
+		/* An unmount, a remount, a freeze: for its own length. */
+		schedule_timeout_killable(1);
+	}
+	pin->frozen = READ_ONCE(pin->sb->s_writers.frozen) != SB_UNFROZEN;
+	if (likely(!pin->frozen))
+		return true;
+	atomic_inc(&pin->sb->s_active);
+	up_read(&pin->sb->s_umount);
+	return true;
+}
+
+void duet_fs_unpin(struct duet_pin *pin)
+{
+	if (likely(!pin->frozen))
+		up_read(&pin->sb->s_umount);
+	else
+		deactivate_super(pin->sb);
+}
+
+/* Whether somebody waits for us to unpin; once thawed, that may come. */
+bool duet_fs_is_awaited(const struct duet_pin *pin)
+{
+	if (likely(!pin->frozen))
+		return rwsem_is_contended(&pin->sb->s_umount);
+	return READ_ONCE(pin->sb->s_writers.frozen) == SB_UNFROZEN;
+}
+
+/* ---- what changes there ---- */
 
 /* Decides anew about one file that was renamed, linked or unlinked. */
 static void duet_file_moved(struct duet_fs *fs, struct inode *inode,
@@ -173,6 +252,9 @@ static const struct fsnotify_ops duet_opens_ops = {
 	.free_mark = duet_opens_free,
 };
 
+/* While s_umount is had by somebody alone. */
+#define DUET_LISTEN_AGAIN	(HZ / 20)
+
 /*
  * Begins to hear of opens, which cost every open something, hence only now
  * that a file was met whose names are not all known. What was opened before
@@ -180,15 +262,21 @@ static const struct fsnotify_ops duet_opens_ops = {
  */
 static void duet_fs_listen(struct work_struct *work)
 {
-	struct duet_fs *fs = container_of(work, struct duet_fs, listen);
+	struct duet_fs *fs = container_of(to_delayed_work(work), struct duet_fs,
+					  listen);
 	struct duet_opens_mark *opens;
 	struct duet_roots *roots;
 	struct super_block *sb;
 	unsigned int i;
 
-	sb = duet_fs_pin(fs);
-	if (!sb)
+	/* Who puts the file system waits for this work: it waits for nobody. */
+	sb = duet_fs_trylock(fs);
+	if (!sb) {
+		if (READ_ONCE(fs->sb))
+			queue_delayed_work(system_unbound_wq, &fs->listen,
+					   DUET_LISTEN_AGAIN);
 		return;
+	}
 	opens = kzalloc(sizeof(*opens), GFP_KERNEL);
 	if (!opens)
 		goto again;
@@ -209,12 +297,12 @@ static void duet_fs_listen(struct work_struct *work)
 		duet_task_wake(roots->task[i]);
 	}
 	rcu_read_unlock();
-	deactivate_super(sb);
+	up_read(&sb->s_umount);
 	return;
 
 again:	/* with the next such file */
 	WRITE_ONCE(fs->unnamed, false);
-	deactivate_super(sb);
+	up_read(&sb->s_umount);
 }
 
 /* A file was met whose names are not all known. Also in a probe. */
@@ -223,7 +311,7 @@ void duet_fs_unnamed(struct duet_fs *fs)
 	if (READ_ONCE(fs->unnamed))
 		return;
 	WRITE_ONCE(fs->unnamed, true);
-	queue_work(system_unbound_wq, &fs->listen);
+	queue_delayed_work(system_unbound_wq, &fs->listen, 0);
 }
 
 /*
@@ -252,7 +340,7 @@ static void duet_sb_free(struct fsnotify_mark *mark)
 	struct duet_fs *fs = duet_fs_of(mark);
 
 	/* An event that was being handled to the last may have queued it. */
-	cancel_work_sync(&fs->listen);
+	cancel_delayed_work_sync(&fs->listen);
 	kfree(rcu_dereference_protected(fs->roots, true));
 	kfree(fs);
 }
@@ -263,7 +351,7 @@ static const struct fsnotify_ops duet_sb_ops = {
 	.free_mark = duet_sb_free,
 };
 
-struct duet_pin {
+struct duet_inode_mark {
 	struct fsnotify_mark mark;
 	struct duet_task *task;		/* with a reference */
 	struct inode **which;		/* of its inodes */
@@ -284,7 +372,8 @@ static int duet_pin_event(struct fsnotify_group *group, u32 mask,
 static void duet_pin_freeing(struct fsnotify_mark *mark,
 			     struct fsnotify_group *group)
 {
-	struct duet_pin *pin = container_of(mark, struct duet_pin, mark);
+	struct duet_inode_mark *pin =
+		container_of(mark, struct duet_inode_mark, mark);
 	struct duet_task *task = pin->task;
 
 	WRITE_ONCE(*pin->which, NULL);
@@ -296,7 +385,8 @@ static void duet_pin_freeing(struct fsnotify_mark *mark,
 
 static void duet_pin_free(struct fsnotify_mark *mark)
 {
-	struct duet_pin *pin = container_of(mark, struct duet_pin, mark);
+	struct duet_inode_mark *pin =
+		container_of(mark, struct duet_inode_mark, mark);
 
 	duet_task_put(pin->task);
 	kfree(pin);
@@ -354,7 +444,7 @@ struct fsnotify_mark *duet_pin_inode(struct inode **which,
 				     struct duet_task *task)
 {
 	struct inode *inode = *which;
-	struct duet_pin *pin;
+	struct duet_inode_mark *pin;
 	int err;
 
 	pin = kzalloc(sizeof(*pin), GFP_KERNEL);
@@ -451,10 +541,11 @@ struct duet_fs *duet_fs_get(struct super_block *sb)
 	if (!fs)
 		return ERR_PTR(-ENOMEM);
 	fs->sb = sb;
+	fs->dev = new_encode_dev(sb->s_dev);
 	fs->nr_tasks = 1;
 	if (sb->s_magic == BTRFS_SUPER_MAGIC)
 		fs->subvol_ino = DUET_BTRFS_SUBVOL_INO;
-	INIT_WORK(&fs->listen, duet_fs_listen);
+	INIT_DELAYED_WORK(&fs->listen, duet_fs_listen);
 	fsnotify_init_mark(&fs->mark, duet_sb_group);
 	fs->mark.mask = FS_RENAME | FS_CREATE | FS_DELETE | FS_ATTRIB;
 	err = duet_add_sb_mark(&fs->mark, sb);
@@ -479,29 +570,12 @@ void duet_fs_put(struct duet_fs *fs)
 	synchronize_rcu();
 	fsnotify_destroy_mark(&fs->mark, duet_sb_group);
 	/* From here on the work finds no superblock, and does nothing. */
-	cancel_work_sync(&fs->listen);
+	cancel_delayed_work_sync(&fs->listen);
 	if (fs->opens) {
 		fsnotify_destroy_mark(fs->opens, duet_opens_group);
 		fsnotify_put_mark(fs->opens);
 	}
 	fsnotify_put_mark(&fs->mark);
-}
-
-/*
- * Keeps the superblock from being shut down, for as long as a call takes.
- * The mark is still there while fs->sb is set, and goes before the
- * superblock's memory does, which RCU delays.
- */
-struct super_block *duet_fs_pin(struct duet_fs *fs)
-{
-	struct super_block *sb;
-
-	rcu_read_lock();
-	sb = READ_ONCE(fs->sb);
-	if (sb && !atomic_inc_not_zero(&sb->s_active))
-		sb = NULL;
-	rcu_read_unlock();
-	return sb;
 }
 
 static int duet_roots_update(struct duet_fs *fs, struct duet_task *add,

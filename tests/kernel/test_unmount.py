@@ -4,15 +4,20 @@
 Truth: whether umount(8) succeeds and the loop device is free, and truth.py.
 """
 
+import contextlib
+import ctypes
+import errno
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from actions import read_page, sync_file, write_at
-from conftest import EVENTS, MOUNT, STATES, eventually, file_system_type
-from truth import Watch, drop_caches, fill, identity
+from conftest import EVENTS, MOUNT, STATES, eventually, file_system_type, mount_of
+from truth import LIBC, Watch, drop_caches, fill, identity
 
 from pyduet import Device, FileId, Mask, State, TaskGoneError
 
@@ -51,6 +56,20 @@ class Disk:
     def is_free(self) -> bool:
         """Return whether the superblock is really gone: its loop device is."""
         return str(self.image) not in subprocess.check_output(["losetup", "-a"], text=True)
+
+    def is_left_by_unmount(self) -> bool:
+        """Unmount it, and return whether its device is nobody's at that very moment."""
+        device = mount_of(self.where)[0]
+        if LIBC.umount2(os.fsencode(self.where), 0):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), self.where)
+        try:
+            os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        return True
 
 
 def last_words(watch: Watch) -> dict[tuple[FileId, int], State]:
@@ -174,3 +193,69 @@ def test_read_only_and_back(watch: Register, disk: Disk) -> None:
     sync_file(path)
     assert one.disagreements(disk.tree) == []
     assert one.tally.cached(identity(path)) == {1, 2, 3}
+
+
+@contextlib.contextmanager
+def rescanning(watches: list[Watch]) -> Iterator[None]:
+    """Have each task look at all inodes over and over, by a thread of its own, until it is gone."""
+
+    def scan(watch: Watch) -> None:
+        with contextlib.suppress(TaskGoneError):
+            while not stop.is_set():
+                watch.task.rescan()
+                watch.task.read_batch()
+
+    stop = threading.Event()
+    threads = [threading.Thread(target=scan, args=(watch,)) for watch in watches]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(120)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_gone_when_umount_says_so(watch: Register, disk: Disk, tasks: int) -> None:
+    """Pitfall: umount succeeded, and the file system lived on while somebody looked at it.
+
+    For the length of a scan, or for ever where two tasks scanned in turn: its
+    device could not be used again, and could not be taken out without a loss.
+    """
+    for i in range(2000):
+        (disk.tree / str(i)).write_bytes(b"x")
+    os.sync()
+    for _ in range(4):
+        watches = [watch(disk.tree) for _ in range(tasks)]
+        with rescanning(watches):
+            time.sleep(0.1)  # into the midst of it
+            assert disk.is_left_by_unmount()
+        for each in watches:
+            each.task.close()
+        disk.mount()
+        for path in disk.tree.iterdir():
+            path.read_bytes()
+
+
+def test_frozen(watch: Register, disk: Disk) -> None:
+    """Who looks at a frozen file system waits for no thaw, and who thaws it not for him."""
+    fill(disk.tree / "file", 8)
+    removed = fill(disk.tree / "removed", 8)
+    one = watch(disk.tree)
+    one.read()
+    fd = os.open(removed, os.O_RDONLY)
+    removed.unlink()
+    with rescanning([watch(disk.tree)]):
+        subprocess.run(["fsfreeze", "--freeze", disk.where], check=True)
+        one.task.rescan()
+        one.read()
+        # The last reference to it may be that of who scans; it goes when there is a thaw.
+        closing = threading.Thread(target=os.close, args=(fd,))
+        closing.start()
+        subprocess.run(["fsfreeze", "--unfreeze", disk.where], check=True)
+        closing.join(120)
+        assert not closing.is_alive()
+        assert disk.is_left_by_unmount()
