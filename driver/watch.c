@@ -269,6 +269,8 @@ static void duet_fs_listen(struct work_struct *work)
 	struct super_block *sb;
 	unsigned int i;
 
+	if (fs->opens)
+		return;
 	/* Who puts the file system waits for this work: it waits for nobody. */
 	sb = duet_fs_trylock(fs);
 	if (!sb) {
@@ -308,9 +310,9 @@ again:	/* with the next such file */
 /* A file was met whose names are not all known. Also in a probe. */
 void duet_fs_unnamed(struct duet_fs *fs)
 {
-	if (READ_ONCE(fs->unnamed))
+	/* Two who meet one at a time queue it once. */
+	if (READ_ONCE(fs->unnamed) || xchg(&fs->unnamed, true))
 		return;
-	WRITE_ONCE(fs->unnamed, true);
 	queue_delayed_work(system_unbound_wq, &fs->listen, 0);
 }
 
