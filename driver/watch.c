@@ -20,9 +20,31 @@ static const unsigned long duet_supported[] = {
 	EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC,
 };
 
+/*
+ * Marks that were not freed yet. An unmount and an rmdir destroy marks as well:
+ * such a one is on no list that could be waited for, and who destroys it may
+ * be in a function of ours.
+ */
+static atomic_t duet_nr_marks;
+static DECLARE_WAIT_QUEUE_HEAD(duet_no_marks);
+
 static struct fsnotify_group *duet_sb_group;
 static struct fsnotify_group *duet_opens_group;
 static struct fsnotify_group *duet_pin_group;
+
+static void duet_mark_init(struct fsnotify_mark *mark,
+			   struct fsnotify_group *group)
+{
+	atomic_inc(&duet_nr_marks);
+	fsnotify_init_mark(mark, group);
+}
+
+/* At the end of each free_mark(). */
+static void duet_mark_freed(void)
+{
+	if (atomic_dec_and_test(&duet_nr_marks))
+		wake_up_all(&duet_no_marks);
+}
 
 static struct duet_fs *duet_fs_of(struct fsnotify_mark *mark)
 {
@@ -245,6 +267,7 @@ static int duet_opens_event(struct fsnotify_group *group, u32 mask,
 static void duet_opens_free(struct fsnotify_mark *mark)
 {
 	kfree(container_of(mark, struct duet_opens_mark, mark));
+	duet_mark_freed();
 }
 
 static const struct fsnotify_ops duet_opens_ops = {
@@ -283,7 +306,7 @@ static void duet_fs_listen(struct work_struct *work)
 	if (!opens)
 		goto again;
 	opens->fs = fs;
-	fsnotify_init_mark(&opens->mark, duet_opens_group);
+	duet_mark_init(&opens->mark, duet_opens_group);
 	opens->mark.mask = FS_OPEN;
 	if (duet_add_sb_mark(&opens->mark, sb)) {
 		fsnotify_put_mark(&opens->mark);
@@ -345,6 +368,7 @@ static void duet_sb_free(struct fsnotify_mark *mark)
 	cancel_delayed_work_sync(&fs->listen);
 	kfree(rcu_dereference_protected(fs->roots, true));
 	kfree(fs);
+	duet_mark_freed();
 }
 
 static const struct fsnotify_ops duet_sb_ops = {
@@ -392,6 +416,7 @@ static void duet_pin_free(struct fsnotify_mark *mark)
 
 	duet_task_put(pin->task);
 	kfree(pin);
+	duet_mark_freed();
 }
 
 static const struct fsnotify_ops duet_pin_ops = {
@@ -420,9 +445,14 @@ int duet_watch_init(void)
 	return -ENOMEM;
 }
 
-/* Marks are freed later, by code of this module: waits for that. */
+/*
+ * Marks are freed later, by code of this module: waits for that, when every
+ * task is gone and no mark is made. Who destroys or uses one sleeps on nothing
+ * meanwhile. The second waits for the last free_mark() to return.
+ */
 void duet_watch_settle(void)
 {
+	wait_event(duet_no_marks, !atomic_read(&duet_nr_marks));
 	fsnotify_wait_marks_destroyed();
 }
 
@@ -455,7 +485,7 @@ struct fsnotify_mark *duet_pin_inode(struct inode **which,
 	pin->which = which;
 	pin->task = task;
 	kref_get(&task->ref);
-	fsnotify_init_mark(&pin->mark, duet_pin_group);
+	duet_mark_init(&pin->mark, duet_pin_group);
 	err = fsnotify_add_inode_mark(&pin->mark, inode, 0);
 	if (err) {
 		fsnotify_put_mark(&pin->mark);
@@ -548,7 +578,7 @@ struct duet_fs *duet_fs_get(struct super_block *sb)
 	if (sb->s_magic == BTRFS_SUPER_MAGIC)
 		fs->subvol_ino = DUET_BTRFS_SUBVOL_INO;
 	INIT_DELAYED_WORK(&fs->listen, duet_fs_listen);
-	fsnotify_init_mark(&fs->mark, duet_sb_group);
+	duet_mark_init(&fs->mark, duet_sb_group);
 	fs->mark.mask = FS_RENAME | FS_CREATE | FS_DELETE | FS_ATTRIB;
 	err = duet_add_sb_mark(&fs->mark, sb);
 	if (err) {
