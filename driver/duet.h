@@ -198,6 +198,7 @@ struct duet_fs {
 	unsigned int place;		/* in duet.watched */
 	struct super_block *sb;		/* NULL once it is shut down */
 	u32 dev;			/* fixed: its number, for stat(2) */
+	u32 id;				/* fixed: no other has had it */
 	struct duet_roots __rcu *roots;
 	atomic_t moves[DUET_MOVES];	/* of files: renames, links and so on */
 	unsigned long subvol_ino;	/* inode of a subvolume's root, or 0 */

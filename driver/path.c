@@ -23,10 +23,10 @@
  * size, by inode number. A collision costs one path.
  */
 struct duet_remembered {
-	const struct duet_fs *fs;
+	u32 fs;			/* by its id: it may be gone; 0: none */
+	u32 gen;
 	u64 subvol;
 	u64 ino;
-	u32 gen;
 	struct duet_origin origin;
 };
 
@@ -63,7 +63,7 @@ void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
 
 	/* No interrupt comes here, and what a probe waits for is five words. */
 	spin_lock(&duet_remembered_lock);
-	slot->fs = fs;
+	slot->fs = fs->id;
 	slot->subvol = subvol;
 	slot->ino = ino;
 	slot->gen = gen;
@@ -87,7 +87,7 @@ static bool duet_recall_origin(const struct duet_task *task, u64 ino, u32 gen,
 
 	slot = duet_remembered_slot(ino);
 	spin_lock(&duet_remembered_lock);
-	found = slot->fs == task->fs && slot->subvol == task->subvol &&
+	found = slot->fs == task->fs->id && slot->subvol == task->subvol &&
 		slot->ino == ino && slot->gen == gen;
 	if (found)
 		*origin = slot->origin;

@@ -548,6 +548,9 @@ static unsigned int duet_watched_place(void)
 	return place;
 }
 
+/* duet.lock; 0 is none's. It comes round after 2^32 file systems. */
+static u32 duet_last_fs;
+
 /* The file system of a task to be; every get has its put. */
 struct duet_fs *duet_fs_get(struct super_block *sb)
 {
@@ -574,6 +577,7 @@ struct duet_fs *duet_fs_get(struct super_block *sb)
 		return ERR_PTR(-ENOMEM);
 	fs->sb = sb;
 	fs->dev = new_encode_dev(sb->s_dev);
+	fs->id = ++duet_last_fs;
 	fs->nr_tasks = 1;
 	if (sb->s_magic == BTRFS_SUPER_MAGIC)
 		fs->subvol_ino = DUET_BTRFS_SUBVOL_INO;
