@@ -646,7 +646,7 @@ void duet_path_stop(void);
 u64 duet_subvol_of(struct inode *inode);
 void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
 		   const struct duet_origin *origin);
-void duet_remember_file(const struct duet_file *file);
+void duet_remember_file(struct duet_file *file);
 char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 		   size_t size);
 bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,

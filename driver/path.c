@@ -71,12 +71,27 @@ void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
 	spin_unlock(&duet_remembered_lock);
 }
 
-/* When an entry dies. */
-void duet_remember_file(const struct duet_file *file)
+/* Where a file was seen last, whole: verdicts replace it. */
+static struct duet_origin duet_origin_of(struct duet_file *file)
 {
-	if (file->origin.ino)
+	struct duet_origin origin;
+	unsigned long flags;
+
+	/* As in every probe: see table.c. */
+	spin_lock_irqsave(&file->lock, flags);
+	origin = file->origin;
+	spin_unlock_irqrestore(&file->lock, flags);
+	return origin;
+}
+
+/* When an entry dies, or a task is done with it. */
+void duet_remember_file(struct duet_file *file)
+{
+	struct duet_origin origin = duet_origin_of(file);
+
+	if (origin.ino)
 		duet_remember(file->fs, file->subvol, file->ino, file->gen,
-			      &file->origin);
+			      &origin);
 }
 
 static bool duet_recall_origin(const struct duet_task *task, u64 ino, u32 gen,
@@ -378,7 +393,7 @@ bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
 	rcu_read_lock();
 	file = duet_file_by_ino(task, ino, gen);
 	if (file)
-		origin = file->origin;
+		origin = duet_origin_of(file);
 	known = file && origin.ino;
 	rcu_read_unlock();
 	if (!known && !duet_recall_origin(task, ino, gen, &origin))
