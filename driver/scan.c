@@ -643,13 +643,24 @@ static void duet_scan_evicted(struct duet_task *task)
  */
 #define DUET_SCAN_STEP	256
 
+/* Whether to stop between two inodes, and why. */
+static int duet_scan_cut(const struct duet_task *task,
+			 const struct duet_pin *pin, bool yield)
+{
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	if (test_bit(DUET_TASK_STOPPED, &task->flags))
+		return -ESHUTDOWN;
+	return yield && duet_fs_is_awaited(pin) ? -EAGAIN : 0;
+}
+
 static int duet_scan_inodes(struct duet_task *task, const struct duet_pin *pin,
 			    bool yield)
 {
 	struct super_block *sb = pin->sb;
 	struct inode *inode, *held = NULL;
 	struct duet_file *spare = NULL;
-	unsigned int skipped = 0;
+	unsigned int skipped = 0, dying = 0, limit = DUET_SCAN_STEP;
 	int err = 0;
 
 	/* In process context; what is done under it is bounded by the step. */
@@ -660,22 +671,30 @@ static int duet_scan_inodes(struct duet_task *task, const struct duet_pin *pin,
 
 		if (!look && ++skipped < DUET_SCAN_STEP)
 			continue;
-		/* The reference keeps our place in the list. */
-		if (!igrab(inode))
+		/*
+		 * The reference keeps our place in the list. An inode that dies
+		 * is none. There may be many in a row: we come by again, when
+		 * some have died, and if not, go twice as far.
+		 */
+		if (igrab(inode)) {
+			spin_unlock(&sb->s_inode_list_lock);
+			iput(held);
+			held = inode;
+			limit = DUET_SCAN_STEP;
+			if (look)
+				duet_scan_inode(task, inode, &spare);
+		} else if (++dying < limit) {
 			continue;
-		spin_unlock(&sb->s_inode_list_lock);
-		iput(held);
-		held = inode;
+		} else {
+			spin_unlock(&sb->s_inode_list_lock);
+			inode = held ?: list_entry(&sb->s_inodes, struct inode,
+						   i_sb_list);
+			limit *= 2;
+		}
 		skipped = 0;
-		if (look)
-			duet_scan_inode(task, inode, &spare);
+		dying = 0;
 		cond_resched();
-		if (fatal_signal_pending(current))
-			err = -EINTR;
-		else if (test_bit(DUET_TASK_STOPPED, &task->flags))
-			err = -ESHUTDOWN;
-		else if (yield && duet_fs_is_awaited(pin))
-			err = -EAGAIN;
+		err = duet_scan_cut(task, pin, yield);
 		spin_lock(&sb->s_inode_list_lock);
 		if (err)
 			break;
