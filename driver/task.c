@@ -227,6 +227,12 @@ static void duet_task_wake_work(struct irq_work *work)
  */
 void duet_task_wake(struct duet_task *task)
 {
+	/*
+	 * What there is to see comes before the look at READY. Pairs with the
+	 * one in duet_collect(): either we see that READY is clear, or the
+	 * reader sees what we did. Nothing on amd64, after an atomic.
+	 */
+	smp_mb__after_atomic();
 	if (!test_bit(DUET_TASK_READY, &task->flags) &&
 	    !test_and_set_bit(DUET_TASK_READY, &task->flags))
 		irq_work_queue(&task->wake);
