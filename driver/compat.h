@@ -9,6 +9,14 @@
 #include <linux/preempt.h>
 #include <linux/version.h>
 
+/*
+ * What the hooks tell differs between kernels, and was proved on older ones.
+ * Who wants to find out builds with KCFLAGS=-DDUET_ANY_KERNEL.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0) && !defined(DUET_ANY_KERNEL)
+#error "Duet is not proved on Linux 7.0 and later: see docs/install.md"
+#endif
+
 /* The first argument of a function that an ftrace handler was called for. */
 static inline void *duet_ftrace_arg0(struct ftrace_regs *fregs)
 {

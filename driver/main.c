@@ -7,6 +7,9 @@
 #define CREATE_TRACE_POINTS
 #include "trace.h"
 
+/* Probes take spinlocks with preemption off, which sleep there. */
+static_assert(!IS_ENABLED(CONFIG_PREEMPT_RT));
+
 /* A word of a node has a bit for each page, an xarray value a generation. */
 static_assert(BITS_PER_LONG == 64);
 
