@@ -135,6 +135,7 @@ struct duet_node {
 struct duet_want {
 	struct llist_node queue;	/* on task->queue, while QUEUED */
 	struct duet_node *pending;	/* latest first */
+	unsigned int asked;		/* task->asked when it was ALLOWED */
 	unsigned int flags;
 #define DUET_WANT_QUEUED	BIT(0)	/* on the task's queue */
 #define DUET_WANT_SYNC		BIT(1)	/* reader compares with the page cache */
@@ -249,7 +250,7 @@ struct duet_task {
 	char *path;			/* as the registering process saw it */
 	char name[DUET_NAME_LEN];
 	struct maple_tree marks;	/* inode number -> a mark, marks.c */
-	atomic_t asked;			/* refusals of before are void */
+	atomic_t asked;			/* answers of before are void */
 	unsigned long nr_marks;		/* task->lock */
 	atomic_long_t nr_done;
 	struct kobject *dir;		/* in sysfs */
@@ -265,6 +266,7 @@ struct duet_task {
 #define DUET_TASK_QUIET		5	/* the scan tells nothing */
 #define DUET_TASK_RETELL	6	/* it tells everything anew */
 #define DUET_TASK_STARVED	7	/* not even a scan had room */
+#define DUET_TASK_SHUT		8	/* a directory shut it out of a file */
 	struct irq_work wake;
 	wait_queue_head_t wait;
 	unsigned long limit;		/* bytes that may be pending */
@@ -651,6 +653,8 @@ char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 		   size_t size);
 bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
 		     struct path *path);
+unsigned int duet_names(struct inode *inode, struct dentry **names,
+			unsigned int max);
 bool duet_is_known(struct duet_task *task, u64 ino, u32 gen);
 struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 			    struct duet_pin *pin);
@@ -667,8 +671,11 @@ int duet_task_check(struct duet_task *task, u64 ino, u32 gen);
 bool duet_may_know(const struct duet_task *task, struct inode *inode);
 bool duet_is_admitted(const struct duet_task *task,
 		      const struct duet_file *file);
+struct dentry *duet_reach(const struct duet_task *task, struct inode *inode);
+bool duet_may_pass(const struct duet_task *task, struct dentry *name);
 bool duet_admit(struct duet_task *task, struct duet_file *file);
 void duet_attrs_changed(struct duet_fs *fs, struct inode *inode);
+void duet_ways_changed(struct duet_fs *fs, const struct dentry *dir);
 void duet_marks_init(struct duet_task *task);
 void duet_marks_destroy(struct duet_task *task);
 int duet_next_done(struct duet_task *task, unsigned long *ino, u32 *gen);

@@ -6,12 +6,14 @@
  * Both are kept by inode number and generation, so they outlive the inode's
  * stay in memory, and are asked when a verdict is made, not per event.
  *
- * What a file has in the page cache is told to whom mincore(2) would tell it:
- * its owner, who may write it, who is capable. A task is asked for that with
- * the credentials that it was registered with, before the first delivery of a
- * file, and again when the file's attributes change.
+ * What a file has in the page cache is told to who could open it where the
+ * task is registered, and would be told by mincore(2): its owner, who may write
+ * it, who is capable. A task is asked for both with the credentials that it was
+ * registered with, before the first delivery of a file, and again when the
+ * attributes of the file or of a directory change, or either moves.
  */
 #include <linux/cred.h>
+#include <linux/dcache.h>
 #include <linux/maple_tree.h>
 #include <linux/sched/signal.h>
 #include <linux/xarray.h>
@@ -32,11 +34,10 @@
  */
 #define DUET_MARK_BYTES		64
 
-static unsigned long duet_refusal(const struct duet_task *task, u32 gen)
+static unsigned long duet_refusal(u32 gen, unsigned int asked)
 {
-	unsigned long asked = atomic_read(&task->asked) & DUET_MARK_ASKED_MASK;
-
-	return gen | DUET_MARK_REFUSED | asked << DUET_MARK_ASKED_SHIFT;
+	return gen | DUET_MARK_REFUSED |
+	       (asked & DUET_MARK_ASKED_MASK) << DUET_MARK_ASKED_SHIFT;
 }
 
 /* In a probe as well: the tree is read under RCU. */
@@ -50,13 +51,19 @@ static bool duet_is_done(struct duet_task *task, u64 ino, u32 gen)
 	return duet_has_mark(task, ino, gen);
 }
 
+/* Whether the task may not know of the file, as it was answered last. */
+static bool duet_is_refused(struct duet_task *task, u64 ino, u32 gen)
+{
+	return duet_has_mark(task, ino,
+			     duet_refusal(gen, atomic_read(&task->asked)));
+}
+
 bool duet_is_silent(struct duet_task *task, u64 ino, u32 gen)
 {
 	if (mtree_empty(&task->marks))
 		return false;
 	return duet_is_done(task, ino, gen) ||
-	       (!task->privileged &&
-		duet_has_mark(task, ino, duet_refusal(task, gen)));
+	       (!task->privileged && duet_is_refused(task, ino, gen));
 }
 
 void duet_marks_init(struct duet_task *task)
@@ -289,21 +296,181 @@ bool duet_may_know(const struct duet_task *task, struct inode *inode)
 	return may;
 }
 
+/* Directories between a file and the task's own that are asked for one name. */
+#define DUET_REACH_DEPTH	4096
+
+/* Names of a file that are tried. */
+#define DUET_REACH_NAMES	32
+
+enum duet_way {
+	DUET_WAY_OPEN,
+	DUET_WAY_SHUT,		/* a directory may not be searched */
+	DUET_WAY_OUTSIDE	/* it does not lead to the task's directory */
+};
+
+/*
+ * The way of a name up to the task's directory, with references, since asking
+ * may sleep. What is renamed meanwhile is asked again: see
+ * duet_ways_changed(). Deeper than the bound it is shut.
+ */
+static enum duet_way duet_way_up(const struct duet_task *task,
+				 struct dentry *name)
+{
+	const struct inode *root = READ_ONCE(task->root);
+	struct dentry *dir = dget(name), *parent;
+	enum duet_way way = DUET_WAY_OPEN;
+	unsigned int left = DUET_REACH_DEPTH;
+
+	while (root) {
+		struct inode *inode = d_inode(dir);
+
+		if (way == DUET_WAY_OPEN && dir != name &&
+		    inode_permission(DUET_NO_IDMAP, inode, MAY_EXEC))
+			way = DUET_WAY_SHUT;
+		if (inode == root)
+			goto out;
+		if (!left--) {
+			way = DUET_WAY_SHUT;
+			goto out;
+		}
+		if (IS_ROOT(dir) || (task->fs->subvol_ino &&
+				     inode->i_ino == task->fs->subvol_ino))
+			break;
+		parent = dget_parent(dir);
+		dput(dir);
+		dir = parent;
+	}
+	way = DUET_WAY_OUTSIDE;
+out:
+	dput(dir);
+	return way;
+}
+
+/* Whether the task could open the file by this name. May sleep. */
+bool duet_may_pass(const struct duet_task *task, struct dentry *name)
+{
+	const struct cred *old;
+	bool may;
+
+	if (task->privileged)
+		return true;
+	old = override_creds(task->cred);
+	may = duet_way_up(task, name) == DUET_WAY_OPEN;
+	revert_creds(old);
+	return may;
+}
+
+/*
+ * A name in memory by which the task could open the file, with a reference.
+ * EACCES when it may search the way of none of them; ENOENT when none is known
+ * to lie below its directory, or not all were tried. The caller has a reference
+ * to the inode and its file system pinned. May sleep.
+ */
+struct dentry *duet_reach(const struct duet_task *task, struct inode *inode)
+{
+	struct dentry *names[DUET_REACH_NAMES], *found = NULL;
+	const struct cred *old;
+	unsigned int i, nr;
+	bool shut = false;
+
+	nr = duet_names(inode, names, DUET_REACH_NAMES);
+	old = override_creds(task->cred);
+	for (i = 0; i < nr; i++) {
+		enum duet_way way = DUET_WAY_OUTSIDE;
+
+		if (!found)
+			way = duet_way_up(task, names[i]);
+		shut |= way == DUET_WAY_SHUT;
+		if (way == DUET_WAY_OPEN)
+			found = names[i];
+		else
+			dput(names[i]);
+		cond_resched();
+	}
+	revert_creds(old);
+	if (found)
+		return found;
+	return ERR_PTR(shut && nr < DUET_REACH_NAMES ? -EACCES : -ENOENT);
+}
+
+/* How far a task may know of a file that it is about to be told of. */
+enum duet_answer {
+	DUET_ANSWER_YES,
+	DUET_ANSWER_NO,		/* and not before the file changes */
+	DUET_ANSWER_SHUT,	/* nor before a directory does */
+	DUET_ANSWER_NOT_NOW,	/* no name is known, or not all of them are */
+	DUET_ANSWER_UNNAMED	/* no name is in memory */
+};
+
+/* before: what was answered last, which stands for what was deleted. */
+static enum duet_answer duet_ask(struct duet_task *task, struct inode *inode,
+				 bool before)
+{
+	bool deleted = !inode->i_nlink, several = inode->i_nlink > 1;
+	struct dentry *name;
+
+	if (!duet_may_know(task, inode))
+		return DUET_ANSWER_NO;
+	name = duet_reach(task, inode);
+	if (!IS_ERR(name)) {
+		dput(name);
+		return DUET_ANSWER_YES;
+	}
+	if (deleted && name == ERR_PTR(-ENOENT))
+		return before ? DUET_ANSWER_YES : DUET_ANSWER_NO;
+	if (name == ERR_PTR(-ENOENT))
+		return DUET_ANSWER_UNNAMED;
+	/* Another name may be used. */
+	return several ? DUET_ANSWER_NOT_NOW : DUET_ANSWER_SHUT;
+}
+
+/* The same of a name from where it was last: by the caller's own rights. */
+static enum duet_answer duet_ask_again(struct duet_task *task,
+				       struct duet_file *file)
+{
+	enum duet_answer answer;
+	struct path path;
+
+	if (!duet_name_again(task, file->ino, file->gen, &path))
+		return DUET_ANSWER_NOT_NOW;
+	if (duet_may_pass(task, path.dentry))
+		answer = DUET_ANSWER_YES;
+	else if (d_inode(path.dentry)->i_nlink > 1)
+		answer = DUET_ANSWER_NOT_NOW;
+	else
+		answer = DUET_ANSWER_SHUT;
+	path_put(&path);
+	return answer;
+}
+
+/* Directories keep a file from the task: it looks again when one changes. */
+static void duet_shut_out(struct duet_task *task, unsigned int asked)
+{
+	set_bit(DUET_TASK_SHUT, &task->flags);
+	smp_mb__after_atomic();	/* pairs with the one in duet_ways_changed() */
+	if (atomic_read(&task->asked) == asked)
+		return;
+	set_bit(DUET_TASK_RESCAN, &task->flags);
+	duet_task_wake(task);
+}
+
 /* Whether that was asked, and stands. */
 bool duet_is_admitted(const struct duet_task *task,
 		      const struct duet_file *file)
 {
-	const unsigned int flags = READ_ONCE(file->want[task->slot].flags);
+	const struct duet_want *want = &file->want[task->slot];
+	const unsigned int flags = READ_ONCE(want->flags);
 
 	return task->privileged ||
-	       (flags & (DUET_WANT_ALLOWED | DUET_WANT_ASK)) ==
-	       DUET_WANT_ALLOWED;
+	       ((flags & (DUET_WANT_ALLOWED | DUET_WANT_ASK)) ==
+			DUET_WANT_ALLOWED &&
+		READ_ONCE(want->asked) == atomic_read(&task->asked));
 }
 
 /*
  * Whether the task may be told of the file that it is about to read. If not,
- * it is refused from here on, until the file's attributes change. The caller
- * holds the file.
+ * it is refused from here on, until something changes. The caller holds the
+ * file.
  */
 bool duet_admit(struct duet_task *task, struct duet_file *file)
 {
@@ -311,9 +478,13 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 	struct duet_pin pin;
 	struct inode *inode;
 	unsigned long flags, refusal;
+	enum duet_answer answer;
+	unsigned int asked;
 	bool may;
 
 	lockdep_assert_held(&task->lock);
+	/* Before what is asked: pairs with the one in duet_ways_changed(). */
+	asked = atomic_read_acquire(&task->asked);
 	if (duet_is_admitted(task, file))
 		return true;
 	/* Done while it was queued: that stands, whatever the answer. */
@@ -324,35 +495,105 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 	may = want->flags & DUET_WANT_ALLOWED;
 	want->flags &= ~DUET_WANT_ASK;	/* first: it may be set again */
 	want->flags |= DUET_WANT_ALLOWED;
+	want->asked = asked;
 	spin_unlock_irqrestore(&file->lock, flags);
-	refusal = duet_refusal(task, file->gen);
+	refusal = duet_refusal(file->gen, asked);
 	/* From disk, if it was evicted; if it is deleted, as it was before. */
+	answer = may ? DUET_ANSWER_YES : DUET_ANSWER_NOT_NOW;
 	inode = duet_inode_of(task, file->ino, file->gen, &pin);
 	if (inode) {
-		may = duet_may_know(task, inode);
+		answer = duet_ask(task, inode, may);
 		duet_inode_put(inode, &pin);
+		if (answer == DUET_ANSWER_UNNAMED)
+			answer = duet_ask_again(task, file);
 	} else if (fatal_signal_pending(current)) {
 		/* Not asked. Another may share the task: a scan finds it. */
 		set_bit(DUET_TASK_RESCAN, &task->flags);
 		goto forget;
 	}
-	if (may)
+	if (answer == DUET_ANSWER_YES)
 		return true;
+	if (inode && answer != DUET_ANSWER_NO)
+		duet_shut_out(task, asked);
 	/* Without room for the mark it is asked again the next time. */
-	if (inode && !duet_silence(task, file->ino, file->gen, refusal))
+	if (answer != DUET_ANSWER_NOT_NOW &&
+	    !duet_silence(task, file->ino, file->gen, refusal))
 		return false;
 forget:
 	duet_file_forget(file, task);
 	return false;
 }
 
-/* The owner, the mode or the number of links of the inode changed. */
+/*
+ * Whether a directory is below another, as it seems: what is renamed meanwhile
+ * is told by itself. After *left steps it may be. RCU.
+ */
+static bool duet_may_be_below(const struct dentry *dir,
+			      const struct inode *root, unsigned int *left)
+{
+	const struct dentry *parent;
+
+	for (; *left; dir = parent, --*left) {
+		if (READ_ONCE(dir->d_inode) == root)
+			return true;
+		parent = READ_ONCE(dir->d_parent);
+		if (parent == dir)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The owner, the mode or the place of a directory changed: every answer that a
+ * task had about a file below its own may be another now, and is asked for at
+ * the file's next delivery. Files that a directory kept from it may be cached:
+ * it looks at all inodes again, at most once a read. A directory was locked,
+ * so it stays where it is.
+ */
+void duet_ways_changed(struct duet_fs *fs, const struct dentry *dir)
+{
+	unsigned int left = DUET_REACH_DEPTH, i;
+	struct duet_roots *roots;
+	bool again = false;
+
+	rcu_read_lock();
+	roots = duet_dereference(fs->roots);
+	for (i = 0; roots && i < roots->nr; i++) {
+		struct duet_task *task = roots->task[i];
+		const struct inode *root = READ_ONCE(task->root);
+
+		if (task->privileged || !root ||
+		    !duet_may_be_below(dir, root, &left))
+			continue;
+		smp_mb__before_atomic(); /* who sees this sees what changed */
+		atomic_inc(&task->asked);
+		smp_mb__after_atomic();	/* see duet_shut_out() */
+		if (!test_and_clear_bit(DUET_TASK_SHUT, &task->flags))
+			continue;
+		if (!again)
+			duet_new_epoch();
+		again = true;
+		set_bit(DUET_TASK_RESCAN, &task->flags);
+		duet_task_wake(task);
+	}
+	rcu_read_unlock();
+}
+
+/* The owner, the mode or the names of the inode changed. */
 void duet_attrs_changed(struct duet_fs *fs, struct inode *inode)
 {
 	struct duet_roots *roots;
+	struct dentry *dir;
 	bool again = false;
 	unsigned int i;
 
+	if (S_ISDIR(inode->i_mode)) {
+		dir = d_find_any_alias(inode);
+		if (dir)
+			duet_ways_changed(fs, dir);
+		dput(dir);
+		return;
+	}
 	/* Deleted: what it was is what counts for what is still to be told. */
 	if (!S_ISREG(inode->i_mode) || !inode->i_nlink)
 		return;
@@ -366,8 +607,7 @@ void duet_attrs_changed(struct duet_fs *fs, struct inode *inode)
 		if (task->privileged)
 			continue;
 		/* Voids every refusal of the task; they are asked for anew. */
-		if (duet_has_mark(task, inode->i_ino,
-				  duet_refusal(task, inode->i_generation))) {
+		if (duet_is_refused(task, inode->i_ino, inode->i_generation)) {
 			atomic_inc(&task->asked);
 			again = true;
 		}

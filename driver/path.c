@@ -423,7 +423,7 @@ bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
  * Calls fn with a name of the file that a task's uuid names, which stays
  * meanwhile; where no dentry is left it is read from the directory again.
  * ENOENT when no name of it lies below the task's directory, EACCES when the
- * task may know nothing of it.
+ * task may know nothing of it, or could not open it there.
  */
 int duet_with_name(struct duet_task *task, u64 ino, u32 gen,
 		   int (*fn)(struct duet_task *task, struct dentry *dentry,
@@ -433,24 +433,33 @@ int duet_with_name(struct duet_task *task, u64 ino, u32 gen,
 	struct dentry *dentry;
 	struct duet_pin pin;
 	struct inode *inode;
-	int err = -ENOENT;
 	struct path path;
+	int err;
 	bool again;
 
 	inode = duet_inode_of(task, ino, gen, &pin);
 	if (!inode)
-		return err;
+		return -ENOENT;
 	/* Who has a deleted file open still has a name that is none. */
-	dentry = inode->i_nlink ? duet_name_below(task, inode) : NULL;
-	again = !dentry && inode->i_nlink;
-	if (dentry)
+	if (!inode->i_nlink)
+		dentry = ERR_PTR(-ENOENT);
+	else if (task->privileged)
+		dentry = duet_name_below(task, inode) ?: ERR_PTR(-ENOENT);
+	else
+		dentry = duet_reach(task, inode);
+	if (!IS_ERR(dentry)) {
 		err = duet_may_know(task, inode) ? fn(task, dentry, arg) :
 						   -EACCES;
-	dput(dentry);
+		dput(dentry);
+	} else {
+		err = PTR_ERR(dentry);
+	}
+	again = dentry == ERR_PTR(-ENOENT) && inode->i_nlink;
 	duet_inode_put(inode, &pin);
 	if (!again || !duet_name_again(task, ino, gen, &path))
 		return err;
-	err = duet_may_know(task, d_inode(path.dentry)) ?
+	err = duet_may_pass(task, path.dentry) &&
+	      duet_may_know(task, d_inode(path.dentry)) ?
 		      fn(task, path.dentry, arg) : -EACCES;
 	path_put(&path);
 	return err;
@@ -468,6 +477,33 @@ static int duet_render(struct duet_task *task, struct dentry *dentry, void *arg)
 
 	to->path = duet_path_render(task, dentry, to->buf, to->size);
 	return PTR_ERR_OR_ZERO(to->path);
+}
+
+/* Names of one inode that are looked at for those that still exist. */
+#define DUET_NAMES_LOOK	1024
+
+/*
+ * As many names of the inode as there is room for, wherever they are, with
+ * references; of a deleted file those that it had.
+ */
+unsigned int duet_names(struct inode *inode, struct dentry **names,
+			unsigned int max)
+{
+	unsigned int look = DUET_NAMES_LOOK, nr = 0;
+	struct dentry *alias;
+
+	/* In process context, where nothing else is locked. */
+	spin_lock(&inode->i_lock);
+	hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
+		if (nr == max || !look--)
+			break;
+		spin_lock(&alias->d_lock);
+		if (!d_unhashed(alias) || !inode->i_nlink)
+			names[nr++] = dget_dlock(alias);
+		spin_unlock(&alias->d_lock);
+	}
+	spin_unlock(&inode->i_lock);
+	return nr;
 }
 
 /*

@@ -134,6 +134,7 @@ static bool duet_snapshot_part(const struct duet_task *task,
 void duet_snapshot_inode(struct duet_task *task, struct inode *inode)
 {
 	struct duet_chunk *chunk;
+	struct dentry *name;
 
 	XA_STATE(xas, &inode->i_mapping->i_pages, 0);
 
@@ -143,6 +144,12 @@ void duet_snapshot_inode(struct duet_task *task, struct inode *inode)
 	    duet_is_silent(task, inode->i_ino, inode->i_generation) ||
 	    !duet_may_know(task, inode))
 		return;
+	if (!task->privileged) {
+		name = duet_reach(task, inode);
+		if (IS_ERR(name))
+			return;
+		dput(name);
+	}
 	do {
 		chunk = duet_chunk_get(task);
 		if (!chunk || duet_is_cut_short(task))

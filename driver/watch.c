@@ -214,8 +214,10 @@ static int duet_sb_event(struct fsnotify_group *group, u32 mask,
 
 	if (mask & FS_ATTRIB)
 		duet_attrs_changed(fs, inode);
-	if (mask & FS_RENAME && mask & FS_ISDIR)
+	if (mask & FS_RENAME && mask & FS_ISDIR) {
 		duet_dir_moved(fs, fsnotify_data_dentry(data, data_type), dir);
+		duet_ways_changed(fs, fsnotify_data_dentry(data, data_type));
+	}
 	if (!duet_is_move(inode, mask, data_type))
 		return 0;
 
@@ -226,6 +228,9 @@ static int duet_sb_event(struct fsnotify_group *group, u32 mask,
 				inode->i_nlink < 2 ? DUET_DECIDE_LEAVE : 0);
 	else if (mask & FS_CREATE)
 		duet_file_moved(fs, inode, 0);
+	/* Of one that went or moved, other directories may be asked now. */
+	if (mask & (FS_RENAME | FS_DELETE))
+		duet_attrs_changed(fs, inode);
 	/* unlink(), or another file was renamed over this name */
 	if (mask & (FS_DELETE | FS_ATTRIB) ? inode->i_nlink > 0 :
 	    mask & FS_RENAME && inode->i_nlink > 1) {

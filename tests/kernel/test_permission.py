@@ -51,12 +51,16 @@ def as_anna(function: Callable[[], object]) -> object:
 
 @dataclass(frozen=True)
 class Kind:
-    """A file as it is to be made, and whether the kernel answers mincore of it to ANNA."""
+    """A file as it is to be made, and whether the kernel answers mincore of it to ANNA.
+
+    With `ways`, it is in directories of root's with these modes, the outermost first.
+    """
 
     uid: int
     gid: int
     mode: int
     told: bool
+    ways: tuple[int, ...] = ()
 
 
 KINDS = {
@@ -71,6 +75,11 @@ KINDS = {
     "root's": Kind(0, 0, 0o600, False),
     "another user's": Kind(BERT, BERT, 0o644, False),
     "group may not, all may write": Kind(BERT, GROUP, 0o606, False),
+    "all may write, nobody may enter": Kind(0, 0, 0o666, False, (0o700,)),
+    "own, nobody may enter": Kind(ANNA, ANNA, 0o600, False, (0o700,)),
+    "own, nobody may enter, all may list": Kind(ANNA, ANNA, 0o600, False, (0o744,)),
+    "own, nobody may enter further up": Kind(ANNA, ANNA, 0o600, False, (0o755, 0o700, 0o755)),
+    "own, all may enter, nobody list": Kind(ANNA, ANNA, 0o600, True, (0o711, 0o711)),
 }
 
 
@@ -78,7 +87,12 @@ def make(tree: Path) -> dict[str, Path]:
     """Make a file of 3 cached pages of each kind."""
     paths = {}
     for name, kind in KINDS.items():
-        paths[name] = fill(tree / name, 3)
+        directory = tree
+        for number, mode in enumerate(kind.ways):
+            directory /= f"{number} {name}"
+            directory.mkdir()
+            directory.chmod(mode)
+        paths[name] = fill(directory / name, 3)
         os.chown(paths[name], kind.uid, kind.gid)
         os.chmod(paths[name], kind.mode)
     return paths
@@ -511,6 +525,126 @@ def test_a_file_that_becomes_ones_own(device: Device, place: Path, how: str, mas
     assert State.ADDED | State.DIRTY in news[3]
     if mask == STATES:
         assert watch.tally.cached(identity(path)) == {0, 1, 2, 3}
+    watch.task.close()
+
+
+def closed_tree(place: Path) -> tuple[Path, Path]:
+    """Make a file that all may write, cached, in a directory that nobody may enter."""
+    shut = place / "tree/shut"
+    shut.mkdir()
+    shut.chmod(0o700)
+    path = fill(shut / "file", 3)
+    path.chmod(0o666)
+    return shut, path
+
+
+def check_as_anna(task: Task, file: FileId) -> int:
+    """Ask Duet whether the file is of no interest, with the task's descriptor."""
+    uuid = abi.Uuid(*file, task.id)
+    args = abi.BmapArgs(size=ctypes.sizeof(abi.BmapArgs), flags=abi.Bmap.CHECK, uuid=uuid)
+    answer = as_anna(lambda: ioctl(task.fileno(), abi.IOC_BMAP, args))
+    assert isinstance(answer, int)
+    return answer
+
+
+@pytest.mark.parametrize("mask", [STATES, EVENTS])
+@pytest.mark.parametrize("how", ["chmod", "chmod above", "chown", "move the file", "move it all"])
+def test_a_directory_that_is_opened(device: Device, place: Path, how: str, mask: Mask) -> None:
+    """Of a file in it is told from then on, and what is cached, though no page of it changes."""
+    shut, path = closed_tree(place)
+    if how == "chmod above":
+        (shut / "in").mkdir()
+        path = path.rename(shut / "in/file")
+    elif how == "move it all":
+        shut.chmod(0o755)
+        (place / "tree/closed").mkdir()
+        (place / "tree/closed").chmod(0o700)
+        shut = shut.rename(place / "tree/closed/shut")
+        path = shut / "file"
+    file = identity(path)
+    watch = Watch(register_as(ANNA, place / "tree", mask))
+    assert watch.read() == []
+    assert check_as_anna(watch.task, file) == 1
+    if how.startswith("chmod"):
+        shut.chmod(0o711)
+    elif how == "chown":
+        os.chown(shut, ANNA, ANNA)
+    elif how == "move the file":
+        path = path.rename(place / "tree/file")
+    else:
+        path = shut.rename(place / "tree/open") / "file"
+    assert watch.task.wait(120)
+    assert set(watch.news(path)) == {0, 1, 2}
+    assert check_as_anna(watch.task, file) == 0
+    assert as_anna(lambda: watch.task.path_of(file, max_age=0)) == str(path)
+    snapshot = Watch(register_as(ANNA, place / "tree", STATES, snapshot=True))
+    assert set(snapshot.news(path)) == {0, 1, 2}
+    snapshot.task.close()
+    watch.task.close()
+
+
+@pytest.mark.parametrize("how", ["chmod", "chmod the tree", "move the file", "move it all", "link"])
+def test_a_directory_that_is_closed(device: Device, place: Path, how: str) -> None:
+    """Nothing comes any more of a file in it, by any call."""
+    shut, path = closed_tree(place)
+    opened = place / "tree/open"
+    opened.mkdir()
+    path = path.rename(opened / "file")
+    if how == "link":
+        (shut / "file").hardlink_to(path)
+    file = identity(path)
+    watch = Watch(register_as(ANNA, place / "tree", EVENTS))
+    assert len(watch.news(path)) == 3
+    if how == "chmod":
+        opened.chmod(0o700)
+    elif how == "chmod the tree":
+        (place / "tree").chmod(0o700)
+    elif how == "move the file":
+        path = path.rename(shut / "file")
+    elif how == "move it all":
+        path = opened.rename(shut / "open") / "file"
+    else:
+        path.unlink()
+        path = shut / "file"
+    with path.open("ab") as data:
+        data.write(b"x" * PAGE)
+    assert watch.read() == []
+    assert check_as_anna(watch.task, file) == 1
+    error = as_anna(lambda: errno_of(lambda: watch.task.path_of(file, max_age=0)))
+    assert error == errno.EACCES
+    (place / "tree").chmod(0o755)
+    watch.task.close()
+
+
+def test_a_file_with_a_way_that_is_open(device: Device, place: Path) -> None:
+    """One of its names is enough, and that is the one whose path is told."""
+    _, path = closed_tree(place)
+    watch = Watch(register_as(ANNA, place / "tree", EVENTS))
+    file = identity(path)
+    assert watch.read() == []
+    name = place / "tree/name"
+    name.hardlink_to(path)
+    assert set(watch.news(name)) == {0, 1, 2}
+    assert as_anna(lambda: watch.task.path_of(file, max_age=0)) == str(name)
+    with path.open("ab") as data:
+        data.write(b"x" * PAGE)
+    assert set(watch.news(path)) == {3}
+    watch.task.close()
+
+
+def test_a_file_whose_name_left_memory(device: Device, place: Path) -> None:
+    """It is looked for in its directory; a file is not refused for want of a dentry."""
+    (place / "tree/dir").mkdir()
+    path = fill(place / "tree/dir/file", 3)
+    os.chown(path, ANNA, ANNA)
+    file = identity(path)
+    watch = Watch(register_as(ANNA, place / "tree", EVENTS))
+    assert len(watch.news(path)) == 3
+    (place / "tree/dir").chmod(0o711)
+    drop_caches()
+    assert watch.news(file) == dict.fromkeys(range(3), State.REMOVED)
+    path.read_bytes()
+    assert set(watch.news(path)) == {0, 1, 2}
     watch.task.close()
 
 
