@@ -723,6 +723,7 @@ int duet_task_release(struct inode *inode, struct file *file);
 long duet_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
 
 /* dump.c */
+bool duet_is_callers(const struct duet_task *task);
 bool duet_may_see(const struct duet_task *task);
 void duet_info_fill(struct duet_info *info);
 int duet_dump_tasks(struct file *file, void *args, void __user *arg);

@@ -15,20 +15,36 @@
 #include <linux/uaccess.h>
 #include "duet.h"
 
+/* What a process may do to files that are not in a user namespace. */
+static kernel_cap_t duet_caps(const struct cred *cred)
+{
+	const kernel_cap_t none = {};
+
+	return cred->user_ns == &init_user_ns ? cred->cap_effective : none;
+}
+
 /*
- * Whether the caller may see that there is such a task, and ask it what it may
- * know: it is his in every respect, or he may know all. What a program with
- * the rights of another user registers is not that of who runs it.
+ * Whether a task is the caller's in every respect: the user is the same, and
+ * may do no less than when it was registered. What a program with the rights
+ * of another user registers is not that of who runs it.
  */
-bool duet_may_see(const struct duet_task *task)
+bool duet_is_callers(const struct duet_task *task)
 {
 	const struct cred *cred = task->cred;
 	kuid_t uid = current_uid();
 
-	if (!task->privileged && uid_eq(cred->uid, uid) &&
-	    uid_eq(cred->euid, uid) && uid_eq(cred->suid, uid))
-		return true;
-	return duet_is_admin();
+	return !task->privileged && uid_eq(cred->uid, uid) &&
+	       uid_eq(cred->euid, uid) && uid_eq(cred->suid, uid) &&
+	       cap_issubset(duet_caps(cred), duet_caps(current_cred()));
+}
+
+/*
+ * Whether the caller may see that there is such a task, and ask it what it may
+ * know.
+ */
+bool duet_may_see(const struct duet_task *task)
+{
+	return duet_is_callers(task) || duet_is_admin();
 }
 
 void duet_info_fill(struct duet_info *info)

@@ -431,9 +431,19 @@ int duet_task_release(struct inode *inode, struct file *file)
 /* ---- registration ---- */
 
 /*
+ * Whether the caller may act on a task whose number he knows: the process that
+ * registered it, while that has the rights that it had, or who administers the
+ * system.
+ */
+static bool duet_may_act(const struct duet_task *task)
+{
+	return (task->owner == task_tgid(current) && duet_is_callers(task)) ||
+	       capable(CAP_SYS_ADMIN);
+}
+
+/*
  * The task that an identity means, with a reference: the descriptor's own, or
- * one of the calling process, or anybody's for who administers the system. To
- * look at, one that the caller may see.
+ * one that the caller may act on; to look at, one that he may see.
  */
 struct duet_task *duet_task_get(unsigned int id, struct file *file, bool look)
 {
@@ -449,8 +459,7 @@ struct duet_task *duet_task_get(unsigned int id, struct file *file, bool look)
 	list_for_each_entry(task, &duet.tasks, list) {
 		if (task->slot + 1 != id)
 			continue;
-		if (task->owner != task_tgid(current) &&
-		    !(look ? duet_may_see(task) : capable(CAP_SYS_ADMIN))) {
+		if (!(look ? duet_may_see(task) : duet_may_act(task))) {
 			found = ERR_PTR(-EPERM);
 			break;
 		}

@@ -93,11 +93,21 @@ def without_admin(function: Callable[[], Answer]) -> Answer:
 
 def drop_admin() -> None:
     """Give CAP_SYS_ADMIN up, for good."""
+    _drop(1 << CAP_SYS_ADMIN, 0)
+
+
+def drop_everything() -> None:
+    """Give every capability up, for good, and stay the user that this is."""
+    _drop(0xFFFFFFFF, 0xFFFFFFFF)
+
+
+def _drop(*lost: int) -> None:
+    """Give up capabilities, 32 by 32."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     data = (ctypes.c_uint32 * 6)()
     _check(_LIBC.capget(header, data))
-    for field in (0, 1, 2):  # effective, permitted, inheritable
-        data[field] &= ~(1 << CAP_SYS_ADMIN)
+    for field in range(6):  # effective, permitted, inheritable; then their upper halves
+        data[field] &= ~lost[field // 3]
     _check(_LIBC.capset(header, data))
 
 

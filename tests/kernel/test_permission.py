@@ -20,6 +20,7 @@ from ordinary import (
     become,
     device_for_group,
     drop_admin,
+    drop_everything,
     in_child,
     register_as,
     unshare,
@@ -728,6 +729,31 @@ def test_whose_tasks_can_be_acted_on(device: Device, place: Path, name: str) -> 
     assert call_over_device(name, task.id, file) == 0
     assert as_anna(lambda: call_over_device(name, 77, file)) == -errno.ESRCH
     task.close()
+
+
+@pytest.mark.parametrize("name", TASK_CALLS)
+def test_a_process_that_has_become_less(device: Device, place: Path, name: str) -> None:
+    """It is not the one that registered: by number it acts on no task that may do more."""
+    path = fill(place / "tree/file", 1)
+    path.chmod(0o600)
+    file = identity(path)
+
+    def become_anna() -> tuple[int, int]:
+        task = Device().register(place / "tree", STATES)
+        before = call_over_device(name, task.id, file)
+        become(ANNA)
+        return before, call_over_device(name, task.id, file)
+
+    def give_rights_up() -> tuple[int, int]:
+        drop_admin()
+        task = Device().register(place / "tree", STATES)
+        before = call_over_device(name, task.id, file)
+        drop_everything()
+        return before, call_over_device(name, task.id, file)
+
+    assert in_child(become_anna) == (0, -errno.EPERM)
+    fine = -errno.EPERM if name == "pending" else 0
+    assert in_child(give_rights_up) == (fine, -errno.EPERM)
 
 
 def test_a_foreign_call_changes_nothing(device: Device, place: Path) -> None:
