@@ -461,6 +461,8 @@ int duet_hooks_init(void);
 void duet_hooks_exit(void);
 int duet_hooks_get(u32 hooks);
 void duet_hooks_put(u32 hooks);
+void duet_hooks_linger(void);
+void duet_hooks_detach(void);
 u32 duet_hooks_for(u32 regmask);
 void duet_hooks_state(u32 *found, u32 *alive);
 void duet_hook_proved(const struct inode *inode, enum duet_hook_id id);

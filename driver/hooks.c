@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Where the kernel tells us: three tracepoints, and two exported functions
- * whose entry is traced. Each is attached while a task needs it, and only
- * then. Nothing here keeps a folio: migration swaps folios without a word.
+ * whose entry is traced. Each is attached while a task needs it, and for some
+ * seconds more, so that who registers and closes in a loop does not have the
+ * kernel's text patched each time. Nothing here keeps a folio: migration swaps
+ * folios without a word.
  */
 #include <linux/device.h>
 #include <linux/ftrace.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/tracepoint.h>
+#include <linux/workqueue.h>
 #include <linux/writeback.h>
 #include "compat.h"
 #include "duet.h"
@@ -125,7 +128,8 @@ struct duet_hook {
 	void *function;
 	struct ftrace_ops *ops;
 	bool filtered;
-	unsigned int users;		/* duet.lock */
+	unsigned int users;		/* duet.lock, as the next */
+	bool attached;
 	bool proved;			/* it told of the proof's page */
 	bool silent;			/* it was attached, and did not */
 };
@@ -169,10 +173,14 @@ int duet_hooks_init(void)
 	return duet_proof_init();
 }
 
+static void duet_hooks_idle(struct work_struct *work);
+static DECLARE_DELAYED_WORK(duet_hooks_work, duet_hooks_idle);
+
 void duet_hooks_exit(void)
 {
 	int i;
 
+	cancel_delayed_work_sync(&duet_hooks_work);
 	for (i = 0; i < DUET_NR_HOOKS; i++)
 		if (duet_hooks[i].ops)
 			ftrace_free_filter(duet_hooks[i].ops);
@@ -228,24 +236,59 @@ static void duet_hook_detach(struct duet_hook *hook)
 		tracepoint_probe_unregister(hook->tp, hook->probe, NULL);
 	else
 		unregister_ftrace_function(hook->ops);
+	hook->attached = false;
 	hook->proved = false;
 }
 
-void duet_hooks_put(u32 hooks)
+/* Detaches what nobody needs. */
+void duet_hooks_detach(void)
 {
 	bool detached = false;
 	int i;
 
 	lockdep_assert_held(&duet.lock);
 	for (i = 0; i < DUET_NR_HOOKS; i++) {
-		if (!(hooks & BIT(i)) || --duet_hooks[i].users)
+		if (!duet_hooks[i].attached || duet_hooks[i].users)
 			continue;
 		duet_hook_detach(&duet_hooks[i]);
 		detached = true;
 	}
-	/* No probe runs any more when its caller takes the tables away. */
+	if (duet.nr_watched < 2)
+		static_branch_disable(&duet_watched_many);
+	/* No probe runs any more when the caller takes the tables away. */
 	if (detached)
 		tracepoint_synchronize_unregister();
+}
+
+static void duet_hooks_idle(struct work_struct *work)
+{
+	mutex_lock(&duet.lock);
+	duet_hooks_detach();
+	mutex_unlock(&duet.lock);
+}
+
+/* How long what nobody needs is kept, for who may come back. */
+#define DUET_HOOKS_LINGER	(5 * HZ)
+
+/* Something is not needed any more: it goes later, or with the tables. */
+void duet_hooks_linger(void)
+{
+	lockdep_assert_held(&duet.lock);
+	mod_delayed_work(system_unbound_wq, &duet_hooks_work,
+			 DUET_HOOKS_LINGER);
+}
+
+void duet_hooks_put(u32 hooks)
+{
+	bool idle = false;
+	int i;
+
+	lockdep_assert_held(&duet.lock);
+	for (i = 0; i < DUET_NR_HOOKS; i++)
+		if (hooks & BIT(i))
+			idle |= !--duet_hooks[i].users;
+	if (idle)
+		duet_hooks_linger();
 }
 
 /* The proof's inode was told of by this hook. In a probe. */
@@ -261,6 +304,9 @@ static int duet_hooks_prove(void)
 	int i, err;
 
 	err = duet_proof_run();
+	/* At once: every event pays for it. */
+	if (duet.nr_watched < 2)
+		static_branch_disable(&duet_watched_many);
 	if (err)
 		return err;
 	for (i = 0; i < DUET_NR_HOOKS; i++) {
@@ -279,30 +325,39 @@ static int duet_hooks_prove(void)
 int duet_hooks_get(u32 hooks)
 {
 	bool attached = false;
-	int i, err;
+	int i, j, err = 0;
+	u32 got = 0;
 
 	lockdep_assert_held(&duet.lock);
-	for (i = 0; i < DUET_NR_HOOKS; i++) {
-		struct duet_hook *hook = &duet_hooks[i];
+	for (j = 0; j < DUET_NR_HOOKS; j++) {
+		struct duet_hook *hook;
 
+		/* Functions first: where they fail nothing was patched yet. */
+		i = (j + DUET_HOOK_FLUSHED) % DUET_NR_HOOKS;
+		hook = &duet_hooks[i];
 		if (!(hooks & BIT(i)))
 			continue;
-		if (!hook->users) {
+		if (!hook->attached) {
 			err = duet_hook_attach(hook);
 			hook->silent = err == -EOPNOTSUPP;
-			if (err) {
-				duet_hooks_put(hooks & (BIT(i) - 1));
-				return err;
-			}
+			if (err)
+				goto put;
+			hook->attached = true;
 			attached = true;
 		}
 		hook->users++;
+		got |= BIT(i);
 	}
 	if (!attached)
 		return 0;
 	err = duet_hooks_prove();
-	if (err)
-		duet_hooks_put(hooks);
+	if (!err)
+		return 0;
+put:
+	duet_hooks_put(got);
+	/* Nobody is to rely on what was attached and not proved. */
+	if (attached)
+		duet_hooks_detach();
 	return err;
 }
 

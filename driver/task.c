@@ -123,6 +123,8 @@ static void duet_unbuild(void)
 	lockdep_assert_held(&duet.lock);
 	if (duet.on || !duet.built || !bitmap_empty(duet.slots, DUET_MAX_TASKS))
 		return;
+	/* Probes that nobody needs see the tables to their end as well. */
+	duet_hooks_detach();
 	/* A rename that is being looked at sees the tables to its end. */
 	duet_watch_settle();
 	/* The entries' and nodes' callbacks need the caches. */

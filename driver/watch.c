@@ -514,10 +514,10 @@ void duet_set_nr_watched(unsigned int nr)
 {
 	lockdep_assert_held(&duet.lock);
 	WRITE_ONCE(duet.nr_watched, nr);
-	if (nr > 1)
+	if (nr < 2)
+		duet_hooks_linger();
+	else if (!static_key_enabled(&duet_watched_many))
 		static_branch_enable(&duet_watched_many);
-	else
-		static_branch_disable(&duet_watched_many);
 }
 
 /*

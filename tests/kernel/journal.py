@@ -126,7 +126,7 @@ def started(mount: Path) -> Iterator[Journal]:
     instance = TRACEFS / "instances/duet_truth"
     for name, function in PROBES.items():
         arguments = ARGUMENTS.format(ino=INO, sb=SB, order=ORDER)
-        _probe(f"p:duet_truth/{name} {function} {arguments}")
+        probe(f"p:duet_truth/{name} {function} {arguments}")
     instance.mkdir()
     try:
         (instance / "trace_clock").write_text("counter")
@@ -144,10 +144,10 @@ def started(mount: Path) -> Iterator[Journal]:
     finally:
         instance.rmdir()
         for name in PROBES:
-            _probe(f"-:duet_truth/{name}")
+            probe(f"-:duet_truth/{name}")
 
 
-def _probe(line: str) -> None:
+def probe(line: str) -> None:
     """Add or remove a probe."""
     fd = os.open(TRACEFS / "kprobe_events", os.O_WRONLY | os.O_APPEND)
     os.write(fd, line.encode() + b"\n")

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 from asleep import call_of, wait_until_asleep
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
-from truth import Watch, drop_caches, fill, identity
+from journal import probe
+from test_unmount import Disk
+from truth import TRACEFS, Watch, drop_caches, fill, identity
 
 from pyduet import Device, DuetError, Mask, OffError, State, TaskGoneError, TooManyTasksError
 from pyduet._driver import abi
@@ -415,15 +417,20 @@ def test_removed_directory(watch: Register, place: Path) -> None:
         one.task.read()
 
 
+def traced(name: str) -> bool:
+    """Return whether ftrace calls somebody at the entry of a function of the kernel."""
+    return f"{name} (" in (TRACEFS / "enabled_functions").read_text()
+
+
 def test_hooks_are_attached_only_while_wanted(device: Device, place: Path) -> None:
-    """Probes are attached while a task wants their event, and ftrace agrees."""
+    """Probes are attached while a task wants their event, and ftrace agrees.
+
+    What nobody wants any more is detached after some seconds, and at once when Duet goes off.
+    """
 
     def attached() -> set[str]:
         hooks = (SYSFS / "hooks").iterdir()
         return {hook.name for hook in hooks if hook.read_text() == "alive\n"}
-
-    def traced(name: str) -> bool:
-        return f"{name} (" in Path("/sys/kernel/tracing/enabled_functions").read_text()
 
     assert attached() == set()
     assert not traced("folio_clear_dirty_for_io")
@@ -439,6 +446,61 @@ def test_hooks_are_attached_only_while_wanted(device: Device, place: Path) -> No
         with device.register(place / "tree", mask):
             assert attached() == hooks | {"evicted"}, mask
             assert traced("folio_clear_dirty_for_io") == ("flushed" in hooks)
-        assert attached() == set()
-    device.stop()
-    assert attached() == set()
+        device.stop()
+        assert attached() == set(), mask
+        device.start()
+    with device.register(place / "tree", Mask.ADDED):
+        device.register(place / "tree", STATES).close()
+        assert eventually(lambda: attached() == {"added", "evicted"})
+        assert not traced("folio_clear_dirty_for_io")
+    assert eventually(lambda: attached() == set())
+    assert not traced("clear_inode")
+
+
+#: What patches the kernel's text for the driver, and can be traced; ftrace itself cannot.
+PATCHES = (
+    "tracepoint_probe_register", "tracepoint_probe_unregister",
+    "static_key_enable", "static_key_disable",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def counted(functions: tuple[str, ...]) -> Iterator[Callable[[], dict[str, int]]]:
+    """Yield a function that says how often the kernel's functions were called so far."""
+    switch = TRACEFS / "events/duet_patches/enable"
+
+    def calls() -> dict[str, int]:
+        rows = [line.split() for line in (TRACEFS / "kprobe_profile").read_text().splitlines()]
+        hits = {name: int(number) for name, number, _ in rows}
+        return {function: hits[f"patches_{function}"] for function in functions}
+
+    for function in functions:
+        probe(f"p:duet_patches/patches_{function} {function}")
+    switch.write_text("1")
+    try:
+        yield calls
+    finally:
+        switch.write_text("0")
+        for function in functions:
+            probe(f"-:duet_patches/patches_{function}")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_loop_of_tasks_patches_nothing(device: Device, place: Path, busy: bool) -> None:
+    """Pitfall: each task of a user that came and went had the kernel's text patched.
+
+    Also when a task watches another file system, so that there are two and one in turn.
+    """
+    with contextlib.ExitStack() as stack:
+        if busy:
+            disk = Disk(place)
+            stack.callback(disk.unmount)
+            stack.enter_context(device.register(disk.tree, Mask.ADDED))
+        with counted(PATCHES) as calls:
+            device.register(place / "tree", STATES).close()
+            first = calls()
+            assert first["tracepoint_probe_register"] >= 2, "it counts"
+            for _ in range(20):
+                device.register(place / "tree", STATES).close()
+                assert traced("clear_inode")
+            assert calls() == first
