@@ -328,6 +328,7 @@ struct duet {
 	atomic_long_t nr_files;
 	unsigned long limit;		/* of bytes */
 	unsigned long task_limit;	/* a new task's */
+	unsigned int user_share;	/* percent, of what a user may have */
 
 	struct mutex lock;		/* protects: */
 	bool on;
@@ -708,6 +709,7 @@ int duet_start(unsigned int max_tasks);
 int duet_stop(void);
 int duet_set_max_tasks(unsigned int max_tasks);
 int duet_set_limit(unsigned long *which, unsigned long bytes);
+int duet_set_user_share(unsigned int percent);
 void duet_default_limits(void);
 int duet_register(struct duet_registration *reg);
 struct duet_task *duet_task_get(unsigned int id, struct file *file, bool look);

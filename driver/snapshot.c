@@ -55,7 +55,7 @@ static struct duet_chunk *duet_chunk_get(struct duet_task *task)
 	if (!duet_charge(PAGE_SIZE))
 		goto lost;
 	why = DUET_DROP_NOMEM;
-	chunk = (struct duet_chunk *)__get_free_page(GFP_KERNEL);
+	chunk = (struct duet_chunk *)__get_free_page(GFP_KERNEL_ACCOUNT);
 	if (!chunk) {
 		duet_uncharge(PAGE_SIZE);
 		goto lost;

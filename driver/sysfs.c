@@ -102,6 +102,28 @@ static ssize_t task_limit_bytes_store(struct device *dev,
 }
 static DEVICE_ATTR_RW(task_limit_bytes);
 
+static ssize_t user_share_percent_show(struct device *dev,
+				       struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%u\n", READ_ONCE(duet.user_share));
+}
+
+static ssize_t user_share_percent_store(struct device *dev,
+					struct device_attribute *attr,
+					const char *buf, size_t count)
+{
+	unsigned int percent;
+	int err;
+
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	err = kstrtouint(buf, 0, &percent);
+	if (!err)
+		err = duet_set_user_share(percent);
+	return err ?: count;
+}
+static DEVICE_ATTR_RW(user_share_percent);
+
 static ssize_t tasks_show(struct device *dev, struct device_attribute *attr,
 			  char *buf)
 {
@@ -149,6 +171,7 @@ static struct attribute *duet_attrs[] = {
 	&dev_attr_max_tasks.attr,
 	&dev_attr_limit_bytes.attr,
 	&dev_attr_task_limit_bytes.attr,
+	&dev_attr_user_share_percent.attr,
 	&dev_attr_tasks.attr,
 	&dev_attr_files.attr,
 	&dev_attr_nodes.attr,
@@ -347,7 +370,7 @@ int duet_sysfs_add(struct duet_task *task)
 	struct duet_task_dir *dir;
 	int err;
 
-	dir = kzalloc(sizeof(*dir), GFP_KERNEL);
+	dir = kzalloc(sizeof(*dir), GFP_KERNEL_ACCOUNT);
 	if (!dir)
 		return -ENOMEM;
 	dir->task = task;

@@ -28,6 +28,9 @@
 #define DUET_LIMIT_SHIFT	5
 #define DUET_TASK_LIMIT_SHIFT	2
 
+/* What the tasks of one user may have of it, and of the slots, in percent. */
+#define DUET_USER_SHARE		25
+
 /* ---- on and off ---- */
 
 static unsigned long duet_default_limit(const unsigned long *which)
@@ -45,6 +48,7 @@ void duet_default_limits(void)
 	duet.limit = duet_default_limit(&duet.limit);
 	duet.task_limit = duet_default_limit(&duet.task_limit);
 	duet.max_tasks = DUET_DEFAULT_TASKS;
+	duet.user_share = DUET_USER_SHARE;
 }
 
 /* How much longer chains may become than the tables were made for. */
@@ -69,6 +73,18 @@ int duet_set_limit(unsigned long *which, unsigned long bytes)
 	if (!err)
 		duet_sysfs_changed();
 	return err;
+}
+
+/* For the tasks to come; 0: the default. */
+int duet_set_user_share(unsigned int percent)
+{
+	if (percent > 100)
+		return -EINVAL;
+	mutex_lock(&duet.lock);
+	WRITE_ONCE(duet.user_share, percent ?: DUET_USER_SHARE);
+	mutex_unlock(&duet.lock);
+	duet_sysfs_changed();
+	return 0;
 }
 
 /* For the next start: the size of every node depends on it. */
@@ -503,7 +519,7 @@ static char *duet_path_string(const struct path *path)
 	if (IS_ERR(at))
 		copy = at;
 	else
-		copy = kstrdup(at, GFP_KERNEL);
+		copy = kstrdup(at, GFP_KERNEL_ACCOUNT);
 	kfree(buf);
 	return copy ?: ERR_PTR(-ENOMEM);
 }
@@ -515,7 +531,7 @@ static struct duet_task *duet_task_new(const char *name, u32 regmask,
 	struct duet_task *task;
 	int err;
 
-	task = kzalloc(sizeof(*task), GFP_KERNEL);
+	task = kzalloc(sizeof(*task), GFP_KERNEL_ACCOUNT);
 	if (!task)
 		return ERR_PTR(-ENOMEM);
 	kref_init(&task->ref);
@@ -553,8 +569,8 @@ static struct duet_task *duet_task_new(const char *name, u32 regmask,
 
 	err = -ENOMEM;
 	task->items = kmalloc_array(DUET_ITEMS, sizeof(*task->items),
-				    GFP_KERNEL);
-	task->drops = alloc_percpu(struct duet_drops);
+				    GFP_KERNEL_ACCOUNT);
+	task->drops = alloc_percpu_gfp(struct duet_drops, GFP_KERNEL_ACCOUNT);
 	if (!task->items || !task->drops)
 		goto free;
 	task->path = duet_path_string(path);
@@ -584,6 +600,52 @@ static bool duet_is_removed(const struct inode *inode)
 }
 
 /*
+ * Who has a slot, as long as it is taken, which may be longer than the task is
+ * on the list: a call that works on it may last. duet.lock.
+ */
+static struct {
+	kuid_t uid;
+	bool shared;			/* it counts to the user's share */
+	unsigned long limit;
+} duet_holders[DUET_MAX_TASKS];
+
+/* What a user without CAP_SYS_ADMIN has left of a whole, in percent. */
+static unsigned long duet_share_of(unsigned long whole)
+{
+	return mult_frac(whole, (unsigned long)duet.user_share, 100UL);
+}
+
+/*
+ * Gives the task its limit. The tasks of one user have no more than a share of
+ * the slots, and their limits none than one of all memory. Who asks for none
+ * gets half of what is left, so that another finds something.
+ */
+static int duet_take_share(struct duet_task *task)
+{
+	unsigned long bytes = duet_share_of(duet.limit), limit;
+	unsigned int nr = max(duet_share_of(duet.max_tasks), 1UL), slot;
+
+	lockdep_assert_held(&duet.lock);
+	if (task->privileged) {
+		task->limit = task->limit ?: duet.task_limit;
+		return 0;
+	}
+	for_each_set_bit(slot, duet.slots, DUET_MAX_TASKS) {
+		if (!duet_holders[slot].shared ||
+		    !uid_eq(duet_holders[slot].uid, task->cred->uid))
+			continue;
+		nr -= !!nr;
+		bytes -= min(bytes, duet_holders[slot].limit);
+	}
+	limit = task->limit ?: min(duet.task_limit, bytes / 2);
+	if (!nr || limit > bytes ||
+	    (!task->limit && bytes / 2 < duet.file_size + duet.node_size))
+		return -EDQUOT;
+	task->limit = limit;
+	return 0;
+}
+
+/*
  * Makes the task known to the probes. Undone by duet_task_takedown() and
  * duet_task_dismantle().
  */
@@ -599,6 +661,9 @@ static int duet_task_setup(struct duet_task *task, const struct path *path)
 	slot = find_first_zero_bit(duet.slots, duet.max_tasks);
 	if (slot == duet.max_tasks)
 		return -EUSERS;
+	err = duet_take_share(task);
+	if (err)
+		return err;
 	task->slot = slot;
 	task->fs = duet_fs_get(root->i_sb);
 	if (IS_ERR(task->fs))
@@ -630,6 +695,9 @@ static int duet_task_setup(struct duet_task *task, const struct path *path)
 			goto del_sysfs;
 	}
 	__set_bit(slot, duet.slots);
+	duet_holders[slot].uid = task->cred->uid;
+	duet_holders[slot].shared = !task->privileged;
+	duet_holders[slot].limit = task->limit;
 	refcount_set(&task->users, 1);
 	clear_bit(DUET_TASK_STOPPED, &task->flags);
 	list_add_tail(&task->list, &duet.tasks);
@@ -717,7 +785,7 @@ int duet_register(struct duet_registration *reg)
 		err = PTR_ERR(task);
 		goto put_path;
 	}
-	task->limit = reg->limit ?: READ_ONCE(duet.task_limit);
+	task->limit = reg->limit;
 	fd = duet_reserve_fd(reg->flags & DUET_REGISTER_CLOEXEC ? O_CLOEXEC : 0);
 	if (fd < 0) {
 		err = fd;

@@ -484,7 +484,7 @@ struct fsnotify_mark *duet_pin_inode(struct inode **which,
 	struct duet_inode_mark *pin;
 	int err;
 
-	pin = kzalloc(sizeof(*pin), GFP_KERNEL);
+	pin = kzalloc(sizeof(*pin), GFP_KERNEL_ACCOUNT);
 	if (!pin)
 		return ERR_PTR(-ENOMEM);
 	pin->which = which;
@@ -644,7 +644,7 @@ static int duet_roots_update(struct duet_fs *fs, struct duet_task *add,
 
 int duet_fs_add_root(struct duet_fs *fs, struct duet_task *task)
 {
-	return duet_roots_update(fs, task, NULL, GFP_KERNEL);
+	return duet_roots_update(fs, task, NULL, GFP_KERNEL_ACCOUNT);
 }
 
 void duet_fs_del_root(struct duet_fs *fs, const struct duet_task *task)

@@ -162,6 +162,11 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
         "cannot watch {subject}: as many tasks run as Duet was started for; "
         "end one, or restart Duet for more: duet stop, then duet start -n MAX",
     ),
+    (errno.EDQUOT, Operation.REGISTER): (
+        TooManyTasksError,
+        "cannot watch {subject}: the tasks of this user have all that one user may have; end one, "
+        "ask for a smaller limit, or as root raise /sys/class/misc/duet/user_share_percent",
+    ),
     (errno.ENAMETOOLONG, Operation.REGISTER): (
         DuetError,
         "cannot watch {subject}: its path or the task's name is too long; "

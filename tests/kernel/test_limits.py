@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
+from mounts import mount, unmount
+from ordinary import in_child
 from raw import errno_of
 from truth import PAGE, Watch, drop_caches, fill, identity, truth_of
 
 from pyduet import Device, FileId, Item, Mask, State
 
 WRITTEN = State.ADDED | State.DIRTY
+#: Bytes of a task's buffer of items.
+ITEMS = 4 * PAGE
 
 
 def store(name: str, value: object) -> None:
@@ -66,6 +70,61 @@ def pages_of(items: list[Item], file: tuple[int, int], state: State) -> set[int]
         if item.file == file and state in item.state
         for page in range(item.index, item.end)
     }
+
+
+# Whose memory it is
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Path]:
+    """Return a memory cgroup."""
+    top = Path("/sys/fs/cgroup")
+    ours = not (top / "cgroup.controllers").exists()
+    if ours:
+        top = tmp_path / "cgroup"
+        top.mkdir()
+        mount("none", top, "cgroup2")
+    (top / "cgroup.subtree_control").write_text("+memory")
+    group = top / "duet"
+    group.mkdir()
+    yield group
+    group.rmdir()
+    if ours:
+        unmount(top)
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_memory_is_charged_to_who_takes_it(
+    device: Device, place: Path, group: Path, snapshot: bool
+) -> None:
+    """Pitfall: a member of a small memory cgroup took memory outside of it."""
+    runs = 4096 if snapshot else 1
+    with (place / "tree/file").open("wb") as file:
+        for run in range(runs):
+            os.pwrite(file.fileno(), b"x", 2 * run * PAGE)
+    os.sync()
+
+    def charged() -> int:
+        rows = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int(rows["kernel"])
+
+    def take() -> tuple[bool, bool]:
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        with Device() as own, contextlib.ExitStack() as stack:
+
+            def register() -> None:
+                stack.enter_context(own.register(place / "tree", Mask.EXISTS, snapshot=snapshot))
+
+            register()
+            time.sleep(3)  # the kernel gathers what it charged every two seconds
+            before, bytes_before = charged(), own.info().bytes
+            for _ in range(1 if snapshot else 6):
+                register()
+            wanted = own.info().bytes - bytes_before if snapshot else 6 * ITEMS
+            enough = eventually(lambda: charged() - before >= wanted, 20)
+            return wanted >= 96 << 10, enough
+
+    assert in_child(take) == (True, True)
 
 
 # The limits themselves

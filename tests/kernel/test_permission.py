@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Who may do what: an ordinary user in the device's group, and root without CAP_SYS_ADMIN."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -35,7 +36,10 @@ from pyduet._driver import abi
 Ask = Callable[[Callable[[], object]], object]
 
 #: sysfs attributes of the device that can be stored to, with something else than what they hold.
-STORES = {"enabled": "0", "max_tasks": "5", "limit_bytes": "999999999", "task_limit_bytes": "99999"}
+STORES = {
+    "enabled": "0", "max_tasks": "5", "limit_bytes": "999999999", "task_limit_bytes": "99999",
+    "user_share_percent": "50",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -337,6 +341,89 @@ def test_a_larger_limit_takes_cap_sys_admin(device: Device, place: Path) -> None
     assert without_admin(register) == refused
     with device.register(place / "tree", STATES, limit=default + 1):
         assert device.tasks()[0].limit == default + 1
+
+
+# What one user may take
+
+
+@pytest.fixture
+def share() -> Iterator[Callable[[int], None]]:
+    """Return a function that sets the share of a user; the default is put back."""
+    yield lambda percent: store("user_share_percent", str(percent))
+    store("user_share_percent", "0")
+
+
+def taken(place: Path, limits: tuple[int, ...]) -> list[int]:
+    """Register a task with each limit, and return the limits that they got, or -errno."""
+    with Device() as own, contextlib.ExitStack() as stack:
+
+        def register(limit: int) -> int:
+            try:
+                task = stack.enter_context(own.register(place / "tree", STATES, limit=limit))
+            except DuetError as error:
+                return -(error.errno or 0)
+            return int((SYSFS / f"task{task.id}/limit_bytes").read_text())
+
+        return [register(limit) for limit in limits]
+
+
+@pytest.mark.parametrize(("percent", "slots"), [(0, 2), (25, 2), (1, 1), (50, 4), (100, 8)])
+def test_one_user_does_not_take_all_slots(
+    device: Device, place: Path, share: Callable[[int], None], percent: int, slots: int
+) -> None:
+    """Pitfall: one member of the group could take every slot. A quarter, and others are served."""
+    share(percent)
+    tiny = (4096,) * 9
+    answers = as_anna(lambda: taken(place, tiny))
+    full = errno.EUSERS if slots == 8 else errno.EDQUOT
+    assert answers == [4096] * slots + [-errno.EDQUOT] * (8 - slots) + [-full]
+    assert as_anna(lambda: taken(place, (4096,))) == [4096], "what was closed is free again"
+    if slots == 8:
+        return
+    tasks = [register_as(ANNA, place / "tree", STATES, limit=4096) for _ in range(slots)]
+    assert as_anna(lambda: taken(place, (4096,))) == [-errno.EDQUOT]
+    assert as_user(BERT, lambda: taken(place, (4096,))) == [4096]
+    assert without_admin(lambda: taken(place, (4096,))) == [4096]
+    left = 8 - slots
+    assert taken(place, (0,) * (left + 1)) == [device.info().task_limit] * left + [-errno.EUSERS]
+    for task in tasks:
+        task.close()
+
+
+def test_one_user_does_not_take_all_memory(
+    device: Device, place: Path, share: Callable[[int], None]
+) -> None:
+    """The limits of his tasks are a quarter of that of all; who asks for none gets half of that."""
+    device.stop()
+    device.start(32)
+    all_of_it = device.info().limit
+    quarter = all_of_it * 25 // 100
+
+    small = device.info().node_bytes + device.info().file_bytes
+    halves = [quarter // 2, quarter // 4, quarter // 8]
+    assert as_anna(lambda: taken(place, (0, 0, 0, small))) == [*halves, small]
+    assert as_anna(lambda: taken(place, (quarter, 1, 0))) == [quarter] + [-errno.EDQUOT] * 2
+    more = quarter // 2 + 1
+    assert as_anna(lambda: taken(place, (more, more))) == [more, -errno.EDQUOT]
+    with register_as(ANNA, place / "tree", STATES, limit=quarter):
+        assert as_user(BERT, lambda: taken(place, (quarter,))) == [quarter]
+        assert taken(place, (0, all_of_it)) == [device.info().task_limit, all_of_it]
+    share(100)
+    assert as_anna(lambda: taken(place, (0, 0, 0, 0))) == [device.info().task_limit] * 2 + [
+        pytest.approx(quarter, rel=0.01),
+        pytest.approx(quarter / 2, rel=0.01),
+    ]
+
+
+def test_a_share_is_a_percentage(device: Device, share: Callable[[int], None]) -> None:
+    """0 is the default; more than all is refused, and so is what is no number."""
+    share(100)
+    assert (SYSFS / "user_share_percent").read_text() == "100\n"
+    for wrong in ("101", "-1", "x", "\n"):
+        assert errno_of(lambda wrong=wrong: store("user_share_percent", wrong))
+        assert (SYSFS / "user_share_percent").read_text() == "100\n"
+    share(0)
+    assert (SYSFS / "user_share_percent").read_text() == "25\n"
 
 
 # What is told

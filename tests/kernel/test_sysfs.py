@@ -24,7 +24,7 @@ from pyduet import Device, FileId, InUseError, Mask
 MODULE = Path("/run/duet-lab/duet.ko")
 FTRACE = Path("/proc/sys/kernel/ftrace_enabled")
 NETLINK_KOBJECT_UEVENT = 15
-WRITABLE = {"enabled", "max_tasks", "limit_bytes", "task_limit_bytes"}
+WRITABLE = {"enabled", "max_tasks", "limit_bytes", "task_limit_bytes", "user_share_percent"}
 READABLE = {"tasks", "files", "nodes", "longest_chain", "bytes"}
 #: What would tell others what is going on: root's to read.
 PRIVATE = {"files", "nodes", "longest_chain", "bytes", "events", "drops"}
