@@ -150,6 +150,8 @@ struct duet_want {
 #define DUET_WANT_DROP		BIT(10)	/* it was: nothing noted is told */
 #define DUET_WANT_TOLD		BIT(11)	/* it was the task's, before eviction */
 #define DUET_WANT_FIND		BIT(12)	/* as VERIFY; it stays if none is found */
+#define DUET_WANT_FORGET	BIT(13)	/* nothing of it stays: not to join now */
+#define DUET_WANT_MISSED	BIT(14)	/* which was to be */
 };
 
 /* A name's directory, to find the name again when no dentry is left. */

@@ -451,10 +451,19 @@ void duet_file_forget(struct duet_file *file, struct duet_task *task)
 	spin_lock_irqsave(&file->lock, flags);
 	duet_file_deactivate(file, task);
 	want->pending = NULL;
+	/* Who joins meanwhile would be forgotten half, and his nodes be lost. */
 	want->flags &= DUET_WANT_QUEUED;
+	want->flags |= DUET_WANT_FORGET;
 	file->holds++;
 	spin_unlock_irqrestore(&file->lock, flags);
 	duet_file_each_node(file, duet_node_forget, task);
+	spin_lock_irqsave(&file->lock, flags);
+	if (want->flags & DUET_WANT_MISSED) {
+		set_bit(DUET_TASK_RESCAN, &task->flags);
+		duet_task_wake(task);
+	}
+	want->flags &= ~(DUET_WANT_FORGET | DUET_WANT_MISSED);
+	spin_unlock_irqrestore(&file->lock, flags);
 	/* The task may ask for its path; others may keep the entry. */
 	duet_remember_file(file);
 	duet_file_release(file);

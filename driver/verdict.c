@@ -416,6 +416,10 @@ static bool duet_file_join(struct duet_file *file, struct duet_task *task,
 	if (test_bit(task->slot, file->active.words) ||
 	    duet_is_silent(task, file->ino, file->gen))
 		return false;
+	if (unlikely(want->flags & DUET_WANT_FORGET)) {
+		want->flags |= DUET_WANT_MISSED;
+		return false;
+	}
 	__set_bit(task->slot, file->active.words);
 	atomic_long_inc(&task->nr_files);
 	if (task->states && !file->nr_state++ && file->nr_nodes)
