@@ -4,6 +4,7 @@
  * fits the caller's buffer. A cursor says where to go on; what changes
  * meanwhile may be missed.
  */
+#include <linux/build_bug.h>
 #include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/mm.h>
@@ -86,6 +87,11 @@ void duet_info_fill(struct duet_info *info)
 #define DUET_NODE_INFO_V1	88
 #define DUET_ITEM_V1		32
 #define DUET_FILE_REF_V1	16
+
+static_assert(sizeof(struct duet_task_info) >= DUET_TASK_INFO_V1);
+static_assert(sizeof(struct duet_node_info) >= DUET_NODE_INFO_V1);
+static_assert(sizeof(struct duet_item) >= DUET_ITEM_V1);
+static_assert(sizeof(struct duet_file_ref) >= DUET_FILE_REF_V1);
 
 struct duet_out {
 	struct duet_dump *args;

@@ -3,6 +3,7 @@
  * The calls: what comes in is checked, what goes out is copied. First the
  * published ones, then ours from 0x10 on.
  */
+#include <linux/build_bug.h>
 #include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/limits.h>
@@ -397,8 +398,18 @@ struct duet_call {
 	bool answered;		/* it has copied out what it has to say */
 };
 
-#define DUET_CALL(_cmd, _call) \
-	[_IOC_NR(_cmd)] = { _cmd, _IOC_SIZE(_cmd), _call }
+/*
+ * The size in the first version is a number and stays: a structure that has
+ * grown since is still taken from those who know it as it was.
+ */
+#define DUET_CALL_V1(_cmd, _min, _call, _answered)			\
+	[_IOC_NR(_cmd)] = {						\
+		.cmd = _cmd,						\
+		.min = (_min) + BUILD_BUG_ON_ZERO(_IOC_SIZE(_cmd) < (_min)), \
+		.call = _call,						\
+		.answered = _answered,					\
+	}
+#define DUET_CALL(_cmd, _min, _call) DUET_CALL_V1(_cmd, _min, _call, false)
 
 static int duet_ioctl_table(struct file *file, void *argp, void __user *arg)
 {
@@ -417,21 +428,18 @@ static int duet_ioctl_table(struct file *file, void *argp, void __user *arg)
 }
 
 static const struct duet_call duet_calls[] = {
-	DUET_CALL(DUET_IOC_INFO, duet_ioctl_info),
+	DUET_CALL(DUET_IOC_INFO, 160, duet_ioctl_info),
 	/* Nothing may fail once the descriptor can be seen. */
-	[_IOC_NR(DUET_IOC_REGISTER)] = {
-		DUET_IOC_REGISTER, _IOC_SIZE(DUET_IOC_REGISTER),
-		duet_ioctl_register, true,
-	},
-	DUET_CALL(DUET_IOC_MARKS, duet_ioctl_marks),
-	DUET_CALL(DUET_IOC_PATHS, duet_ioctl_paths),
-	DUET_CALL(DUET_IOC_RESCAN, duet_ioctl_rescan),
-	DUET_CALL(DUET_IOC_END, duet_ioctl_end),
-	DUET_CALL(DUET_IOC_TABLE, duet_ioctl_table),
-	DUET_CALL(DUET_IOC_DUMP_TASKS, duet_dump_tasks),
-	DUET_CALL(DUET_IOC_DUMP_NODES, duet_dump_nodes),
-	DUET_CALL(DUET_IOC_DUMP_PENDING, duet_dump_pending),
-	DUET_CALL(DUET_IOC_DUMP_MARKS, duet_dump_marks),
+	DUET_CALL_V1(DUET_IOC_REGISTER, 56, duet_ioctl_register, true),
+	DUET_CALL(DUET_IOC_MARKS, 24, duet_ioctl_marks),
+	DUET_CALL(DUET_IOC_PATHS, 32, duet_ioctl_paths),
+	DUET_CALL(DUET_IOC_RESCAN, 8, duet_ioctl_rescan),
+	DUET_CALL(DUET_IOC_END, 16, duet_ioctl_end),
+	DUET_CALL(DUET_IOC_TABLE, 168, duet_ioctl_table),
+	DUET_CALL(DUET_IOC_DUMP_TASKS, 48, duet_dump_tasks),
+	DUET_CALL(DUET_IOC_DUMP_NODES, 48, duet_dump_nodes),
+	DUET_CALL(DUET_IOC_DUMP_PENDING, 48, duet_dump_pending),
+	DUET_CALL(DUET_IOC_DUMP_MARKS, 48, duet_dump_marks),
 };
 
 /* The largest of their structures. */

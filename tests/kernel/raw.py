@@ -17,6 +17,21 @@ TASK_CALLS = ("marks", "paths", "rescan", "pending", "marked")
 #: Those that only root may make.
 ROOT_CALLS = ("table", "nodes")
 CALLS = ("info", "register", *TASK_CALLS, *ROOT_CALLS, "tasks")
+#: Sizes of their arguments in the first version, in bytes: whatever they grow to, programs that
+#: were built with it use these.
+FIRST_SIZES = {
+    "info": 160,
+    "register": 56,
+    "marks": 24,
+    "paths": 32,
+    "rescan": 8,
+    "end": 16,
+    "table": 168,
+    "tasks": 48,
+    "nodes": 48,
+    "pending": 48,
+    "marked": 48,
+}
 #: Of the structures that the dumps return, in bytes.
 SIZES = {
     "tasks": ctypes.sizeof(abi.TaskInfo),
@@ -85,6 +100,8 @@ class Requests:
                 )
             case "rescan":
                 return task, abi.IOC_RESCAN, abi.Rescan()
+            case "end":
+                return task, abi.IOC_END, abi.End()
             case "table":
                 return device, abi.IOC_TABLE, abi.Table()
             case "tasks":

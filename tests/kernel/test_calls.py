@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
-from raw import CALLS, SIZES, TASK_CALLS, Requests, errno_of, ioctl, resized
+from raw import CALLS, FIRST_SIZES, SIZES, TASK_CALLS, Requests, errno_of, ioctl, resized
 from truth import PAGE, Watch, drop_caches, fill, identity
 
 from pyduet import Device, DuetError, FileId, Mask, OffError, State, TooManyTasksError, cached_pages
@@ -73,12 +73,25 @@ def test_a_structure_that_is_too_short(requests: Requests, name: str) -> None:
     """Shorter than the first version is refused, and nothing is written to it."""
     fd, number, request = requests.make(name)
     before = requests.state()
-    for size in (0, 4, ctypes.sizeof(request) - 8, ctypes.sizeof(request) - 1):
+    for size in (0, 4, FIRST_SIZES[name] - 8, FIRST_SIZES[name] - 1):
         data = padded(request, ctypes.sizeof(request))
         spoiled = bytes(data)
         assert ioctl(fd, resized(number, size), data) == -errno.EINVAL, size
         assert data == spoiled
     assert requests.state() == before
+
+
+@pytest.mark.parametrize("name", FIRST_SIZES)
+def test_a_caller_of_the_first_version(requests: Requests, name: str) -> None:
+    """Pitfall: "the size in the first version" was today's, so growth refused every old caller."""
+    fd, number, request = requests.make(name)
+    size = FIRST_SIZES[name]
+    data = bytearray(bytes(request)[:size]) + b"\x5a" * 8
+    result = ioctl(fd, resized(number, size), data)
+    assert result >= 0
+    assert data[size:] == b"\x5a" * 8
+    if name == "register":
+        os.close(result)
 
 
 @pytest.mark.parametrize("name", CALLS)
