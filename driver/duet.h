@@ -41,6 +41,7 @@
 #define _DUET_H
 
 #include <linux/bitmap.h>
+#include <linux/build_bug.h>
 #include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/device.h>
@@ -49,6 +50,7 @@
 #include <linux/hash.h>
 #include <linux/irq_work.h>
 #include <linux/jump_label.h>
+#include <linux/kernel.h>
 #include <linux/kobject.h>
 #include <linux/kref.h>
 #include <linux/list.h>
@@ -67,6 +69,19 @@
 #define DUET_EVENTS	(DUET_PAGE_ADDED | DUET_PAGE_REMOVED | \
 			 DUET_PAGE_DIRTY | DUET_PAGE_FLUSHED)
 #define DUET_STATES	(DUET_PAGE_EXISTS | DUET_PAGE_MODIFIED)
+
+/* How many there are: those that programs see have room for more. */
+#define DUET_NR_EVENTS	(DUET_EVENT_FLUSHED + 1)
+#define DUET_NR_DROPS	(DUET_DROP_NOMEM + 1)
+
+static_assert(DUET_NR_EVENTS <=
+	      ARRAY_SIZE(((struct duet_info *)NULL)->events));
+static_assert(DUET_NR_EVENTS <=
+	      ARRAY_SIZE(((struct duet_node_info *)NULL)->bits));
+static_assert(DUET_NR_DROPS <=
+	      ARRAY_SIZE(((struct duet_info *)NULL)->drops));
+static_assert(DUET_NR_DROPS <=
+	      ARRAY_SIZE(((struct duet_task_info *)NULL)->drops));
 
 /* The bit of the published mask that is this event. */
 #define DUET_EVENT_BIT(event)	(1U << (event))

@@ -83,8 +83,8 @@ void duet_info_fill(struct duet_info *info)
 /* ---- what a call gathers, and copies out at its end ---- */
 
 /* Sizes in the first version of the interface. */
-#define DUET_TASK_INFO_V1	4512
-#define DUET_NODE_INFO_V1	88
+#define DUET_TASK_INFO_V1	4552
+#define DUET_NODE_INFO_V1	120
 #define DUET_ITEM_V1		32
 #define DUET_FILE_REF_V1	16
 
@@ -304,7 +304,8 @@ static bool duet_put_node(struct duet_out *out, const struct duet_node *node,
 		return true;
 	info->tid = slot + 1;
 	info->queued = !!READ_ONCE(node->slot[slot].next);
-	memcpy(info->bits, node->slot[slot].bits, sizeof(info->bits));
+	memcpy(info->bits, node->slot[slot].bits,
+	       sizeof(node->slot[slot].bits));
 	return true;
 }
 

@@ -428,7 +428,7 @@ static int duet_ioctl_table(struct file *file, void *argp, void __user *arg)
 }
 
 static const struct duet_call duet_calls[] = {
-	DUET_CALL(DUET_IOC_INFO, 160, duet_ioctl_info),
+	DUET_CALL(DUET_IOC_INFO, 232, duet_ioctl_info),
 	/* Nothing may fail once the descriptor can be seen. */
 	DUET_CALL_V1(DUET_IOC_REGISTER, 56, duet_ioctl_register, true),
 	DUET_CALL(DUET_IOC_MARKS, 24, duet_ioctl_marks),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pyduet._driver import abi
-from pyduet._driver.abi import ITEM_OVERFLOW, NR_EVENTS, Page
+from pyduet._driver.abi import ITEM_OVERFLOW, Event, Page
 
 
 class Mask(enum.IntFlag):
@@ -150,7 +150,7 @@ class Item(NamedTuple):
 
 
 #: Every state there can be, made once: building flags is slow in the stream.
-_STATES = {bits: State(bits) for bits in (*range(1 << NR_EVENTS), ITEM_OVERFLOW)}
+_STATES = {bits: State(bits) for bits in (*range(1 << len(Event)), ITEM_OVERFLOW)}
 
 
 def decode(data: bytes | memoryview) -> Iterator[Item]:

@@ -2,7 +2,9 @@
 """What the driver tells of itself: its settings, its tasks, its table; all frozen."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, Self
 
 from pyduet._driver import abi
@@ -88,8 +90,8 @@ class DriverInfo:
             bytes=raw.bytes,
             files=raw.nr_files,
             nodes=raw.nr_nodes,
-            events=EventCounts(*raw.events),
-            drops=DropCounts(*raw.drops),
+            events=_events(raw.events),
+            drops=_drops(raw.drops),
         )
 
 
@@ -164,7 +166,7 @@ class TaskInfo:
             files=raw.files,
             done=raw.done,
             delivered=raw.delivered,
-            drops=DropCounts(*raw.drops),
+            drops=_drops(raw.drops),
             overflows=raw.overflows,
         )
 
@@ -239,8 +241,18 @@ class NodeInfo:
             queued=bool(raw.queued),
             cached=raw.cached,
             dirty=raw.dirty,
-            bits=EventCounts(*raw.bits),
+            bits=_events(raw.bits),
         )
+
+
+def _events(counts: Iterable[int]) -> EventCounts:
+    """Return the counts of the events known here: the kernel's array has room for more."""
+    return EventCounts(*islice(counts, len(abi.Event)))
+
+
+def _drops(counts: Iterable[int]) -> DropCounts:
+    """Return the counts of the causes known here, likewise."""
+    return DropCounts(*islice(counts, len(abi.Drop)))
 
 
 #: A bit of ``duet_info.hooks_*`` and the event of a mask that it means.

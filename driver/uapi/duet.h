@@ -196,21 +196,22 @@ struct duet_ioctl_gpath_args {
 
 #define DUET_ABI_VERSION	1
 
-/* Why something was dropped: indices of dropped counters. */
+/*
+ * Why something was dropped: indices of dropped counters. There is room for
+ * eight; those that this header does not know are 0.
+ */
 enum duet_drop {
 	DUET_DROP_LIMIT,	/* the memory limit of all tasks */
 	DUET_DROP_TASK_LIMIT,	/* the memory limit of one */
-	DUET_DROP_NOMEM,	/* an allocation failed */
-	DUET_NR_DROPS
+	DUET_DROP_NOMEM		/* an allocation failed */
 };
 
-/* Indices of event counters and of bits in duet_info.hooks_*. */
+/* Indices of event counters and of bits in duet_info.hooks_*, as above. */
 enum duet_event {
 	DUET_EVENT_ADDED,
 	DUET_EVENT_REMOVED,
 	DUET_EVENT_DIRTY,
-	DUET_EVENT_FLUSHED,
-	DUET_NR_EVENTS
+	DUET_EVENT_FLUSHED
 };
 
 /**
@@ -252,8 +253,8 @@ struct duet_info {
 	__aligned_u64	bytes;
 	__aligned_u64	nr_files;
 	__aligned_u64	nr_nodes;
-	__aligned_u64	events[DUET_NR_EVENTS];
-	__aligned_u64	drops[DUET_NR_DROPS];
+	__aligned_u64	events[8];
+	__aligned_u64	drops[8];
 	__aligned_u64	reserved[3];
 };
 
@@ -446,7 +447,7 @@ struct duet_task_info {
 	__aligned_u64	files;
 	__aligned_u64	done;
 	__aligned_u64	delivered;
-	__aligned_u64	drops[DUET_NR_DROPS];
+	__aligned_u64	drops[8];
 	__aligned_u64	overflows;
 	__aligned_u64	reserved[6];
 	char		name[DUET_NAME_LEN + 1];
@@ -497,7 +498,7 @@ struct duet_node_info {
 	__u32		queued;
 	__aligned_u64	cached;
 	__aligned_u64	dirty;
-	__aligned_u64	bits[DUET_NR_EVENTS];
+	__aligned_u64	bits[8];
 };
 
 #define DUET_IOC_MAGIC	0xDE

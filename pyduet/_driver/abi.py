@@ -80,10 +80,6 @@ class Event(enum.IntEnum):
     FLUSHED = 3
 
 
-NR_DROPS = len(Drop)
-NR_EVENTS = len(Event)
-
-
 class Uuid(ctypes.Structure):
     """``struct duet_uuid``."""
 
@@ -218,8 +214,8 @@ class Info(ctypes.Structure):
         ("bytes", ctypes.c_uint64),
         ("nr_files", ctypes.c_uint64),
         ("nr_nodes", ctypes.c_uint64),
-        ("events", ctypes.c_uint64 * NR_EVENTS),
-        ("drops", ctypes.c_uint64 * NR_DROPS),
+        ("events", ctypes.c_uint64 * 8),
+        ("drops", ctypes.c_uint64 * 8),
         ("reserved", ctypes.c_uint64 * 3),
     ]
 
@@ -332,7 +328,7 @@ class TaskInfo(ctypes.Structure):
         ("files", ctypes.c_uint64),
         ("done", ctypes.c_uint64),
         ("delivered", ctypes.c_uint64),
-        ("drops", ctypes.c_uint64 * NR_DROPS),
+        ("drops", ctypes.c_uint64 * 8),
         ("overflows", ctypes.c_uint64),
         ("reserved", ctypes.c_uint64 * 6),
         ("name", ctypes.c_char * (NAME_LEN + 1)),
@@ -366,7 +362,7 @@ class NodeInfo(ctypes.Structure):
         ("queued", ctypes.c_uint32),
         ("cached", ctypes.c_uint64),
         ("dirty", ctypes.c_uint64),
-        ("bits", ctypes.c_uint64 * NR_EVENTS),
+        ("bits", ctypes.c_uint64 * 8),
     ]
 
 

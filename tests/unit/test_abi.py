@@ -205,6 +205,16 @@ def test_32_bit_programs_see_the_same_layout() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_new_kind_of_event_or_drop_moves_no_field() -> None:
+    """An array of counters has a size of its own, not that of an enumeration that grows."""
+    body = header_text()
+    assert re.findall(r"\bDUET_NR_\w+", body) == []
+    sized = re.findall(r"(\w+)\[([^\]]+)\];", body)
+    counters = [size for name, size in sized if name in ("events", "drops", "bits")]
+    assert counters == ["8"] * 4
+    assert max(len(abi.Event), len(abi.Drop)) <= 8
+
+
 def test_the_calls_are_the_published_ones() -> None:
     assert {name: getattr(abi, name) for name in PUBLISHED_CALLS} == PUBLISHED_CALLS
 
