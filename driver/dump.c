@@ -183,6 +183,8 @@ int duet_dump_tasks(struct file *file, void *argp, void __user *arg)
 	u64 slot;
 	int err;
 
+	if (args->tid || args->end)
+		return -EINVAL;
 	err = duet_out_init(&out, args, sizeof(*info), DUET_TASK_INFO_V1);
 	if (err)
 		return err;
@@ -338,6 +340,8 @@ int duet_dump_nodes(struct file *file, void *argp, void __user *arg)
 	struct duet_out out;
 	int err;
 
+	if (args->tid)
+		return -EINVAL;
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
 	err = duet_out_init(&out, args, sizeof(struct duet_node_info),
@@ -414,6 +418,8 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 	int err, more;
 	u32 gen;
 
+	if (args->end)
+		return -EINVAL;
 	task = duet_task_get(args->tid, file, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);

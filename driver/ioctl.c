@@ -218,8 +218,8 @@ static int duet_ioctl_info(struct file *file, void *argp, void __user *arg)
 {
 	struct duet_info *info = argp;
 
-	if (info->flags ||
-	    memchr_inv(info->reserved, 0, sizeof(info->reserved)))
+	/* All of it is told: a flag would be the first that is asked. */
+	if (memchr_inv(info, 0, sizeof(*info)))
 		return -EINVAL;
 	duet_info_fill(info);
 	return 0;
@@ -250,7 +250,7 @@ static int duet_ioctl_register(struct file *file, void *argp, void __user *arg)
 	if (args->flags & ~(DUET_REGISTER_RANGES | DUET_REGISTER_CLOEXEC |
 			    DUET_REGISTER_NONBLOCK | DUET_REGISTER_NO_SCAN |
 			    DUET_REGISTER_SNAPSHOT) ||
-	    args->reserved[0] || args->reserved[1])
+	    args->tid || args->reserved[0] || args->reserved[1])
 		return -EINVAL;
 	name = strndup_user(u64_to_user_ptr(args->name), DUET_NAME_LEN);
 	if (IS_ERR(name))
@@ -415,8 +415,7 @@ static int duet_ioctl_table(struct file *file, void *argp, void __user *arg)
 {
 	struct duet_table *table = argp;
 
-	if (table->flags ||
-	    memchr_inv(table->reserved, 0, sizeof(table->reserved)))
+	if (memchr_inv(table, 0, sizeof(*table)))
 		return -EINVAL;
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;

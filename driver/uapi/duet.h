@@ -185,9 +185,15 @@ struct duet_ioctl_gpath_args {
  *
  * Their structures may grow at the end, and the size that a call's number
  * carries tells how much the caller knows: what the kernel does not know has
- * to be zero (E2BIG), what the caller does not know is left out. Unknown
- * flags and reserved fields that are not zero are EINVAL. Pointers travel as
- * 64-bit numbers.
+ * to be zero (E2BIG), what the caller does not know is left out. So a
+ * structure without reserved fields grows as well as one with some: 0 in what
+ * is new means what was so before, and what has to be refused by a kernel that
+ * does not know it gets a flag.
+ *
+ * Unknown flags, reserved fields, and fields that the call does not take or
+ * only gives back are EINVAL unless they are zero, so that each can get a
+ * meaning. Where a field is ignored for good, its comment says so. Pointers
+ * travel as 64-bit numbers.
  *
  * Calls with a @tid act on that task, which is anybody's only for
  * CAP_SYS_ADMIN; marks may be checked of any task of the same user. Over a
@@ -217,7 +223,7 @@ enum duet_event {
 /**
  * struct duet_info - what there is, and how it is set (DUET_IOC_INFO)
  * @flags: none so far
- * @abi_version: %DUET_ABI_VERSION
+ * @abi_version: %DUET_ABI_VERSION; this and all that follows is 0 on the way in
  * @on: 1 when on
  * @max_tasks: how many tasks can be registered; the next start's when off
  * @nr_tasks: how many are
@@ -277,7 +283,7 @@ struct duet_info {
  * @flags: DUET_REGISTER_*
  * @mask: DUET_PAGE_* without %DUET_FD_NONBLOCK
  * @dirfd: what a relative path is relative to, as in openat(2)
- * @tid: comes back as the task's identity
+ * @tid: comes back as the task's identity; 0 on the way in
  * @path: address of the path of a directory or of a regular file; an empty
  *	one means @dirfd itself
  * @name: address of a human-readable name, shorter than %DUET_NAME_LEN
@@ -304,7 +310,8 @@ struct duet_register {
  * struct duet_file_ref - a file, in a batch
  * @ino: inode number
  * @gen: inode generation
- * @result: comes back: below 0 an error number, else what the call says
+ * @result: comes back: below 0 an error number, else what the call says; what
+ *	comes in is ignored, so that a batch can be passed on to another call
  */
 struct duet_file_ref {
 	__aligned_u64	ino;
@@ -338,6 +345,8 @@ struct duet_marks {
  * @len: size of @buf; comes back as what of it was used
  * @files: address of @nr struct duet_file_ref; results are offsets in @buf
  * @buf: address of the room for paths, each ends with a NUL
+ *
+ * Nothing is reserved: it grows at its end, as said above.
  */
 struct duet_paths {
 	__u32		flags;
@@ -355,6 +364,8 @@ struct duet_paths {
  *
  * A state-based task is told what differs from what it knows; an event-based
  * one is told ADDED and DIRTY of all that is cached and dirty.
+ *
+ * Nothing is reserved: it grows at its end, as said above.
  */
 struct duet_rescan {
 	__u32		flags;
@@ -382,12 +393,13 @@ struct duet_end {
 /**
  * struct duet_dump - looking in, a part at a time (DUET_IOC_DUMP_*)
  * @flags: none so far
- * @tid: the task of %DUET_IOC_DUMP_PENDING and %DUET_IOC_DUMP_MARKS
+ * @tid: the task of %DUET_IOC_DUMP_PENDING and %DUET_IOC_DUMP_MARKS, else 0
  * @cursor: 0 at first, then as it came back; comes back as ~0 at the end
  * @end: DUMP_NODES, DUMP_PENDING: stop before this bucket, 0 for none. The
- *	cursor's upper 44 bits are the bucket to begin with.
+ *	cursor's upper 44 bits are the bucket to begin with. Else 0.
  * @len: size of @buf, in bytes
- * @nr: comes back as the number of structures in @buf
+ * @nr: comes back as the number of structures in @buf; what comes in is
+ *	ignored, since the structure is passed again with its cursor
  * @buf: address of room for them
  * @size: size of the structure as the caller knows it: what it does not
  *	know is left out, what the kernel does not know is zero
@@ -459,7 +471,8 @@ struct duet_task_info {
 /**
  * struct duet_table - the hash table of nodes (DUET_IOC_TABLE)
  * @flags: none so far
- * @longest: nodes in the fullest bucket
+ * @longest: nodes in the fullest bucket; this and all that follows is 0 on the
+ *	way in
  * @buckets: how many
  * @nodes: how many
  * @chains: buckets by the number of their nodes, the last: so many or more

@@ -105,7 +105,7 @@ def test_unknown_flags(requests: Requests, name: str) -> None:
     assert requests.state() == before
 
 
-@pytest.mark.parametrize("name", ["info", "register", "marks", "table", *SIZES])
+@pytest.mark.parametrize("name", ["info", "register", "marks", "end", "table", *SIZES])
 def test_reserved_fields(requests: Requests, name: str) -> None:
     """What is reserved has to be zero, each part of it."""
     before = requests.state()
@@ -116,6 +116,42 @@ def test_reserved_fields(requests: Requests, name: str) -> None:
         data[byte] = 1
         assert ioctl(fd, number, data) == -errno.EINVAL, byte
     assert requests.state() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("info", [field[0] for field in abi.Info._fields_]),
+        ("register", ["tid"]),
+        ("table", [field[0] for field in abi.Table._fields_]),
+        ("tasks", ["tid", "end"]),
+        ("nodes", ["tid"]),
+        ("marked", ["end"]),
+    ],
+)
+def test_fields_that_a_call_does_not_take(requests: Requests, name: str, fields: list[str]) -> None:
+    """Pitfall: what was ignored could never get a meaning. It is refused unless it is zero."""
+    before = requests.state()
+    for field in fields:
+        layout = getattr(type(requests.make(name)[2]), field)
+        for byte in (layout.offset, layout.offset + layout.size - 1):
+            fd, number, request = requests.make(name)
+            data = bytearray(bytes(request))
+            data[byte] = 1
+            assert ioctl(fd, number, data) == -errno.EINVAL, (field, byte)
+    assert requests.state() == before
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_structure_that_is_passed_again(requests: Requests, name: str) -> None:
+    """A dump goes on with the structure as it came back, a batch with the files as they did."""
+    fd, number, request = requests.make(name)
+    request.nr = 77
+    assert ioctl(fd, number, request) == 0
+    requests.refs[0].result = -5
+    fd, number, request = requests.make("marks")
+    assert ioctl(fd, number, request) == 0
+    assert requests.refs[0].result == 0
 
 
 def test_an_answer_that_cannot_be_copied(requests: Requests) -> None:
