@@ -70,6 +70,11 @@
 			 DUET_PAGE_DIRTY | DUET_PAGE_FLUSHED)
 #define DUET_STATES	(DUET_PAGE_EXISTS | DUET_PAGE_MODIFIED)
 
+/* What a registration can have. */
+#define DUET_REGISTER_FLAGS	(DUET_REGISTER_RANGES | DUET_REGISTER_CLOEXEC | \
+				 DUET_REGISTER_NONBLOCK | \
+				 DUET_REGISTER_NO_SCAN | DUET_REGISTER_SNAPSHOT)
+
 /* How many there are: those that programs see have room for more. */
 #define DUET_NR_EVENTS	(DUET_EVENT_FLUSHED + 1)
 #define DUET_NR_DROPS	(DUET_DROP_NOMEM + 1)

@@ -66,6 +66,10 @@ void duet_info_fill(struct duet_info *info)
 	info->limit = duet.limit;
 	info->task_limit = duet.task_limit;
 	mutex_unlock(&duet.lock);
+	info->page_shift = PAGE_SHIFT;
+	info->features = DUET_FEATURE_TABLE;
+	info->register_flags = DUET_REGISTER_FLAGS;
+	info->masks = DUET_EVENTS | DUET_STATES;
 	/* They would tell of files that the caller may not know of. */
 	if (!duet_is_admin())
 		return;

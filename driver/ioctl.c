@@ -247,10 +247,8 @@ static int duet_ioctl_register(struct file *file, void *argp, void __user *arg)
 	char *name;
 	int ret;
 
-	if (args->flags & ~(DUET_REGISTER_RANGES | DUET_REGISTER_CLOEXEC |
-			    DUET_REGISTER_NONBLOCK | DUET_REGISTER_NO_SCAN |
-			    DUET_REGISTER_SNAPSHOT) ||
-	    args->tid || args->reserved[0] || args->reserved[1])
+	if (args->flags & ~DUET_REGISTER_FLAGS || args->tid ||
+	    args->reserved[0] || args->reserved[1])
 		return -EINVAL;
 	name = strndup_user(u64_to_user_ptr(args->name), DUET_NAME_LEN);
 	if (IS_ERR(name))
@@ -427,7 +425,7 @@ static int duet_ioctl_table(struct file *file, void *argp, void __user *arg)
 }
 
 static const struct duet_call duet_calls[] = {
-	DUET_CALL(DUET_IOC_INFO, 232, duet_ioctl_info),
+	DUET_CALL(DUET_IOC_INFO, 304, duet_ioctl_info),
 	/* Nothing may fail once the descriptor can be seen. */
 	DUET_CALL_V1(DUET_IOC_REGISTER, 56, duet_ioctl_register, true),
 	DUET_CALL(DUET_IOC_MARKS, 24, duet_ioctl_marks),

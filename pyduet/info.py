@@ -4,6 +4,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntFlag
 from itertools import islice
 from typing import NamedTuple, Self
 
@@ -31,6 +32,9 @@ class DropCounts(NamedTuple):
     nomem: int
 
 
+_NOTHING = Mask(0)
+
+
 @dataclass(frozen=True, slots=True)
 class DriverInfo:
     """What there is, and how it is set (``struct duet_info``).
@@ -52,6 +56,13 @@ class DriverInfo:
         nodes: nodes, those within entries included.
         events: folios seen of watched files since the module was loaded.
         drops: what was dropped since the module was loaded.
+        page_size: bytes of a page, the unit of all indices. This and what
+            follows is 0 or empty where it was not said, as in old recordings.
+        features: what the driver has beyond what every one has, by the names
+            of ``DUET_FEATURE_*``.
+        register_flags: what a registration can have, by the names of
+            ``DUET_REGISTER_*``.
+        masks: what it can ask for, as far as there are hooks.
 
     """
 
@@ -71,6 +82,10 @@ class DriverInfo:
     nodes: int
     events: EventCounts
     drops: DropCounts
+    page_size: int = 0
+    features: tuple[str, ...] = ()
+    register_flags: tuple[str, ...] = ()
+    masks: Mask = _NOTHING
 
     @classmethod
     def of(cls, raw: abi.Info) -> Self:
@@ -92,6 +107,10 @@ class DriverInfo:
             nodes=raw.nr_nodes,
             events=_events(raw.events),
             drops=_drops(raw.drops),
+            page_size=1 << raw.page_shift if raw.page_shift else 0,
+            features=_names(abi.Feature, raw.features),
+            register_flags=_names(abi.Register, raw.register_flags),
+            masks=Mask(raw.masks & sum(Mask)),
         )
 
 
@@ -253,6 +272,11 @@ def _events(counts: Iterable[int]) -> EventCounts:
 def _drops(counts: Iterable[int]) -> DropCounts:
     """Return the counts of the causes known here, likewise."""
     return DropCounts(*islice(counts, len(abi.Drop)))
+
+
+def _names(kind: type[IntFlag], bits: int) -> tuple[str, ...]:
+    """Return the names of the bits that are known here, in lower case."""
+    return tuple(str(bit.name).lower() for bit in kind if bits & bit)
 
 
 #: A bit of ``duet_info.hooks_*`` and the event of a mask that it means.

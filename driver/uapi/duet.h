@@ -220,6 +220,10 @@ enum duet_event {
 	DUET_EVENT_FLUSHED
 };
 
+/* Bits of duet_info.features. */
+/* DUET_IOC_TABLE and DUET_IOC_DUMP_NODES are there: they may go. */
+#define DUET_FEATURE_TABLE	0x0001
+
 /**
  * struct duet_info - what there is, and how it is set (DUET_IOC_INFO)
  * @flags: none so far
@@ -232,16 +236,26 @@ enum duet_event {
  * @file_bytes: size of a file's entry, with its first node
  * @hooks_found: bit for each event whose hook this kernel has
  * @hooks_alive: bit for each event whose hook is attached and proved to work
+ * @page_shift: a page, the unit of all indices, is 1 << @page_shift bytes
+ * @pad: zero
  * @limit: bytes that files, nodes and marks may take, of all tasks
  * @task_limit: bytes that what one task has not read yet may take, by default;
  *	and the same once more for its marks
- * @bytes: that they take now; this and what follows is 0 without CAP_SYS_ADMIN
+ * @bytes: that they take now; this and what is counted from here on is 0
+ *	without CAP_SYS_ADMIN
  * @nr_files: entries of files
  * @nr_nodes: nodes, with those within entries
  * @events: folios seen of watched files since the module was loaded, by
  *	enum duet_event
  * @drops: by enum duet_drop, since the module was loaded
+ * @features: DUET_FEATURE_*, or-ed; told to all, as the rest
+ * @register_flags: DUET_REGISTER_* that a registration can have
+ * @masks: DUET_PAGE_* that it can ask for; this kernel may lack a hook: see
+ *	@hooks_found
  * @reserved: zero
+ *
+ * So nobody has to try what there is. A bit means the same for ever; one that
+ * is not set is of something that this driver does not have.
  */
 struct duet_info {
 	__u32		flags;
@@ -254,6 +268,8 @@ struct duet_info {
 	__u32		file_bytes;
 	__u32		hooks_found;
 	__u32		hooks_alive;
+	__u32		page_shift;
+	__u32		pad;
 	__aligned_u64	limit;
 	__aligned_u64	task_limit;
 	__aligned_u64	bytes;
@@ -261,7 +277,10 @@ struct duet_info {
 	__aligned_u64	nr_nodes;
 	__aligned_u64	events[8];
 	__aligned_u64	drops[8];
-	__aligned_u64	reserved[3];
+	__aligned_u64	features;
+	__aligned_u64	register_flags;
+	__aligned_u64	masks;
+	__aligned_u64	reserved[8];
 };
 
 #define DUET_REGISTER_RANGES	0x0001	/* items are runs of pages */

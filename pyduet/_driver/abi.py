@@ -63,6 +63,12 @@ class Register(enum.IntFlag):
     SNAPSHOT = 0x0010
 
 
+class Feature(enum.IntFlag):
+    """``DUET_FEATURE_*``: what the driver has beyond what every one has."""
+
+    TABLE = 0x0001
+
+
 class Drop(enum.IntEnum):
     """``enum duet_drop``: why something was dropped, an index of counters."""
 
@@ -209,6 +215,8 @@ class Info(ctypes.Structure):
         ("file_bytes", ctypes.c_uint32),
         ("hooks_found", ctypes.c_uint32),
         ("hooks_alive", ctypes.c_uint32),
+        ("page_shift", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
         ("limit", ctypes.c_uint64),
         ("task_limit", ctypes.c_uint64),
         ("bytes", ctypes.c_uint64),
@@ -216,7 +224,10 @@ class Info(ctypes.Structure):
         ("nr_nodes", ctypes.c_uint64),
         ("events", ctypes.c_uint64 * 8),
         ("drops", ctypes.c_uint64 * 8),
-        ("reserved", ctypes.c_uint64 * 3),
+        ("features", ctypes.c_uint64),
+        ("register_flags", ctypes.c_uint64),
+        ("masks", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64 * 8),
     ]
 
 

@@ -90,14 +90,27 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
         _expect(dict, data, where)
         hints = _hints(kind)
-        if missing := hints.keys() - data.keys():
+        if missing := hints.keys() - data.keys() - _optional(kind):
             raise ValueError(f"{where} lacks {', '.join(sorted(missing))}")
-        values = {name: _build(hint, data[name], f"{where}.{name}") for name, hint in hints.items()}
+        values = {
+            name: _build(hint, data[name], f"{where}.{name}")
+            for name, hint in hints.items()
+            if name in data
+        }
         return kind(**values)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     _expect(kind, data, where)
     return data
+
+
+@functools.cache
+def _optional(kind: type) -> frozenset[str]:
+    """Return the fields of a class that are said by no recording from before they were there."""
+    if not dataclasses.is_dataclass(kind):
+        return frozenset()
+    given = (one for one in dataclasses.fields(kind) if one.default is not dataclasses.MISSING)
+    return frozenset(one.name for one in given)
 
 
 @functools.cache

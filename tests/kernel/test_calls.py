@@ -263,7 +263,7 @@ def test_info(device: Device, place: Path) -> None:
     assert ioctl(watch.task.fileno(), abi.IOC_INFO, raw) == 0
     info = device.info()
     assert raw.abi_version == info.abi_version == abi.ABI_VERSION
-    assert (raw.flags, list(raw.reserved)) == (0, [0, 0, 0])
+    assert (raw.flags, raw.pad, list(raw.reserved)) == (0, 0, [0] * 8)
     for value, name in (
         (info.on, "enabled"), (info.max_tasks, "max_tasks"), (info.tasks, "tasks"),
         (info.limit, "limit_bytes"), (info.task_limit, "task_limit_bytes"),
@@ -275,6 +275,34 @@ def test_info(device: Device, place: Path) -> None:
     assert info.files * info.file_bytes <= info.bytes <= info.limit
     assert info.bytes >= info.files * info.file_bytes + (info.nodes - info.files) * info.node_bytes
     watch.task.close()
+
+
+def test_what_there_is_is_told(requests: Requests) -> None:
+    """INFO tells flags, masks and page size, so that nobody tries; what it tells is so."""
+    info = abi.Info()
+    assert ioctl(requests.device.fileno(), abi.IOC_INFO, info) == 0
+    assert 1 << info.page_shift == PAGE
+    assert info.features == abi.Feature.TABLE
+    assert ioctl(requests.device.fileno(), abi.IOC_TABLE, abi.Table()) == 0
+    for bit in range(32):
+        # One that it knows may go with no other mask or flag.
+        answer = ioctl(requests.device.fileno(), *register_of(requests, flags=1 << bit))
+        assert (answer != -errno.EINVAL) == bool(info.register_flags >> bit & 1), bit
+        answer = ioctl(requests.device.fileno(), *register_of(requests, mask=1 << bit))
+        assert (answer != -errno.EINVAL) == bool(info.masks >> bit & 1), bit
+    told = requests.device.info()
+    assert told.page_size == PAGE
+    assert told.register_flags == tuple(str(flag.name).lower() for flag in abi.Register)
+    assert told.masks == sum(Mask)
+
+
+def register_of(
+    requests: Requests, *, mask: int = Mask.EXISTS, flags: int = 0
+) -> tuple[int, abi.RegisterArgs]:
+    """Return a registration that fails at its path, if the driver knows what it asks for."""
+    request = requests.register(mask, flags)
+    request.path = 16
+    return abi.IOC_REGISTER, request
 
 
 def test_node_sizes_follow_the_number_of_tasks(device: Device) -> None:

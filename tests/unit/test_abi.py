@@ -56,6 +56,7 @@ ENUMERATIONS: dict[str, type[enum.IntFlag] | type[enum.IntEnum]] = {
     "STATUS": abi.Status,
     "BMAP": abi.Bmap,
     "REGISTER": abi.Register,
+    "FEATURE": abi.Feature,
     "DROP": abi.Drop,
     "EVENT": abi.Event,
 }

@@ -75,22 +75,38 @@ def test_a_task_becomes_an_object() -> None:
 
 def test_the_settings_become_an_object() -> None:
     info = DriverInfo.of(
-        abi.Info(on=1, max_tasks=8, hooks_found=0b1111, hooks_alive=0b1001, limit=7)
+        abi.Info(
+            on=1,
+            max_tasks=8,
+            hooks_found=0b1111,
+            hooks_alive=0b1001,
+            limit=7,
+            page_shift=14,
+            features=abi.Feature.TABLE | 1 << 60,
+            register_flags=abi.Register.RANGES | abi.Register.SNAPSHOT | 1 << 40,
+            masks=abi.Page.ADDED | abi.Page.EXISTS | 1 << 50,
+        )
     )
     assert info.on is True
     assert info.hooks_found == Mask.ADDED | Mask.REMOVED | Mask.DIRTY | Mask.FLUSHED
     assert info.hooks_alive == Mask.ADDED | Mask.FLUSHED
     assert (info.max_tasks, info.limit) == (8, 7)
+    assert info.page_size == 16384
+    # Those of a later driver have no names here.
+    assert (info.features, info.register_flags) == (("table",), ("ranges", "snapshot"))
+    assert info.masks is Mask.ADDED | Mask.EXISTS
 
 
 def test_every_field_of_a_structure_is_told() -> None:
     """What the kernel tells is not lost on the way, whatever it is called here."""
     renamed = {
-        abi.Info: {"flags", "reserved", "nr_tasks", "nr_files", "nr_nodes"},
+        abi.Info: {
+            "flags", "reserved", "nr_tasks", "nr_files", "nr_nodes", "page_shift", "pad",
+        },
         abi.TaskInfo: {"reserved", "flags", "tid"},
         abi.Table: {"flags", "reserved"},
         abi.NodeInfo: {"gen", "idx", "tid"},
-    }
+    }  # fmt: skip
     for raw, kind in zip(renamed, (DriverInfo, TaskInfo, TableInfo, NodeInfo), strict=True):
         names = {field[0] for field in raw._fields_} - renamed[raw]
         assert names <= set(kind.__slots__), kind

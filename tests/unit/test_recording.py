@@ -26,6 +26,7 @@ from pyduet import (
     Tally,
     TaskInfo,
 )
+from pyduet._driver import abi
 from pyduet._text.jsonable import from_jsonable, to_jsonable
 from pyduet.recording import (
     RecordedStream,
@@ -219,6 +220,17 @@ def test_states_and_bytes() -> None:
         "a": [["added", "dirty"], "\udcff"]
     }
     assert json.loads(json.dumps(to_jsonable("\udcff"))) == "\udcff"
+
+
+def test_what_an_old_recording_does_not_say() -> None:
+    """It is of a driver that had less to say: what is new since then is 0 or empty."""
+    data = to_jsonable(DriverInfo.of(abi.Info(max_tasks=8, page_shift=12, masks=1)))
+    new = from_jsonable(DriverInfo, data)
+    assert (new.max_tasks, new.page_size, new.masks) == (8, 4096, Mask.ADDED)
+    for name in ("page_size", "features", "register_flags", "masks"):
+        del data[name]
+    old = from_jsonable(DriverInfo, data)
+    assert (old.max_tasks, old.page_size, old.features, old.masks) == (8, 0, (), Mask(0))
 
 
 @pytest.mark.parametrize(
