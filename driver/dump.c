@@ -67,6 +67,7 @@ void duet_info_fill(struct duet_info *info)
 	info->task_limit = duet.task_limit;
 	mutex_unlock(&duet.lock);
 	info->page_shift = PAGE_SHIFT;
+	info->item_size = sizeof(struct duet_item);
 	info->features = DUET_FEATURE_TABLE;
 	info->register_flags = DUET_REGISTER_FLAGS;
 	info->masks = DUET_EVENTS | DUET_STATES;
@@ -94,7 +95,7 @@ void duet_info_fill(struct duet_info *info)
 
 static_assert(sizeof(struct duet_task_info) >= DUET_TASK_INFO_V1);
 static_assert(sizeof(struct duet_node_info) >= DUET_NODE_INFO_V1);
-static_assert(sizeof(struct duet_item) >= DUET_ITEM_V1);
+static_assert(sizeof(struct duet_item) == DUET_ITEM_V1);	/* published */
 static_assert(sizeof(struct duet_file_ref) >= DUET_FILE_REF_V1);
 
 struct duet_out {
@@ -173,6 +174,7 @@ static void duet_task_fill_info(struct duet_task_info *info,
 			info->drops[i] = duet_drops_for(task, i);
 	}
 	info->overflows = READ_ONCE(task->nr_overflows);
+	info->item_size = sizeof(struct duet_item);
 	strscpy(info->name, task->name, sizeof(info->name));
 	strscpy(info->path, task->path, sizeof(info->path));
 }

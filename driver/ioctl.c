@@ -248,7 +248,10 @@ static int duet_ioctl_register(struct file *file, void *argp, void __user *arg)
 	int ret;
 
 	if (args->flags & ~DUET_REGISTER_FLAGS || args->tid ||
-	    args->reserved[0] || args->reserved[1])
+	    memchr_inv(args->reserved, 0, sizeof(args->reserved)))
+		return -EINVAL;
+	/* The only size so far. A larger one is another structure's. */
+	if (args->item_size && args->item_size != sizeof(struct duet_item))
 		return -EINVAL;
 	name = strndup_user(u64_to_user_ptr(args->name), DUET_NAME_LEN);
 	if (IS_ERR(name))

@@ -568,6 +568,7 @@ static void duet_task_show_fdinfo(struct seq_file *m, struct file *file)
 
 	seq_printf(m, "duet-task:\t%u\nduet-mask:\t%#x\nduet-flags:\t%#x\n",
 		   task->slot + 1, task->regmask, task->regflags);
+	seq_printf(m, "duet-item-size:\t%zu\n", sizeof(struct duet_item));
 	seq_puts(m, "duet-name:\t");
 	seq_escape(m, task->name, "\n\\");
 	seq_puts(m, "\nduet-path:\t");

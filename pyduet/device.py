@@ -267,6 +267,7 @@ class Device(Descriptor):
             path=ctypes.addressof(path_buffer),
             name=ctypes.addressof(name_buffer),
             limit=limit,
+            item_size=abi.ITEM.size,
         )
         subject = os.fsdecode(path)
         fd = self.ioctl(abi.IOC_REGISTER, request, Operation.REGISTER, subject)

@@ -63,6 +63,7 @@ class DriverInfo:
         register_flags: what a registration can have, by the names of
             ``DUET_REGISTER_*``.
         masks: what it can ask for, as far as there are hooks.
+        item_size: bytes of the largest item that it can ask for.
 
     """
 
@@ -86,6 +87,7 @@ class DriverInfo:
     features: tuple[str, ...] = ()
     register_flags: tuple[str, ...] = ()
     masks: Mask = _NOTHING
+    item_size: int = 0
 
     @classmethod
     def of(cls, raw: abi.Info) -> Self:
@@ -111,6 +113,7 @@ class DriverInfo:
             features=_names(abi.Feature, raw.features),
             register_flags=_names(abi.Register, raw.register_flags),
             masks=Mask(raw.masks & sum(Mask)),
+            item_size=raw.item_size,
         )
 
 
@@ -139,6 +142,7 @@ class TaskInfo:
         delivered: items that it has read.
         drops: what was dropped of its news.
         overflows: overflow items that it was given.
+        item_size: bytes of an item that it reads, 0 where it was not said.
 
     """
 
@@ -162,6 +166,7 @@ class TaskInfo:
     delivered: int
     drops: DropCounts
     overflows: int
+    item_size: int = 0
 
     @classmethod
     def of(cls, raw: abi.TaskInfo) -> Self:
@@ -187,6 +192,7 @@ class TaskInfo:
             delivered=raw.delivered,
             drops=_drops(raw.drops),
             overflows=raw.overflows,
+            item_size=raw.item_size,
         )
 
 

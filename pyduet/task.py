@@ -73,10 +73,16 @@ class Task(TaskCalls, Descriptor, Stream):
             fd: the descriptor; the task owns it from here on.
 
         Raises:
-            ValueError: it is no task's descriptor, which stays open.
+            ValueError: it is no task's descriptor, or its items are larger
+                than this library knows. It stays open.
 
         """
         found = fdinfo.read(fd)
+        if found.item_size != abi.ITEM.size:
+            raise ValueError(
+                f"descriptor {fd} has items of {found.item_size} bytes; "
+                f"this library knows those of {abi.ITEM.size}"
+            )
         os.set_blocking(fd, False)
         os.set_inheritable(fd, False)
         return cls(

@@ -67,6 +67,12 @@ struct duet_uuid {
  * An overflow says that the task was not told all: of the file that @uuid
  * names, or, with an inode number of 0, of files that are not known. What
  * comes after it is told as ever; DUET_IOC_RESCAN brings back the rest.
+ *
+ * It never changes. Who wants more than it says asks for larger items when he
+ * registers (duet_register.item_size): such a one is a structure of its own
+ * that begins with this one, and duet_info.item_size is the size of the
+ * largest. Items of another make, as one that does not repeat the file, will
+ * be a flag of the registration.
  */
 struct duet_item {
 	struct duet_uuid	uuid;
@@ -237,7 +243,7 @@ enum duet_event {
  * @hooks_found: bit for each event whose hook this kernel has
  * @hooks_alive: bit for each event whose hook is attached and proved to work
  * @page_shift: a page, the unit of all indices, is 1 << @page_shift bytes
- * @pad: zero
+ * @item_size: bytes of the largest item that a registration can ask for
  * @limit: bytes that files, nodes and marks may take, of all tasks
  * @task_limit: bytes that what one task has not read yet may take, by default;
  *	and the same once more for its marks
@@ -269,7 +275,7 @@ struct duet_info {
 	__u32		hooks_found;
 	__u32		hooks_alive;
 	__u32		page_shift;
-	__u32		pad;
+	__u32		item_size;
 	__aligned_u64	limit;
 	__aligned_u64	task_limit;
 	__aligned_u64	bytes;
@@ -310,6 +316,8 @@ struct duet_info {
  *	default, which is also the most without CAP_SYS_ADMIN. An event may take
  *	it beyond by one node and one file's entry; its marks may take as much
  *	again.
+ * @item_size: bytes of an item, 0 for sizeof(struct duet_item), which is all
+ *	that there is so far
  * @reserved: zero
  *
  * Returns the task's descriptor.
@@ -322,7 +330,8 @@ struct duet_register {
 	__aligned_u64	path;
 	__aligned_u64	name;
 	__aligned_u64	limit;
-	__aligned_u64	reserved[2];
+	__u32		item_size;
+	__u32		reserved[3];
 };
 
 /**
@@ -459,6 +468,8 @@ struct duet_dump {
  * @delivered: items
  * @drops: by enum duet_drop; 0 without CAP_SYS_ADMIN
  * @overflows: overflow items that it was given
+ * @item_size: bytes of an item that it reads
+ * @pad: zero
  * @reserved: zero
  * @name: ends with a NUL
  * @path: as the registering process saw it, ends with a NUL
@@ -480,7 +491,9 @@ struct duet_task_info {
 	__aligned_u64	delivered;
 	__aligned_u64	drops[8];
 	__aligned_u64	overflows;
-	__aligned_u64	reserved[6];
+	__u32		item_size;
+	__u32		pad;
+	__aligned_u64	reserved[5];
 	char		name[DUET_NAME_LEN + 1];
 	char		path[DUET_PATH_LEN];
 };

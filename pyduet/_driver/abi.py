@@ -216,7 +216,7 @@ class Info(ctypes.Structure):
         ("hooks_found", ctypes.c_uint32),
         ("hooks_alive", ctypes.c_uint32),
         ("page_shift", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32),
+        ("item_size", ctypes.c_uint32),
         ("limit", ctypes.c_uint64),
         ("task_limit", ctypes.c_uint64),
         ("bytes", ctypes.c_uint64),
@@ -242,7 +242,8 @@ class RegisterArgs(ctypes.Structure):
         ("path", ctypes.c_uint64),
         ("name", ctypes.c_uint64),
         ("limit", ctypes.c_uint64),
-        ("reserved", ctypes.c_uint64 * 2),
+        ("item_size", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32 * 3),
     ]
 
 
@@ -341,7 +342,9 @@ class TaskInfo(ctypes.Structure):
         ("delivered", ctypes.c_uint64),
         ("drops", ctypes.c_uint64 * 8),
         ("overflows", ctypes.c_uint64),
-        ("reserved", ctypes.c_uint64 * 6),
+        ("item_size", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint64 * 5),
         ("name", ctypes.c_char * (NAME_LEN + 1)),
         ("path", ctypes.c_char * PATH_LEN),
     ]

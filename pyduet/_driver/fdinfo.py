@@ -16,6 +16,7 @@ class FdInfo:
         task: identity of the task.
         mask: what it asked for.
         flags: how it was registered, ``abi.Register``.
+        item_size: bytes of an item that it reads.
         name: that it was registered with.
         path: directory or file, as the registering process saw it.
 
@@ -24,6 +25,7 @@ class FdInfo:
     task: int
     mask: Mask
     flags: int
+    item_size: int
     name: str
     path: str
 
@@ -47,6 +49,7 @@ def read(fd: int) -> FdInfo:
         task=int(found[b"duet-task"]),
         mask=Mask(int(found[b"duet-mask"], 0)),
         flags=int(found[b"duet-flags"], 0),
+        item_size=int(found[b"duet-item-size"]),
         name=_text(found[b"duet-name"]),
         path=_text(found[b"duet-path"]),
     )

@@ -263,7 +263,7 @@ def test_info(device: Device, place: Path) -> None:
     assert ioctl(watch.task.fileno(), abi.IOC_INFO, raw) == 0
     info = device.info()
     assert raw.abi_version == info.abi_version == abi.ABI_VERSION
-    assert (raw.flags, raw.pad, list(raw.reserved)) == (0, 0, [0] * 8)
+    assert (raw.flags, list(raw.reserved)) == (0, [0] * 8)
     for value, name in (
         (info.on, "enabled"), (info.max_tasks, "max_tasks"), (info.tasks, "tasks"),
         (info.limit, "limit_bytes"), (info.task_limit, "task_limit_bytes"),
@@ -367,6 +367,26 @@ def test_register_flags_of_the_descriptor(requests: Requests) -> None:
         assert os.get_blocking(fd) == (abi.Register.NONBLOCK not in flags)
         item = abi.Item.from_buffer_copy(os.read(fd, abi.ITEM.size))
         assert item.uuid.tid == request.tid
+        os.close(fd)
+
+
+def test_the_size_of_items_is_asked_for(requests: Requests) -> None:
+    """0 and 32 are the published item; another is refused until there is one; all are told."""
+    size = requests.device.info().item_size
+    assert size == abi.ITEM.size == 32
+    before = requests.state()
+    for wrong in (1, 16, 31, 33, 40, 64, 1 << 31, 2**32 - 1):
+        request = requests.register()
+        request.item_size = wrong
+        assert ioctl(requests.device.fileno(), abi.IOC_REGISTER, request) == -errno.EINVAL, wrong
+    assert requests.state() == before
+    for asked in (0, size):
+        request = requests.register(flags=abi.Register.NONBLOCK)
+        request.item_size = asked
+        fd = ioctl(requests.device.fileno(), abi.IOC_REGISTER, request)
+        assert len(drain(fd)) == 3 * size
+        assert [task.item_size for task in requests.device.tasks()] == [size] * 2
+        assert f"duet-item-size:\t{size}\n" in Path(f"/proc/self/fdinfo/{fd}").read_text()
         os.close(fd)
 
 

@@ -82,6 +82,7 @@ def test_the_settings_become_an_object() -> None:
             hooks_alive=0b1001,
             limit=7,
             page_shift=14,
+            item_size=40,
             features=abi.Feature.TABLE | 1 << 60,
             register_flags=abi.Register.RANGES | abi.Register.SNAPSHOT | 1 << 40,
             masks=abi.Page.ADDED | abi.Page.EXISTS | 1 << 50,
@@ -95,15 +96,16 @@ def test_the_settings_become_an_object() -> None:
     # Those of a later driver have no names here.
     assert (info.features, info.register_flags) == (("table",), ("ranges", "snapshot"))
     assert info.masks is Mask.ADDED | Mask.EXISTS
+    assert info.item_size == 40
 
 
 def test_every_field_of_a_structure_is_told() -> None:
     """What the kernel tells is not lost on the way, whatever it is called here."""
     renamed = {
         abi.Info: {
-            "flags", "reserved", "nr_tasks", "nr_files", "nr_nodes", "page_shift", "pad",
+            "flags", "reserved", "nr_tasks", "nr_files", "nr_nodes", "page_shift",
         },
-        abi.TaskInfo: {"reserved", "flags", "tid"},
+        abi.TaskInfo: {"reserved", "flags", "tid", "pad"},
         abi.Table: {"flags", "reserved"},
         abi.NodeInfo: {"gen", "idx", "tid"},
     }  # fmt: skip

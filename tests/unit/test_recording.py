@@ -227,7 +227,7 @@ def test_what_an_old_recording_does_not_say() -> None:
     data = to_jsonable(DriverInfo.of(abi.Info(max_tasks=8, page_shift=12, masks=1)))
     new = from_jsonable(DriverInfo, data)
     assert (new.max_tasks, new.page_size, new.masks) == (8, 4096, Mask.ADDED)
-    for name in ("page_size", "features", "register_flags", "masks"):
+    for name in ("page_size", "features", "register_flags", "masks", "item_size"):
         del data[name]
     old = from_jsonable(DriverInfo, data)
     assert (old.max_tasks, old.page_size, old.features, old.masks) == (8, 0, (), Mask(0))
