@@ -189,7 +189,7 @@ int duet_dump_tasks(struct file *file, void *argp, void __user *arg)
 	u64 slot;
 	int err;
 
-	if (args->tid || args->end)
+	if (args->tid || args->first || args->end)
 		return -EINVAL;
 	err = duet_out_init(&out, args, sizeof(*info), DUET_TASK_INFO_V1);
 	if (err)
@@ -215,7 +215,16 @@ int duet_dump_tasks(struct file *file, void *argp, void __user *arg)
 /* ---- the table ---- */
 
 /*
- * Calls fn for the nodes of the buckets that the cursor and end say, with the
+ * Where a walk goes on: the bucket, and how many of its structures were put
+ * out. Such a cursor is never 0, since a bucket before it is done with, or
+ * something of this one was put out.
+ */
+#define DUET_CURSOR_BITS	20
+#define DUET_CURSOR(bucket, done) \
+	((u64)(bucket) << DUET_CURSOR_BITS | (done))
+
+/*
+ * Calls fn for the nodes of the buckets that the call says, with the
  * bucket locked, which keeps the node and its file. fn is told how many of a
  * bucket's structures to leave out; it returns false when there is no room.
  * Then the cursor points behind what was put out. As the file's own lock is
@@ -229,8 +238,9 @@ static int duet_walk_buckets(struct duet_out *out,
 			     const struct duet_task *task)
 {
 	struct duet_dump *args = out->args;
-	u64 bucket = args->cursor >> 20;
-	u32 done = args->cursor & (BIT(20) - 1);
+	u64 bucket = args->cursor ? args->cursor >> DUET_CURSOR_BITS :
+				    args->first;
+	u32 done = args->cursor & (BIT(DUET_CURSOR_BITS) - 1);
 	u64 end;
 
 	/* Keeps Duet on, its tables where they are, and the task's slot its. */
@@ -276,7 +286,8 @@ static int duet_walk_buckets(struct duet_out *out,
 			break;
 	}
 	mutex_unlock(&duet.lock);
-	args->cursor = bucket < end ? bucket << 20 | done : DUET_CURSOR_END;
+	args->cursor = bucket < end ? DUET_CURSOR(bucket, done) :
+				      DUET_CURSOR_END;
 	return duet_out_copy(out);
 }
 
@@ -395,6 +406,8 @@ int duet_dump_pending(struct file *file, void *argp, void __user *arg)
 	struct duet_out out;
 	int err;
 
+	if (args->first || args->end)
+		return -EINVAL;
 	task = duet_task_get(args->tid, file, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
@@ -424,7 +437,7 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 	int err, more;
 	u32 gen;
 
-	if (args->end)
+	if (args->first || args->end)
 		return -EINVAL;
 	task = duet_task_get(args->tid, file, false);
 	if (IS_ERR(task))

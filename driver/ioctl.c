@@ -436,10 +436,10 @@ static const struct duet_call duet_calls[] = {
 	DUET_CALL(DUET_IOC_RESCAN, 8, duet_ioctl_rescan),
 	DUET_CALL(DUET_IOC_END, 16, duet_ioctl_end),
 	DUET_CALL(DUET_IOC_TABLE, 168, duet_ioctl_table),
-	DUET_CALL(DUET_IOC_DUMP_TASKS, 48, duet_dump_tasks),
-	DUET_CALL(DUET_IOC_DUMP_NODES, 48, duet_dump_nodes),
-	DUET_CALL(DUET_IOC_DUMP_PENDING, 48, duet_dump_pending),
-	DUET_CALL(DUET_IOC_DUMP_MARKS, 48, duet_dump_marks),
+	DUET_CALL(DUET_IOC_DUMP_TASKS, 56, duet_dump_tasks),
+	DUET_CALL(DUET_IOC_DUMP_NODES, 56, duet_dump_nodes),
+	DUET_CALL(DUET_IOC_DUMP_PENDING, 56, duet_dump_pending),
+	DUET_CALL(DUET_IOC_DUMP_MARKS, 56, duet_dump_marks),
 };
 
 /* The largest of their structures. */

@@ -173,6 +173,10 @@ class Device(Descriptor):
     def table(self) -> TableInfo:
         """Return the shape of the table of nodes; needs CAP_SYS_ADMIN.
 
+        For debugging: a later driver may keep things in another way, and say
+        nothing of it (``"table"`` is then none of the ``features`` of
+        :meth:`info`).
+
         Raises:
             PermissionDeniedError: without CAP_SYS_ADMIN.
 
@@ -184,7 +188,8 @@ class Device(Descriptor):
     def nodes(self, first: int = 0, end: int = 0) -> Iterator[NodeInfo]:
         """Yield what the nodes of some buckets say to each task; needs CAP_SYS_ADMIN.
 
-        What changes meanwhile may or may not be seen.
+        For debugging, as :meth:`table`. What changes meanwhile may or may not
+        be seen.
 
         Args:
             first: bucket to begin with.

@@ -198,7 +198,7 @@ class TaskInfo:
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
-    """The hash table of nodes (``struct duet_table``).
+    """The hash table of nodes (``struct duet_table``): for debugging, a later driver may have none.
 
     Attributes:
         buckets: how many.
@@ -225,6 +225,8 @@ class TableInfo:
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
     """What a node says of some consecutive pages of a file to a task (``struct duet_node_info``).
+
+    For debugging, as :class:`TableInfo`.
 
     Attributes:
         bucket: where it is in the table.

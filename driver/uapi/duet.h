@@ -237,7 +237,8 @@ enum duet_event {
  * @on: 1 when on
  * @max_tasks: how many tasks can be registered; the next start's when off
  * @nr_tasks: how many are
- * @node_pages: pages that a node covers
+ * @node_pages: pages that a node covers. This and the next two say how the
+ *	driver keeps things now: they are for people, and may become 0.
  * @node_bytes: size of a node for @max_tasks tasks
  * @file_bytes: size of a file's entry, with its first node
  * @hooks_found: bit for each event whose hook this kernel has
@@ -422,9 +423,12 @@ struct duet_end {
  * struct duet_dump - looking in, a part at a time (DUET_IOC_DUMP_*)
  * @flags: none so far
  * @tid: the task of %DUET_IOC_DUMP_PENDING and %DUET_IOC_DUMP_MARKS, else 0
- * @cursor: 0 at first, then as it came back; comes back as ~0 at the end
- * @end: DUMP_NODES, DUMP_PENDING: stop before this bucket, 0 for none. The
- *	cursor's upper 44 bits are the bucket to begin with. Else 0.
+ * @cursor: 0 at first, then as it came back; comes back as
+ *	%DUET_CURSOR_END at the end. What else is in it is the kernel's own
+ *	business: it goes back to the same call, over the same descriptor,
+ *	with the same fields, and means nothing to another kernel.
+ * @first: %DUET_IOC_DUMP_NODES: the bucket to begin with; else 0
+ * @end: %DUET_IOC_DUMP_NODES: the bucket to stop before, 0 for none; else 0
  * @len: size of @buf, in bytes
  * @nr: comes back as the number of structures in @buf; what comes in is
  *	ignored, since the structure is passed again with its cursor
@@ -439,6 +443,7 @@ struct duet_dump {
 	__u32		flags;
 	__u32		tid;
 	__aligned_u64	cursor;
+	__aligned_u64	first;
 	__aligned_u64	end;
 	__u32		len;
 	__u32		nr;
@@ -448,7 +453,6 @@ struct duet_dump {
 };
 
 #define DUET_CURSOR_END		(~0ULL)
-#define DUET_CURSOR_BUCKET(b)	((__u64)(b) << 20)
 
 /**
  * struct duet_task_info - a task (DUET_IOC_DUMP_TASKS)
@@ -499,6 +503,13 @@ struct duet_task_info {
 };
 
 #define DUET_CHAIN_LENGTHS	16
+
+/*
+ * Not stable, for debugging: how the driver keeps things, which is its own
+ * business and changes with it. DUET_IOC_TABLE, DUET_IOC_DUMP_NODES and their
+ * structures may go, or come back as others with other numbers; while they are
+ * there, %DUET_FEATURE_TABLE is set. No program that is to last needs them.
+ */
 
 /**
  * struct duet_table - the hash table of nodes (DUET_IOC_TABLE)
@@ -560,15 +571,17 @@ struct duet_node_info {
 #define DUET_IOC_RESCAN		_IOW(DUET_IOC_MAGIC, 0x14, struct duet_rescan)
 #define DUET_IOC_END		_IOW(DUET_IOC_MAGIC, 0x15, struct duet_end)
 
-/* Looking in: the table and its nodes only with CAP_SYS_ADMIN. */
-#define DUET_IOC_TABLE		_IOWR(DUET_IOC_MAGIC, 0x20, struct duet_table)
+/* Looking in. */
 /* struct duet_task_info: all, or without CAP_SYS_ADMIN the user's own */
 #define DUET_IOC_DUMP_TASKS	_IOWR(DUET_IOC_MAGIC, 0x21, struct duet_dump)
-/* struct duet_node_info, one for each task that a node says something to */
-#define DUET_IOC_DUMP_NODES	_IOWR(DUET_IOC_MAGIC, 0x22, struct duet_dump)
 /* struct duet_item: what the task would read now, in the table's order */
 #define DUET_IOC_DUMP_PENDING	_IOWR(DUET_IOC_MAGIC, 0x23, struct duet_dump)
 /* struct duet_file_ref: the files that are marked done, result is 1 */
 #define DUET_IOC_DUMP_MARKS	_IOWR(DUET_IOC_MAGIC, 0x24, struct duet_dump)
+
+/* Not stable: the table and its nodes, only with CAP_SYS_ADMIN. */
+#define DUET_IOC_TABLE		_IOWR(DUET_IOC_MAGIC, 0x20, struct duet_table)
+/* Not stable: struct duet_node_info, one for each task that a node tells */
+#define DUET_IOC_DUMP_NODES	_IOWR(DUET_IOC_MAGIC, 0x22, struct duet_dump)
 
 #endif /* _UAPI_DUET_H */

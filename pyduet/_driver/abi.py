@@ -196,11 +196,6 @@ CHAIN_LENGTHS = 16
 CURSOR_END = 2**64 - 1
 
 
-def cursor_bucket(bucket: int) -> int:
-    """``DUET_CURSOR_BUCKET``: the cursor that begins with a bucket."""
-    return bucket << 20
-
-
 class Info(ctypes.Structure):
     """``struct duet_info``."""
 
@@ -313,6 +308,7 @@ class Dump(ctypes.Structure):
         ("flags", ctypes.c_uint32),
         ("tid", ctypes.c_uint32),
         ("cursor", ctypes.c_uint64),
+        ("first", ctypes.c_uint64),
         ("end", ctypes.c_uint64),
         ("len", ctypes.c_uint32),
         ("nr", ctypes.c_uint32),
@@ -351,7 +347,7 @@ class TaskInfo(ctypes.Structure):
 
 
 class Table(ctypes.Structure):
-    """``struct duet_table``."""
+    """``struct duet_table``, which is not stable."""
 
     _fields_ = [
         ("flags", ctypes.c_uint32),
@@ -364,7 +360,7 @@ class Table(ctypes.Structure):
 
 
 class NodeInfo(ctypes.Structure):
-    """``struct duet_node_info``: what DUMP_NODES returns."""
+    """``struct duet_node_info``: what DUMP_NODES returns; not stable."""
 
     _fields_ = [
         ("bucket", ctypes.c_uint64),

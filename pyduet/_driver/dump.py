@@ -37,8 +37,8 @@ def dump(
         size: of one structure, in bytes.
         subject: what is looked into, for the message when it fails.
         tid: the task, 0 over a task's own descriptor.
-        first: bucket to begin with.
-        end: bucket to stop before, 0 for none.
+        first: of DUMP_NODES, the bucket to begin with.
+        end: of DUMP_NODES, the bucket to stop before, 0 for none.
         count: structures that a call has room for.
 
     Raises:
@@ -48,7 +48,7 @@ def dump(
     buffer = ctypes.create_string_buffer(size * count)
     request = abi.Dump(
         tid=tid,
-        cursor=abi.cursor_bucket(first),
+        first=first,
         end=end,
         len=len(buffer),
         buf=ctypes.addressof(buffer),

@@ -27,10 +27,10 @@ FIRST_SIZES = {
     "rescan": 8,
     "end": 16,
     "table": 168,
-    "tasks": 48,
-    "nodes": 48,
-    "pending": 48,
-    "marked": 48,
+    "tasks": 56,
+    "nodes": 56,
+    "pending": 56,
+    "marked": 56,
 }
 #: Of the structures that the dumps return, in bytes.
 SIZES = {

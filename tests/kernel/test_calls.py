@@ -124,9 +124,10 @@ def test_reserved_fields(requests: Requests, name: str) -> None:
         ("info", [field[0] for field in abi.Info._fields_]),
         ("register", ["tid"]),
         ("table", [field[0] for field in abi.Table._fields_]),
-        ("tasks", ["tid", "end"]),
+        ("tasks", ["tid", "first", "end"]),
         ("nodes", ["tid"]),
-        ("marked", ["end"]),
+        ("pending", ["first", "end"]),
+        ("marked", ["first", "end"]),
     ],
 )
 def test_fields_that_a_call_does_not_take(requests: Requests, name: str, fields: list[str]) -> None:

@@ -199,6 +199,9 @@ def test_cursors_from_nowhere(device: Device, filled: Watch, number: int) -> Non
             )
             assert ioctl(over.fileno(), number, request) in (0, -errno.EINVAL)
             assert request.nr <= 100
+            request.first, request.cursor = end, cursor
+            assert ioctl(over.fileno(), number, request) in (0, -errno.EINVAL)
+            assert request.nr <= 100
     request = abi.Dump(
         cursor=abi.CURSOR_END, len=len(buffer), buf=ctypes.addressof(buffer), nr=77, size=size
     )

@@ -61,9 +61,6 @@ ENUMERATIONS: dict[str, type[enum.IntFlag] | type[enum.IntEnum]] = {
     "EVENT": abi.Event,
 }
 
-# Some buckets, to hold two functions against each other.
-BUCKETS = [0, 1, 2**32 - 1, 2**44 - 1]
-
 Layout = dict[str, tuple[int, int]]
 
 
@@ -119,7 +116,6 @@ def python_layout(kind: type[ctypes.Structure]) -> Layout:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """What the machine's C compiler makes of the header: expression to value."""
     expressions = [f"DUET_{name}" for name in header_constants()]
-    expressions += [f"DUET_CURSOR_BUCKET({bucket})" for bucket in BUCKETS]
     for structure, fields in header_fields().items():
         expressions.append(f"sizeof(struct {structure})")
         for field in fields:
@@ -150,11 +146,6 @@ def test_the_header_was_understood() -> None:
 def test_every_number_is_the_same(compiled: dict[str, int]) -> None:
     in_c = {name: compiled[f"DUET_{name}"] for name in header_constants()}
     assert python_constants() == in_c
-
-
-def test_a_bucket_becomes_the_same_cursor(compiled: dict[str, int]) -> None:
-    for bucket in BUCKETS:
-        assert abi.cursor_bucket(bucket) == compiled[f"DUET_CURSOR_BUCKET({bucket})"]
 
 
 def test_every_structure_is_there() -> None:

@@ -17,11 +17,11 @@ class Driver(Descriptor):
     def __init__(self, entries: list[abi.FileRef], sizes: list[int]) -> None:
         self.data = [bytes(entry) for entry in entries]
         self.sizes = itertools.cycle(sizes)
-        self.requests: list[tuple[int, int, int]] = []
+        self.requests: list[tuple[int, int, int, int]] = []
 
     def ioctl(self, _number: int, request: ctypes.Structure, *_words: object) -> int:
         assert isinstance(request, abi.Dump)
-        self.requests.append((request.tid, request.cursor, request.end))
+        self.requests.append((request.tid, request.cursor, request.first, request.end))
         start = request.cursor & 0xFFFFF
         size = ctypes.sizeof(abi.FileRef)
         some = self.data[start:][: min(next(self.sizes), request.len // size)]
@@ -39,13 +39,13 @@ def test_everything_comes_once(count: int, sizes: list[int]) -> None:
     driver = Driver([abi.FileRef(ino=ino, gen=1, result=1) for ino in range(count)], sizes)
     found = dump.dump_structures(driver, abi.IOC_DUMP_MARKS, abi.FileRef, "it", tid=9)
     assert [ref.ino for ref in list(found)] == list(range(count))
-    assert {(tid, end) for tid, _, end in driver.requests} == {(9, 0)}
+    assert {(tid, first, end) for tid, _, first, end in driver.requests} == {(9, 0, 0)}
 
 
 def test_it_begins_and_ends_where_it_is_told() -> None:
     driver = Driver([], [1])
     assert list(dump.dump(driver, abi.IOC_DUMP_NODES, 16, "it", first=3, end=8)) == []
-    assert driver.requests == [(0, 3 << 20, 8)]
+    assert driver.requests == [(0, 0, 3, 8)]
 
 
 def test_a_task_becomes_an_object() -> None:

@@ -121,7 +121,7 @@ def _mask(text: str) -> Mask:
     return Mask(number)
 
 
-#: A cursor has 44 bits for the bucket.
+#: Far more than a table can have.
 _LAST_BUCKET = 2**44 - 1
 
 # What argparse names in "invalid ... value".
