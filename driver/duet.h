@@ -289,6 +289,7 @@ struct duet_task {
 #define DUET_TASK_RETELL	6	/* it tells everything anew */
 #define DUET_TASK_STARVED	7	/* not even a scan had room */
 #define DUET_TASK_SHUT		8	/* a directory shut it out of a file */
+#define DUET_TASK_ENDED		9	/* by a call or its close, not by a stop */
 	struct irq_work wake;
 	wait_queue_head_t wait;
 	unsigned long limit;		/* bytes that may be pending */
@@ -406,6 +407,13 @@ static inline struct duet_file *duet_queued_file(const struct duet_task *task,
 static inline bool duet_is_snapshot(const struct duet_task *task)
 {
 	return task->regflags & DUET_REGISTER_SNAPSHOT;
+}
+
+/* Why a task has stopped: it was ended, or Duet was switched off under it. */
+static inline int duet_stop_reason(const struct duet_task *task)
+{
+	return test_bit(DUET_TASK_ENDED, &task->flags) ? -ECANCELED :
+							 -ESHUTDOWN;
 }
 
 /*

@@ -241,13 +241,18 @@ static int duet_walk_buckets(struct duet_out *out,
 	u64 bucket = args->cursor ? args->cursor >> DUET_CURSOR_BITS :
 				    args->first;
 	u32 done = args->cursor & (BIT(DUET_CURSOR_BITS) - 1);
+	int err = 0;
 	u64 end;
 
 	/* Keeps Duet on, its tables where they are, and the task's slot its. */
 	mutex_lock(&duet.lock);
-	if (!duet.on || (task && test_bit(DUET_TASK_STOPPED, &task->flags))) {
+	if (task && test_bit(DUET_TASK_STOPPED, &task->flags))
+		err = duet_stop_reason(task);
+	else if (!duet.on)
+		err = -ESHUTDOWN;
+	if (err) {
 		mutex_unlock(&duet.lock);
-		return -ESHUTDOWN;
+		return err;
 	}
 	end = 1ULL << duet.node_bits;
 	if (args->end)
@@ -442,7 +447,7 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 	task = duet_task_get(args->tid, file, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
-	err = -ESHUTDOWN;
+	err = duet_stop_reason(task);
 	if (test_bit(DUET_TASK_STOPPED, &task->flags))
 		goto put;
 	err = duet_out_init(&out, args, sizeof(*ref), DUET_FILE_REF_V1);
@@ -460,7 +465,7 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 	}
 	/* What was found up to its end is not all. */
 	if (test_bit(DUET_TASK_STOPPED, &task->flags))
-		err = -ESHUTDOWN;
+		err = duet_stop_reason(task);
 	else
 		err = duet_out_copy(&out);
 	args->cursor = more ? ino : DUET_CURSOR_END;

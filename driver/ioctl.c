@@ -386,7 +386,7 @@ static int duet_ioctl_end(struct file *file, void *argp, void __user *arg)
 	if (args->pid && pid_vnr(task->owner) != args->pid)
 		err = -ESRCH;
 	else if (!duet_task_end(task))
-		err = -ESHUTDOWN;
+		err = duet_stop_reason(task);
 	duet_task_put(task);
 	return err;
 }

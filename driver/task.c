@@ -351,7 +351,7 @@ static int duet_task_enter(struct duet_task *task, bool wait)
 
 	if (test_bit(DUET_TASK_STOPPED, &task->flags) ||
 	    !refcount_inc_not_zero(&task->users))
-		return -ESHUTDOWN;
+		return duet_stop_reason(task);
 	if (wait)
 		err = mutex_lock_killable(&task->lock);
 	else
@@ -361,7 +361,7 @@ static int duet_task_enter(struct duet_task *task, bool wait)
 	if (!test_bit(DUET_TASK_STOPPED, &task->flags))
 		return 0;
 	mutex_unlock(&task->lock);
-	err = -ESHUTDOWN;
+	err = duet_stop_reason(task);
 unuse:
 	duet_task_unuse(task);
 	return err;
@@ -425,8 +425,11 @@ bool duet_task_end(struct duet_task *task)
 
 	mutex_lock(&duet.lock);
 	alive = !test_bit(DUET_TASK_STOPPED, &task->flags);
-	if (alive)
+	if (alive) {
+		/* Before STOPPED, in the same word: who sees that sees why. */
+		set_bit(DUET_TASK_ENDED, &task->flags);
 		duet_task_takedown(task);
+	}
 	mutex_unlock(&duet.lock);
 	if (!alive)
 		return false;
@@ -815,6 +818,8 @@ int duet_register(struct duet_registration *reg)
 		err = duet_task_lock(task);
 		if (!err) {
 			err = duet_scan(task);
+			if (err == -ESHUTDOWN)	/* stopped meanwhile */
+				err = duet_stop_reason(task);
 			clear_bit(DUET_TASK_QUIET, &task->flags);
 			duet_task_unlock(task);
 		}

@@ -33,6 +33,8 @@ static const char *words_of(int error)
 	switch (error) {
 	case ESHUTDOWN:
 		return "Duet is off; switch it on as root: duet start";
+	case ECANCELED:
+		return "somebody ended the task";
 	case EUSERS:
 		return "every task is taken; end one, or start Duet for more: duet start -n";
 	case EOPNOTSUPP:

@@ -287,7 +287,7 @@ class Device(Descriptor):
     def end(self, task_id: int, *, pid: int = 0) -> None:
         """End a task, whoever holds its descriptor, as if Duet were switched off for it alone.
 
-        Its process goes on, and is told with :class:`OffError`.
+        Its process goes on, and is told with :class:`TaskEndedError`.
 
         Args:
             task_id: its number, from 1 on.

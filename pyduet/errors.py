@@ -32,7 +32,7 @@ class PermissionDeniedError(DuetError, PermissionError):
 
 
 class OffError(DuetError):
-    """Duet is switched off, or was under a task; or somebody ended the task."""
+    """Duet is switched off, or was under a task."""
 
 
 class AlreadyError(DuetError):
@@ -65,6 +65,10 @@ class IncompleteError(DuetError):
 
 class TaskGoneError(DuetError):
     """The task, or the directory or file system that it watched, is gone."""
+
+
+class TaskEndedError(TaskGoneError):
+    """Somebody ended the task, as ``duet end`` does; Duet itself goes on."""
 
 
 class Operation(enum.Enum):
@@ -154,8 +158,16 @@ _TABLE: dict[tuple[int, Operation | None], tuple[type[DuetError], str]] = {
     ),
     (errno.ESHUTDOWN, _ANY): (
         OffError,
-        "cannot {action}: Duet was switched off, or somebody ended the task; register again, "
-        "where Duet is off after: duet start",
+        "cannot {action}: Duet was switched off, which ended every task; switch it on and "
+        "register again: duet start",
+    ),
+    (errno.ECANCELED, Operation.END): (
+        TaskEndedError,
+        "cannot {action}: it was ended already; nothing is left to do",
+    ),
+    (errno.ECANCELED, _ANY): (
+        TaskEndedError,
+        "cannot {action}: somebody ended the task; register again if it is still wanted",
     ),
     (errno.EUSERS, Operation.REGISTER): (
         TooManyTasksError,

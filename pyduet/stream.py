@@ -45,6 +45,7 @@ class Stream(ABC):
 
         Raises:
             OffError: Duet was switched off.
+            TaskEndedError: somebody ended the task.
             TaskGoneError: the directory was removed or the file system
                 unmounted, and all was read.
 

@@ -409,8 +409,9 @@ struct duet_rescan {
  *	for any: an identity may be another task's by now
  * @reserved: zero
  *
- * What comes to its readers is what comes when Duet is switched off: they wake
- * with ESHUTDOWN, and all that is left to do with the descriptor is to close it.
+ * Its readers wake with ECANCELED, which every call on it says from then on
+ * (ESHUTDOWN is of a task that Duet was switched off under), and all that is
+ * left to do with the descriptor is to close it.
  */
 struct duet_end {
 	__u32		flags;

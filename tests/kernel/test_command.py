@@ -21,7 +21,7 @@ from conftest import SYSFS, counter, eventually, settings
 from ordinary import ANNA, as_user, device_for_group
 from truth import PAGE, drop_caches, fill, identity
 
-from pyduet import Device, Mask, OffError
+from pyduet import Device, Mask, TaskEndedError
 from pyduet.cli import Exit, main, parser
 from pyduet.recording import Recording, ReplayedDevice, ReplayedStream
 
@@ -122,7 +122,7 @@ def test_end(device: Device, place: Path) -> None:
         assert (done.returncode, done.stdout) == (0, "")
         assert done.stderr == f"task {task.id} has ended\n"
         assert device.tasks() == []
-        with pytest.raises(OffError, match="ended the task"):
+        with pytest.raises(TaskEndedError, match="ended the task"):
             task.read()
 
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from raw import errno_of, ioctl, resized
 from test_life import POLL, READ, file_system
 from truth import Watch, drop_caches, fill, identity
 
-from pyduet import Device, FileId, Mask, OffError, State, Task, TaskGoneError
+from pyduet import Device, FileId, Mask, State, Task, TaskEndedError, TaskGoneError
 from pyduet._driver import abi
 
 
@@ -301,7 +302,7 @@ def test_a_task_that_was_ended(device: Device, place: Path) -> None:
     assert eventually(lambda: call_of(reader.native_id) == READ)
     device.end(ended.id, pid=os.getpid())
     reader.join(60)
-    assert answers == [errno.ESHUTDOWN]
+    assert answers == [errno.ECANCELED]
     poll = select.poll()
     poll.register(ended.fileno(), select.POLLIN)
     assert poll.poll(0) == [(ended.fileno(), select.POLLHUP | select.POLLERR)]
@@ -311,8 +312,8 @@ def test_a_task_that_was_ended(device: Device, place: Path) -> None:
         path.read_bytes()
         file = identity(path)
         # The old descriptor does not act on the new task of its number.
-        assert errno_of(lambda: ended.mark_done(file)) == errno.ESHUTDOWN
-        assert errno_of(ended.read) == errno.ESHUTDOWN
+        assert errno_of(lambda: ended.mark_done(file)) == errno.ECANCELED
+        assert errno_of(ended.read) == errno.ECANCELED
         assert errno_of(lambda: device.end(ended.id, pid=1)) == errno.ESRCH
         ended.close()
         for task in (again, other):
@@ -320,6 +321,36 @@ def test_a_task_that_was_ended(device: Device, place: Path) -> None:
             assert (item.file, item.index, item.pages) == (identity(path), 0, 3)
     other.close()
     assert device.tasks() == []
+
+
+def test_each_end_has_an_error_of_its_own(device: Device, place: Path) -> None:
+    """Pitfall: one errno for "Duet is off", "switched off under you" and "somebody ended you"."""
+    path = fill(place / "tree/file", 1)
+    ended, stopped = (device.register(place / "tree", STATES) for _ in range(2))
+    calls: list[Callable[[Task], object]] = [
+        Task.read,
+        Task.rescan,
+        lambda task: list(task.marked()),
+        lambda task: list(task.pending()),
+        lambda task: task.is_done(identity(path)),
+        lambda task: task.mark_many([identity(path)]),
+        lambda task: task.path_of(identity(path), max_age=0),
+        lambda task: task.paths_of([identity(path)]),
+    ]
+    device.end(ended.id)
+    for _ in range(2):
+        for call in calls:
+            assert errno_of(partial(call, ended)) == errno.ECANCELED
+        with pytest.raises(TaskEndedError, match="somebody ended the task"):
+            ended.read()
+        # It stays so when Duet is switched off, which is what the other is told.
+        if device.is_on():
+            device.stop()
+    for call in calls:
+        assert errno_of(partial(call, stopped)) == errno.ESHUTDOWN
+    device.start()
+    for task in (ended, stopped):
+        task.close()
 
 
 def test_what_end_refuses(device: Device, place: Path) -> None:
@@ -340,7 +371,7 @@ def test_what_end_refuses(device: Device, place: Path) -> None:
         # Over its own descriptor 0 is enough, and there is no second time.
         assert ioctl(task.fileno(), abi.IOC_END, abi.End()) == 0
         assert device.tasks() == []
-        assert ioctl(task.fileno(), abi.IOC_END, abi.End()) == -errno.ESHUTDOWN
+        assert ioctl(task.fileno(), abi.IOC_END, abi.End()) == -errno.ECANCELED
     with pytest.raises(TaskGoneError, match="no such task"):
         device.end(7)
 
@@ -355,7 +386,7 @@ def test_two_end_a_task_that_is_closed(device: Device, place: Path) -> None:
             ends = [pool.submit(errno_of, partial(device.end, task.id)) for _ in range(2)]
             pool.submit(task.close)
         answers = [end.result() for end in ends]
-        assert set(answers) <= {0, errno.ESHUTDOWN, errno.ESRCH}
+        assert set(answers) <= {0, errno.ECANCELED, errno.ESRCH}
         assert answers.count(0) <= 1
         assert device.tasks() == []
     assert eventually(lambda: counter("nodes") == counter("bytes") == 0)
@@ -375,7 +406,7 @@ def test_a_reader_and_a_poller_of_one_task_are_told(device: Device, place: Path,
             polled = pool.submit(_poll, task.fileno())
             assert eventually(partial(_somebody_is_in, pool, POLL))
             device.stop() if how == "stop" else device.end(task.id)
-        assert read.result() == errno.ESHUTDOWN
+        assert read.result() == (errno.ESHUTDOWN if how == "stop" else errno.ECANCELED)
         assert polled.result() == [(task.fileno(), select.POLLHUP | select.POLLERR)]
         task.close()
 
@@ -412,7 +443,7 @@ def test_a_task_that_is_ended_while_it_registers(device: Device, place: Path) ->
         for _ in range(40):
             try:
                 device.register(place / "tree", mask, snapshot=snapshot).close()
-            except OffError:
+            except TaskEndedError:
                 refused += 1
         return refused
 
@@ -440,9 +471,9 @@ def test_a_task_that_is_ended_while_duet_is_switched_off(device: Device, place: 
             told = pool.submit(_read_to_the_end, task)
             stop = pool.submit(device.stop)
             end = pool.submit(errno_of, partial(device.end, task.id))
-        assert told.result() == errno.ESHUTDOWN
         assert stop.result() is None
         assert end.result() in (0, errno.ESHUTDOWN, errno.ESRCH)
+        assert told.result() == (errno.ESHUTDOWN if end.result() else errno.ECANCELED)
         assert [counter(name) for name in ("tasks", "files", "nodes", "bytes")] == [0, 0, 0, 0]
         device.start()
         task.close()
@@ -468,7 +499,7 @@ def test_marks_that_are_dumped_while_the_task_ends(device: Device, place: Path) 
             told = [pool.submit(_dump_marks, task, counts) for _ in range(2)]
             assert eventually(partial(any, counts))
             device.end(task.id)
-        assert [one.result() for one in told] == [errno.ESHUTDOWN] * 2
+        assert [one.result() for one in told] == [errno.ECANCELED] * 2
         assert set(counts) == {3000}
         task.close()
     assert counter("bytes") == 0

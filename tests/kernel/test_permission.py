@@ -891,7 +891,7 @@ def test_whose_tasks_can_be_ended(device: Device, place: Path) -> None:
         def end_ones_own() -> None:
             with Device() as own, own.register(place / "tree", Mask.EXISTS) as task:
                 own.end(task.id)
-                assert errno_of(task.read) == errno.ESHUTDOWN
+                assert errno_of(task.read) == errno.ECANCELED
 
         with device_for_group():
             as_user(ANNA, end_ones_own)
