@@ -179,12 +179,15 @@ static void duet_task_fill_info(struct duet_task_info *info,
 	strscpy(info->path, task->path, sizeof(info->path));
 }
 
-/* The cursor is the identity before the next. */
+/*
+ * The cursor is the identity before the next. Over a task's own descriptor it
+ * is that task alone, for whoever holds it: he may read what it is told.
+ */
 int duet_dump_tasks(struct file *file, void *argp, void __user *arg)
 {
 	struct duet_dump *args = argp;
+	struct duet_task *task, *own = duet_task_of(file);
 	struct duet_task_info *info;
-	struct duet_task *task;
 	struct duet_out out;
 	u64 slot;
 	int err;
@@ -195,10 +198,16 @@ int duet_dump_tasks(struct file *file, void *argp, void __user *arg)
 	if (err)
 		return err;
 	mutex_lock(&duet.lock);
+	if (own && test_bit(DUET_TASK_STOPPED, &own->flags)) {
+		/* It may have no file system any more, nor its slot. */
+		mutex_unlock(&duet.lock);
+		kvfree(out.buf);
+		return duet_stop_reason(own);
+	}
 	for (slot = args->cursor; slot < DUET_MAX_TASKS; slot++) {
 		task = rcu_dereference_protected(duet.task[slot],
 						 lockdep_is_held(&duet.lock));
-		if (!task || !duet_may_see(task))
+		if (!task || (own ? task != own : !duet_may_see(task)))
 			continue;
 		info = duet_out_next(&out);
 		if (!info)

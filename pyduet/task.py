@@ -9,10 +9,12 @@ from typing import Self
 
 from pyduet._driver import abi, fdinfo
 from pyduet._driver.descriptor import Bell, Descriptor
+from pyduet._driver.dump import dump_structures
 from pyduet._driver.taskcalls import TaskCalls
 from pyduet.batch import Batch
 from pyduet.errors import Operation, error_for
 from pyduet.events import FileId, Mask
+from pyduet.info import TaskInfo
 from pyduet.stream import MAX_ITEMS, Stream
 
 #: Paths that a task remembers at most.
@@ -93,6 +95,17 @@ class Task(TaskCalls, Descriptor, Stream):
             mask=found.mask,
             snapshot=bool(found.flags & abi.Register.SNAPSHOT),
         )
+
+    def info(self) -> TaskInfo:
+        """Return what the driver says of the task, to whoever holds its descriptor.
+
+        Raises:
+            OffError, TaskGoneError: the task ended.
+
+        """
+        subject = f"the task on {self.path}"
+        [raw] = dump_structures(self, abi.IOC_DUMP_TASKS, abi.TaskInfo, subject)
+        return TaskInfo.of(raw)
 
     @property
     def snapshot(self) -> bool:

@@ -573,7 +573,10 @@ struct duet_node_info {
 #define DUET_IOC_END		_IOW(DUET_IOC_MAGIC, 0x15, struct duet_end)
 
 /* Looking in. */
-/* struct duet_task_info: all, or without CAP_SYS_ADMIN the user's own */
+/*
+ * struct duet_task_info: all, or without CAP_SYS_ADMIN the user's own. Over a
+ * task's own descriptor that task alone, whoever holds it.
+ */
 #define DUET_IOC_DUMP_TASKS	_IOWR(DUET_IOC_MAGIC, 0x21, struct duet_dump)
 /* struct duet_item: what the task would read now, in the table's order */
 #define DUET_IOC_DUMP_PENDING	_IOWR(DUET_IOC_MAGIC, 0x23, struct duet_dump)

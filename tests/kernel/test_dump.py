@@ -7,15 +7,16 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import EVENTS, STATES, counter
-from ordinary import CLONE_NEWPID, in_child, unshare
+from ordinary import ANNA, CLONE_NEWPID, as_user, in_child, unshare
 from raw import ioctl
 from truth import PAGE, Watch, drop_caches, fill, identity
 
-from pyduet import Device, FileId, Item, Mask, cached_pages
+from pyduet import Device, FileId, Item, Mask, TaskEndedError, TaskInfo, cached_pages
 from pyduet._driver import abi
 from pyduet._driver.descriptor import Descriptor
 from pyduet._driver.dump import dump
@@ -107,6 +108,31 @@ def test_tasks_a_part_at_a_time(device: Device, place: Path, count: int) -> None
             assert set(text[text.index(b"\0") :]) == {0}
     for task in tasks:
         task.close()
+
+
+def test_a_task_tells_of_itself(device: Device, place: Path) -> None:
+    """Pitfall: who was handed a task could not ask what it is. Over its descriptor, it alone."""
+    fill(place / "tree/file", 2)
+    others = [device.register(place / "out", EVENTS) for _ in range(3)]
+    with device.register(place / "tree", STATES, name="handed on", limit=99_999) as task:
+        [seen] = [one for one in device.tasks() if one.id == task.id]
+        assert replace(task.info(), age=0) == replace(seen, age=0)
+
+        def ask() -> tuple[TaskInfo, list[TaskInfo]]:
+            return task.info(), device.tasks()
+
+        # No task of this user's; what would tell of files that he may not know of is 0.
+        told, listed = as_user(ANNA, ask)
+        assert listed == []
+        assert replace(told, age=0) == replace(seen, age=0, pending=0, files=0)
+        assert (told.pid, told.uid, told.limit, told.name) == (os.getpid(), 0, 99_999, "handed on")
+        assert seen.pending > 0
+        assert len(entries(task, abi.IOC_DUMP_TASKS, count=1)) == 1
+        device.end(task.id)
+        with pytest.raises(TaskEndedError):
+            task.info()
+    for other in others:
+        other.close()
 
 
 def test_a_process_that_cannot_be_seen(device: Device, place: Path) -> None:
