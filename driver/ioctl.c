@@ -100,7 +100,10 @@ static int duet_ioctl_status(struct file *file,
 
 static int duet_ioctl_init(struct duet_ioctl_init_args __user *arg)
 {
-	struct duet_registration reg = { .only_dir = true };
+	struct duet_registration reg = {
+		.flags = DUET_REGISTER_INHERIT,
+		.only_dir = true,
+	};
 	struct duet_ioctl_init_args *args;
 	int ret;
 
@@ -111,7 +114,7 @@ static int duet_ioctl_init(struct duet_ioctl_init_args __user *arg)
 	reg.where = args->path;
 	reg.mask = args->regmask & ~DUET_FD_NONBLOCK;
 	if (args->regmask & DUET_FD_NONBLOCK)
-		reg.flags = DUET_REGISTER_NONBLOCK;
+		reg.flags |= DUET_REGISTER_NONBLOCK;
 	if (args->size != sizeof(*args))
 		ret = -EINVAL;
 	else if (strnlen(args->name, sizeof(args->name)) == sizeof(args->name) ||
@@ -244,7 +247,7 @@ static int duet_ioctl_register(struct file *file, void *argp, void __user *arg)
 		.publish = duet_publish_tid,
 		.arg = arg,
 	};
-	char *name;
+	char *name = NULL;
 	int ret;
 
 	if (args->flags & ~DUET_REGISTER_FLAGS || args->tid ||
@@ -253,10 +256,11 @@ static int duet_ioctl_register(struct file *file, void *argp, void __user *arg)
 	/* The only size so far. A larger one is another structure's. */
 	if (args->item_size && args->item_size != sizeof(struct duet_item))
 		return -EINVAL;
-	name = strndup_user(u64_to_user_ptr(args->name), DUET_NAME_LEN);
+	if (args->name)
+		name = strndup_user(u64_to_user_ptr(args->name), DUET_NAME_LEN);
 	if (IS_ERR(name))
 		return PTR_ERR(name) == -EINVAL ? -ENAMETOOLONG : PTR_ERR(name);
-	reg.name = name;
+	reg.name = name ?: "";
 	ret = duet_register(&reg);
 	kfree(name);
 	return ret;

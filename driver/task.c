@@ -789,7 +789,7 @@ int duet_register(struct duet_registration *reg)
 		goto put_path;
 	}
 	task->limit = reg->limit;
-	fd = duet_reserve_fd(reg->flags & DUET_REGISTER_CLOEXEC ? O_CLOEXEC : 0);
+	fd = duet_reserve_fd(reg->flags & DUET_REGISTER_INHERIT ? 0 : O_CLOEXEC);
 	if (fd < 0) {
 		err = fd;
 		goto put_task;

@@ -84,7 +84,7 @@ static void print_item(int task, const struct duet_item *item)
 int main(int argc, char **argv)
 {
 	struct duet_register task = {
-		.flags = DUET_REGISTER_RANGES | DUET_REGISTER_CLOEXEC | DUET_REGISTER_NONBLOCK,
+		.flags = DUET_REGISTER_RANGES | DUET_REGISTER_NONBLOCK,
 		.mask = DUET_PAGE_EXISTS | DUET_PAGE_MODIFIED,
 		.dirfd = AT_FDCWD,
 		.name = (uintptr_t)"watch.c",

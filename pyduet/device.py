@@ -256,7 +256,7 @@ class Device(Descriptor):
         raw_name, raw_path = os.fsencode(name), os.fsencode(path)
         if b"\0" in raw_name + raw_path:
             raise ValueError("a NUL in the task's name or path")
-        flags = abi.Register.CLOEXEC | abi.Register.NONBLOCK
+        flags = abi.Register.NONBLOCK
         if ranges:
             flags |= abi.Register.RANGES
         if no_scan:

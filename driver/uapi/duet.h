@@ -143,7 +143,7 @@ struct duet_ioctl_status_args {
  * @regmask: DUET_PAGE_* and DUET_FD_NONBLOCK, or-ed
  * @path: the directory to watch, ends with a NUL
  *
- * Returns the task's descriptor, which is above 0.
+ * Returns the task's descriptor, which is above 0 and stays open over exec.
  */
 struct duet_ioctl_init_args {
 	__u32	size;
@@ -291,7 +291,7 @@ struct duet_info {
 };
 
 #define DUET_REGISTER_RANGES	0x0001	/* items are runs of pages */
-#define DUET_REGISTER_CLOEXEC	0x0002	/* the descriptor closes on exec */
+#define DUET_REGISTER_INHERIT	0x0002	/* the descriptor stays over exec */
 #define DUET_REGISTER_NONBLOCK	0x0004	/* the descriptor does not block */
 /*
  * What is cached already is no news: a state-based task knows it. Where
@@ -312,7 +312,8 @@ struct duet_info {
  * @tid: comes back as the task's identity; 0 on the way in
  * @path: address of the path of a directory or of a regular file; an empty
  *	one means @dirfd itself
- * @name: address of a human-readable name, shorter than %DUET_NAME_LEN
+ * @name: address of a human-readable name, shorter than %DUET_NAME_LEN; 0 for
+ *	none
  * @limit: bytes that what the task has not read yet may take, 0 for the
  *	default, which is also the most without CAP_SYS_ADMIN. An event may take
  *	it beyond by one node and one file's entry; its marks may take as much
@@ -321,7 +322,7 @@ struct duet_info {
  *	that there is so far
  * @reserved: zero
  *
- * Returns the task's descriptor.
+ * Returns the task's descriptor, which closes on exec.
  */
 struct duet_register {
 	__u32		flags;

@@ -57,7 +57,7 @@ class Register(enum.IntFlag):
     """``DUET_REGISTER_*``: how a task is registered."""
 
     RANGES = 0x0001
-    CLOEXEC = 0x0002
+    INHERIT = 0x0002
     NONBLOCK = 0x0004
     NO_SCAN = 0x0008
     SNAPSHOT = 0x0010

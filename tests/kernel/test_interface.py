@@ -65,6 +65,7 @@ def test_a_published_program(raw: int, place: Path) -> None:
     path = fill(place / "tree/file", 2)
     task = call(raw, INIT, init(os.fsencode(place / "tree"), 0x20 | 0x40))
     assert task > 0
+    assert os.get_inheritable(task)
     data = os.read(task, 4096)
     ino, gen = identity(path)
     assert data == b"".join(struct.pack("QIBxxxQH6x", ino, gen, 1, page, 1) for page in (0, 1))

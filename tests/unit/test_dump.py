@@ -52,7 +52,7 @@ def test_a_task_becomes_an_object() -> None:
     raw = abi.TaskInfo(
         tid=3,
         mask=abi.Page.DIRTY | abi.Page.FD_NONBLOCK,
-        flags=abi.Register.RANGES | abi.Register.CLOEXEC,
+        flags=abi.Register.RANGES | abi.Register.INHERIT,
         pid=10,
         uid=11,
         dev=0xFE01,
