@@ -123,7 +123,8 @@ class TaskInfo:
 
     Attributes:
         id: identity of the task, 1 to 255; reused after the task ended.
-        fd: number of the task's descriptor in the process that registered it.
+        fd: number of the task's descriptor in the process that registered it,
+            as it was then.
         name: human-readable name.
         mask: what the task asked for.
         path: the directory or file, as the registering process saw it.

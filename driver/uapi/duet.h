@@ -37,7 +37,10 @@
  */
 #define DUET_PAGE_MODIFIED	0x0010	/* excludes DIRTY and FLUSHED */
 #define DUET_PAGE_EXISTS	0x0020	/* excludes ADDED and REMOVED */
-/* Not an event: the task's descriptor does not block. */
+/*
+ * Not an event: the task's descriptor does not block. Of INIT alone, and shown
+ * again in its list of tasks. DUET_IOC_REGISTER has a flag for it.
+ */
 #define DUET_FD_NONBLOCK	0x0040
 
 /**
@@ -46,6 +49,9 @@
  * @gen: inode generation, tells a reused inode number from the old one
  * @tid: identity of the task, 1 to %DUET_MAX_TASKS
  * @pad: ignored on the way in, zero on the way out
+ *
+ * The name is published; it is no UUID. Nor is a @tid anywhere in this header
+ * a thread's number: it is a task's of Duet.
  */
 struct duet_uuid {
 	__aligned_u64	ino;
@@ -95,7 +101,7 @@ struct duet_item {
  * struct duet_task_attrs - one task of DUET_STATUS_PRINT_LIST
  * @id: identity of the task
  * @pad: zero
- * @fd: descriptor number that the registration returned
+ * @fd: number of the descriptor in the process that registered, as it was then
  * @name: human-readable name, ends with a NUL
  * @regmask: registration mask
  * @path: registered directory as the registering process saw it
@@ -350,7 +356,7 @@ struct duet_file_ref {
 };
 
 /**
- * struct duet_marks - the bitmap, many files a call (DUET_IOC_MARKS)
+ * struct duet_marks - the done marks, many files a call (DUET_IOC_MARKS)
  * @flags: exactly one of DUET_BMAP_*
  * @tid: the task
  * @nr: how many files; comes back as how many were worked off
@@ -464,7 +470,8 @@ struct duet_dump {
  * @pid: process that registered, in the caller's namespace, 0 if not seen
  * @uid: user that registered, in the caller's namespace
  * @dev: device number of the file system, as stat(2) encodes it
- * @fd: number of the descriptor that the registration returned
+ * @fd: number of the descriptor that the registration returned: in the process
+ *	@pid, as it was then, and of no use in another
  * @gone: 1 when the file system or the directory is no more
  * @age: nanoseconds since the registration
  * @limit: bytes that what it has not read may take
