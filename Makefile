@@ -48,6 +48,10 @@ ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 # Nothing is left behind that is root's.
 TASK_TEST = $(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/pytest -p no:cacheprovider tests/tasks
 
+.PHONY: abi
+abi: packages  ## Write tests/data/abi.json anew, after a change of driver/uapi/duet.h
+	$(PYTHON3) tests/uapi.py
+
 .PHONY: task-test
 task-test: PACKAGE_LISTS += tests/tasks/apt-packages.txt
 task-test: setup  ## Maintenance on real file systems, as root and as a user

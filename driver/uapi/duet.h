@@ -348,6 +348,8 @@ struct duet_register {
  * @gen: inode generation
  * @result: comes back: below 0 an error number, else what the call says; what
  *	comes in is ignored, so that a batch can be passed on to another call
+ *
+ * It never changes, as an item does not.
  */
 struct duet_file_ref {
 	__aligned_u64	ino;

@@ -3,15 +3,18 @@
 
 import ctypes
 import enum
+import json
 import re
 import subprocess
-from pathlib import Path
+from copy import deepcopy
+from dataclasses import asdict
 
 import pytest
+import uapi
 
 from pyduet._driver import abi
 
-HEADER = Path(__file__).parents[2] / "driver" / "uapi" / "duet.h"
+HEADER = uapi.HEADER.read_text()
 
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "duet_uuid": abi.Uuid,
@@ -64,27 +67,9 @@ ENUMERATIONS: dict[str, type[enum.IntFlag] | type[enum.IntEnum]] = {
 Layout = dict[str, tuple[int, int]]
 
 
-def header_text() -> str:
-    """The header without its comments."""
-    return re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
-
-
 def header_constants() -> set[str]:
-    """Names of the header's numbers, those of its enumerations included, without DUET_."""
-    found = set(re.findall(r"^#define\s+DUET_(\w+)[ \t]+\S", header_text(), re.MULTILINE))
-    for body in re.findall(r"^enum \w+ \{(.*?)^\};", header_text(), re.DOTALL | re.MULTILINE):
-        found |= set(re.findall(r"DUET_(\w+)", body))
-    return found
-
-
-def header_fields() -> dict[str, list[str]]:
-    """Structure: its fields, those of unions in it included."""
-    found = {}
-    for name, body in re.findall(
-        r"^struct (\w+) \{(.*?)^\};", header_text(), re.DOTALL | re.MULTILINE
-    ):
-        found[name] = re.findall(r"(\w+)(?:\[[^\]]+\])?;", body)
-    return found
+    """Names of the header's numbers, without DUET_."""
+    return {name.removeprefix("DUET_") for name in uapi.constants_of(HEADER)}
 
 
 def python_constants() -> dict[str, int]:
@@ -113,56 +98,32 @@ def python_layout(kind: type[ctypes.Structure]) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """What the machine's C compiler makes of the header: expression to value."""
-    expressions = [f"DUET_{name}" for name in header_constants()]
-    for structure, fields in header_fields().items():
-        expressions.append(f"sizeof(struct {structure})")
-        for field in fields:
-            expressions.append(f"offsetof(struct {structure}, {field})")
-            expressions.append(f"sizeof(((struct {structure} *)0)->{field})")
-    directory = tmp_path_factory.mktemp("abi")
-    source = directory / "abi.c"
-    prints = "\n".join(
-        f'printf("%s\\t%llu\\n", "{text}", (unsigned long long)({text}));' for text in expressions
-    )
-    source.write_text(
-        "#include <stddef.h>\n#include <stdio.h>\n"
-        f'#include "{HEADER}"\nint main(void) {{ {prints} return 0; }}\n'
-    )
-    program = directory / "abi"
-    subprocess.run(
-        ["cc", "-Wall", "-Wpedantic", "-Wpadded", "-Werror", "-o", program, source], check=True
-    )
-    output = subprocess.run([program], check=True, capture_output=True, text=True).stdout
-    return {text: int(value) for text, value in (line.split("\t") for line in output.splitlines())}
+def header() -> uapi.Abi:
+    """What the machine's C compiler makes of the header."""
+    return uapi.abi_of(HEADER)
 
 
 def test_the_header_was_understood() -> None:
     assert len(header_constants()) > 50
-    assert sum(map(len, header_fields().values())) > 110
+    assert sum(map(len, uapi.fields_of(HEADER).values())) > 110
 
 
-def test_every_number_is_the_same(compiled: dict[str, int]) -> None:
-    in_c = {name: compiled[f"DUET_{name}"] for name in header_constants()}
-    assert python_constants() == in_c
+def test_every_number_is_the_same(header: uapi.Abi) -> None:
+    in_python = {f"DUET_{name}": value for name, value in python_constants().items()}
+    assert in_python == header.constants
 
 
 def test_every_structure_is_there() -> None:
-    assert set(header_fields()) == set(STRUCTURES)
+    assert set(uapi.fields_of(HEADER)) == set(STRUCTURES)
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_every_field_is_the_same(name: str, compiled: dict[str, int]) -> None:
-    in_c = {
-        field: (
-            compiled[f"offsetof(struct {name}, {field})"],
-            compiled[f"sizeof(((struct {name} *)0)->{field})"],
-        )
-        for field in header_fields()[name]
-    }
-    assert python_layout(STRUCTURES[name]) == in_c
-    assert ctypes.sizeof(STRUCTURES[name]) == compiled[f"sizeof(struct {name})"]
+def test_every_field_is_the_same(name: str, header: uapi.Abi) -> None:
+    in_c = header.structures[name]
+    assert {
+        field: list(place) for field, place in python_layout(STRUCTURES[name]).items()
+    } == in_c.fields
+    assert ctypes.sizeof(STRUCTURES[name]) == in_c.size
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -185,7 +146,7 @@ def test_32_bit_programs_see_the_same_layout() -> None:
             )
     for name in header_constants():
         checks.append(f'_Static_assert(DUET_{name} == {python_constants()[name]}ULL, "");')
-    source = f'#include "{HEADER}"\n' + "\n".join(checks)
+    source = f'#include "{uapi.HEADER}"\n' + "\n".join(checks)
     command = ["cc", "-m32", "-ffreestanding", "-fsyntax-only", "-xc", "-"]
     if subprocess.run(command, input="", text=True, check=False).returncode:
         pytest.skip("this compiler knows no -m32")
@@ -199,7 +160,7 @@ def test_32_bit_programs_see_the_same_layout() -> None:
 
 def test_a_new_kind_of_event_or_drop_moves_no_field() -> None:
     """An array of counters has a size of its own, not that of an enumeration that grows."""
-    body = header_text()
+    body = uapi.text_of(HEADER)
     assert re.findall(r"\bDUET_NR_\w+", body) == []
     sized = re.findall(r"(\w+)\[([^\]]+)\];", body)
     counters = [size for name, size in sized if name in ("events", "drops", "bits")]
@@ -229,3 +190,76 @@ def test_the_fast_decoder_agrees_with_the_structure() -> None:
     assert abi.ITEM.unpack(bytes(item)) == unpacked
     ref = abi.FileRef(ino=2**63 + 1, gen=2**31 + 2, result=-3)
     assert abi.FILE_REF.unpack(bytes(ref)) == (2**63 + 1, 2**31 + 2, -3)
+
+
+def test_nothing_breaks_what_was_released(header: uapi.Abi) -> None:
+    """Programs that were built with the last tag's header; before the first, the snapshot's."""
+    last = uapi.released()
+    old = uapi.abi_of(last[1]) if last else uapi.snapshot()
+    assert uapi.breaks(old, header) == [], f"since {last[0] if last else 'the snapshot'}"
+
+
+def test_every_change_is_written_down(header: uapi.Abi) -> None:
+    """So that who looks at a change sees what it does to the interface: ``make abi`` writes it."""
+    assert json.loads(uapi.SNAPSHOT.read_text()) == asdict(header)
+
+
+def test_what_breaks_and_what_does_not(header: uapi.Abi) -> None:
+    """Growth at the end, new names and what is not stable are fine; what moves or goes is not."""
+    new = deepcopy(header)
+    assert uapi.breaks(header, new) == []
+    info = new.structures["duet_info"]
+    info.fields["more"] = [info.size, 8]
+    info.size += 8
+    new.constants["DUET_IOC_INFO"] += 8 << 16
+    # What was reserved is in use, and something unknown is known.
+    register = new.structures["duet_register"]
+    register.fields["news"] = register.fields.pop("reserved")
+    new.constants |= {"DUET_REGISTER_NEWS": 1 << 9, "DUET_ABI_VERSION": 2}
+    new.structures["duet_news"] = uapi.Structure(8, {"news": [0, 8]})
+    del new.structures["duet_table"], new.constants["DUET_IOC_TABLE"]
+    assert uapi.breaks(header, new) == []
+
+
+@pytest.mark.parametrize(
+    ("structure", "field", "words"),
+    [
+        ("duet_info", "drops", "duet_info.drops is at"),
+        ("duet_item", "state", "duet_item.state is at"),
+        ("duet_register", "limit", "duet_register.limit is at"),
+    ],
+)
+def test_a_field_that_moves_breaks(
+    header: uapi.Abi, structure: str, field: str, words: str
+) -> None:
+    for change in ([8, 0], [0, 8]):
+        new = deepcopy(header)
+        place = new.structures[structure].fields[field]
+        place[:] = [place[0] + change[0], place[1] + change[1]]
+        [found] = uapi.breaks(header, new)
+        assert found.startswith(words)
+    del new.structures[structure].fields[field]
+    assert uapi.breaks(header, new) == [f"{structure}.{field} is gone"]
+
+
+def test_a_size_or_a_number_that_changes_breaks(header: uapi.Abi) -> None:
+    for structure, change in (("duet_file_ref", 8), ("duet_item", 8), ("duet_info", -8)):
+        new = deepcopy(header)
+        new.structures[structure].size += change
+        [found] = uapi.breaks(header, new)
+        assert found.startswith(f"struct {structure} has")
+    for name, value in (
+        ("DUET_IOC_INIT", header.constants["DUET_IOC_INIT"] + (8 << 16)),
+        ("DUET_IOC_REGISTER", header.constants["DUET_IOC_REGISTER"] + 1),
+        ("DUET_REGISTER_RANGES", 2),
+        ("DUET_EVENT_FLUSHED", 4),
+    ):
+        new = deepcopy(header)
+        new.constants[name] = value
+        [found] = uapi.breaks(header, new)
+        assert found.startswith(f"{name} is 0x")
+        del new.constants[name]
+        assert uapi.breaks(header, new) == [f"{name} is gone"]
+    new = deepcopy(header)
+    del new.structures["duet_end"]
+    assert uapi.breaks(header, new) == ["struct duet_end is gone"]
