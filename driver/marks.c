@@ -516,9 +516,8 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 	if (inode && answer != DUET_ANSWER_NO)
 		duet_shut_out(task, asked);
 	/* Without room for the mark it is asked again the next time. */
-	if (answer != DUET_ANSWER_NOT_NOW &&
-	    !duet_silence(task, file->ino, file->gen, refusal))
-		return false;
+	if (answer != DUET_ANSWER_NOT_NOW)
+		duet_mark(task, file->ino, refusal);
 forget:
 	duet_file_forget(file, task);
 	return false;
