@@ -191,9 +191,10 @@ def test_refused_files_are_passed_over_in_steps(device: Device, place: Path) -> 
     with device_for_group():
         task = register_as(ANNA, place / "tree", Mask.EXISTS)
     with task, given_way() as asked:
-        asked()
-        assert list(task.marked()) == []
-        empty = asked()
+        for _ in range(3):  # the first time Python has much to find
+            asked()
+            assert list(task.marked()) == []
+            empty = asked()
         assert task.read() == []
         asked()
         assert list(task.marked()) == []
