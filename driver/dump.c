@@ -456,9 +456,10 @@ int duet_dump_marks(struct file *file, void *argp, void __user *arg)
 	task = duet_task_get(args->tid, file, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
-	err = duet_stop_reason(task);
-	if (test_bit(DUET_TASK_STOPPED, &task->flags))
+	if (test_bit(DUET_TASK_STOPPED, &task->flags)) {
+		err = duet_stop_reason(task);
 		goto put;
+	}
 	err = duet_out_init(&out, args, sizeof(*ref), DUET_FILE_REF_V1);
 	if (err)
 		goto put;
