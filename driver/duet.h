@@ -765,6 +765,19 @@ int duet_dump_nodes(struct file *file, void *args, void __user *arg);
 int duet_dump_pending(struct file *file, void *args, void __user *arg);
 int duet_dump_marks(struct file *file, void *args, void __user *arg);
 
+/* delay.c, of debug builds */
+enum duet_delay {
+	DUET_DELAY_LOOK,	/* what was looked at is not recorded yet */
+};
+
+#ifdef DUET_DEBUG
+void duet_delay(enum duet_delay at);
+#else
+static inline void duet_delay(enum duet_delay at)
+{
+}
+#endif
+
 /* check.c */
 void duet_check_init(void);
 void duet_check_exit(void);

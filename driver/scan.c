@@ -129,6 +129,7 @@ static struct folio *duet_sync_locked(struct duet_sync *sync, u64 run)
 	 */
 	spin_lock(&file->lock);
 	duet_look_at(&xas, first, first + DUET_RUN_PAGES - 1, &look);
+	duet_delay(DUET_DELAY_LOOK);
 	node = duet_node_find(file, run);
 	if (!node && look.cached) {
 		node = duet_node_first(file);

@@ -36,9 +36,9 @@ def sync_file(path: Path) -> None:
     os.close(fd)
 
 
-def sync_range(fd: int) -> None:
-    """Have all of a file written back, without waiting for it: SYNC_FILE_RANGE_WRITE."""
-    if LIBC.sync_file_range(fd, 0, 0, 2):
+def sync_range(fd: int, page: int = 0, pages: int = 0) -> None:
+    """Have a file written back from a page on, and not waited for: SYNC_FILE_RANGE_WRITE."""
+    if LIBC.sync_file_range(fd, page * PAGE, pages * PAGE, 2):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the driver's tests share. They run in the lab, as root, against the real module."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -18,6 +19,9 @@ from pyduet import Device, Mask, Task
 
 MOUNT = Path("/mnt/duet")
 SYSFS = Path("/sys/class/misc/duet")
+PARAMETERS = Path("/sys/module/duet/parameters")
+#: Debug builds of the module have it.
+DELAY = PARAMETERS / "delay_at"
 STATES = Mask.EXISTS | Mask.MODIFIED
 EVENTS = Mask.ADDED | Mask.REMOVED | Mask.DIRTY | Mask.FLUSHED
 
@@ -86,6 +90,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def counter(name: str) -> int:
     """Return a number that the module shows in sysfs."""
     return int((SYSFS / name).read_text())
+
+
+@contextlib.contextmanager
+def dawdling(where: str, microseconds: int) -> Iterator[None]:
+    """Have a debug build of the module dawdle where a race has its window."""
+    DELAY.write_text(where)
+    (PARAMETERS / "delay_us").write_text(str(microseconds))
+    try:
+        yield
+    finally:
+        (PARAMETERS / "delay_us").write_text("0")
 
 
 @pytest.fixture(autouse=True, scope="session")

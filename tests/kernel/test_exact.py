@@ -13,11 +13,12 @@ import random
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from actions import direct_read, direct_write, exchange, punch, reflink, sync_range
-from conftest import EVENTS, counter, eventually
+from conftest import DELAY, EVENTS, counter, dawdling, eventually
 from journal import Journal, Ledger
 from truth import PAGE, Watch, drop_caches, fill, identity, truth_of
 
@@ -333,6 +334,32 @@ def test_scan_races_with_write_back(watch: Register, place: Path) -> None:
     assert {path.name: one.tally.dirty(identity(path)) for path in paths} == {
         path.name: truth_of(path).dirty for path in paths
     }
+
+
+@pytest.mark.kernel_with(DELAY)
+def test_scan_dawdles_in_write_back(watch: Register, place: Path) -> None:
+    """Pitfall: the same, met for sure.
+
+    The scan dawdles between look and record, while page after page is flushed.
+    """
+    path = fill(place / "tree/file", 64)
+    one = watch(place / "tree", Mask.MODIFIED)
+    with path.open("r+b") as file, ThreadPoolExecutor(1) as pool, dawdling("look", 5000):
+
+        def write_back() -> None:
+            for page in range(64):
+                sync_range(file.fileno(), page, 1)
+
+        for _ in range(10):
+            os.pwrite(file.fileno(), b"w" * 64 * PAGE, 0)
+            one.read()
+            flushing = pool.submit(write_back)
+            one.task.rescan()
+            one.read()  # this looks, and no later scan mends what it recorded
+            flushing.result()
+            os.sync()
+            one.read()
+            assert one.tally.dirty(identity(path)) == truth_of(path).dirty
 
 
 def test_registration_races_with_writes(watch: Register, place: Path, journal: Journal) -> None:

@@ -59,7 +59,9 @@ def build_module(kernel: Kernel, *, check: bool = False) -> tuple[Path, bytes]:
     target = cache_dir() / "build" / f"{kernel.root.parent.name}-{checkout}" / kind
     with locked(f"{kind}-{kernel.release}-{checkout}"):
         files = _sources()
-        digest = hashlib.sha256(str(kernel.kdir).encode())
+        # Kbuild looks at DUET_DEBUG.
+        kind_of = f"{kernel.kdir} {os.environ.get('DUET_DEBUG', '')}"
+        digest = hashlib.sha256(kind_of.encode())
         for name, content in files.items():
             digest.update(f"{name}\0{len(content)}\0".encode() + content)
         stamp = target / ".duet-lab-sources"

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Debug builds only: dawdling where a race has a narrow window, so that a test
+ * can step into it. /sys/module/duet/parameters/delay_at says where, delay_us
+ * for how long.
+ */
+#include <linux/delay.h>
+#include <linux/module.h>
+#include <linux/string.h>
+#include "duet.h"
+
+/* Interrupts may be off meanwhile: no longer than this, in microseconds. */
+#define DUET_DELAY_MOST	5000
+
+static const char * const duet_delay_names[] = {
+	[DUET_DELAY_LOOK] = "look",
+};
+
+static char delay_at[16];
+module_param_string(delay_at, delay_at, sizeof(delay_at), 0600);
+MODULE_PARM_DESC(delay_at, "where to dawdle: look");
+
+static unsigned int delay_us;
+module_param(delay_us, uint, 0600);
+MODULE_PARM_DESC(delay_us, "for how many microseconds, at most 5000");
+
+void duet_delay(enum duet_delay at)
+{
+	unsigned int left = min(READ_ONCE(delay_us), DUET_DELAY_MOST);
+
+	if (!left || !sysfs_streq(delay_at, duet_delay_names[at]))
+		return;
+	for (; left > 1000; left -= 1000)
+		udelay(1000);
+	udelay(left);
+}
