@@ -14,11 +14,13 @@
 
 static const char * const duet_delay_names[] = {
 	[DUET_DELAY_LOOK] = "look",
+	[DUET_DELAY_VERDICT] = "verdict",
+	[DUET_DELAY_NOBODY] = "nobody",
 };
 
 static char delay_at[16];
 module_param_string(delay_at, delay_at, sizeof(delay_at), 0600);
-MODULE_PARM_DESC(delay_at, "where to dawdle: look");
+MODULE_PARM_DESC(delay_at, "where to dawdle: look, verdict or nobody");
 
 static unsigned int delay_us;
 module_param(delay_us, uint, 0600);

@@ -768,6 +768,8 @@ int duet_dump_marks(struct file *file, void *args, void __user *arg);
 /* delay.c, of debug builds */
 enum duet_delay {
 	DUET_DELAY_LOOK,	/* what was looked at is not recorded yet */
+	DUET_DELAY_VERDICT,	/* a verdict was made, and is not recorded */
+	DUET_DELAY_NOBODY,	/* it is recorded, and nothing looked at since */
 };
 
 #ifdef DUET_DEBUG

@@ -565,6 +565,7 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 	struct duet_file *file;
 	bool holds;
 
+	duet_delay(DUET_DELAY_VERDICT);
 	trace_duet_verdict(inode, verdict->map.words[0], verdict->known,
 			   verdict->budget - verdict->steps.left,
 			   verdict->steps.cut);
@@ -581,6 +582,7 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 			if (duet_map_empty(&verdict->map) &&
 			    duet_map_empty(&verdict->maybe)) {
 				duet_nobody_decided(verdict, silent);
+				duet_delay(DUET_DELAY_NOBODY);
 				*found = NULL;
 				return duet_verdict_holds(verdict) || put_off;
 			}
