@@ -386,13 +386,15 @@ static void duet_sync_inode(struct duet_file *file, struct duet_task *task,
 	spin_lock_irqsave(&file->lock, flags);
 	if (stale)
 		duet_hand_over(file, task);
-	if (sync.lost)	/* the task can not be told the truth: say so */
+	if (sync.lost) {	/* the task can not be told the truth: say so */
 		want->flags |= DUET_WANT_LOST;
-	else if (sync.busy)	/* once more, at the next read */
+		file->stale = true;
+	} else if (sync.busy) {	/* once more, at the next read */
 		want->flags |= DUET_WANT_SYNC;
-	else		/* it is being killed; another may share its end */
+	} else {		/* it is being killed; another may share its end */
 		want->flags |= DUET_WANT_SYNC |
 			       (sync.fresh ? DUET_WANT_NEW : 0);
+	}
 	duet_queue_file(file, task);
 	spin_unlock_irqrestore(&file->lock, flags);
 }

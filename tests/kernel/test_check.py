@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import EVENTS, STATES, counter
+from conftest import EVENTS, STATES, SYSFS, counter
 from invariant import CHECK, look
 from ordinary import ANNA, become, in_child
 from truth import Watch, fill
 
-from pyduet import Device, Mask
+from pyduet import Device, Mask, State
 
 Register = Callable[..., Watch]
 
@@ -70,6 +70,24 @@ def test_presence_alone(watch: Register, place: Path) -> None:
     with path.open("r+b") as file:
         file.write(b"x")
     assert look()[1:4] == (1, 1, 0)
+
+
+def test_what_did_not_fit_is_put_off(device: Device, place: Path) -> None:
+    """The task was told that it was not told all; the table does not pretend to be right."""
+    with (place / "tree/file").open("wb") as file:
+        for run in range(200):
+            file.seek(run << 18)
+            file.write(b"x" * 5000)
+    limit = SYSFS / "limit_bytes"
+    limit.write_text(str(30 * device.info().file_bytes))
+    try:
+        with device.register(place / "tree", STATES) as task:
+            items = Watch(task).read()
+            assert [item for item in items if State.OVERFLOW in item.state] != []
+            found = look()
+            assert (found.lines, found.put_off) == (frozenset(), 200)
+    finally:
+        limit.write_text("0")
 
 
 def test_off(device: Device) -> None:
