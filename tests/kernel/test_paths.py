@@ -288,7 +288,7 @@ def test_names_in_memory_cost_no_directory(watch: Register, place: Path) -> None
 
 def test_a_read_looks_for_so_many_names(watch: Register, place: Path) -> None:
     """What the dcache has lost is looked for in many reads, none of which reads all of it."""
-    files = pairs(place / "tree", 600)
+    files = pairs(place / "tree", 280)
     one = watch(place / "tree")
     one.read()
     drop_caches(2)
@@ -299,6 +299,6 @@ def test_a_read_looks_for_so_many_names(watch: Register, place: Path) -> None:
         first = reads()
         assert 0 < first <= 256
         # Who has nothing to read is woken for the rest of it, until there is none.
-        assert eventually(lambda: not one.read() and reads() == 600)
+        assert eventually(lambda: not one.read() and reads() == 280)
     assert one.disagreements(place / "tree") == []
-    assert len(one.tally.cached_files()) == 600
+    assert len(one.tally.cached_files()) == 280
