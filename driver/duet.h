@@ -640,6 +640,7 @@ bool duet_next_cached(struct address_space *mapping, unsigned long *index,
 int duet_scan(struct duet_task *task);
 void duet_sync_file(struct duet_file *file, struct duet_task *task);
 void duet_name_budget(struct duet_task *task);
+bool duet_may_read_names(struct duet_task *task);
 void duet_verify_names(struct duet_task *task, struct duet_file *file);
 struct inode *duet_file_inode(struct duet_file *file, struct duet_pin *pin);
 void duet_inode_put(struct inode *inode, struct duet_pin *pin);

@@ -504,6 +504,13 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 	if (inode) {
 		answer = duet_ask(task, inode, may);
 		duet_inode_put(inode, &pin);
+		if (answer == DUET_ANSWER_UNNAMED &&
+		    !duet_may_read_names(task)) {
+			/* Not now: a scan finds it, at the next call. */
+			set_bit(DUET_TASK_RESCAN, &task->flags);
+			duet_task_wake(task);
+			goto forget;
+		}
 		if (answer == DUET_ANSWER_UNNAMED)
 			answer = duet_ask_again(task, file);
 	} else if (fatal_signal_pending(current)) {

@@ -425,7 +425,7 @@ void duet_name_budget(struct duet_task *task)
 }
 
 /* Whether the call may read one more. */
-static bool duet_may_read_names(struct duet_task *task)
+bool duet_may_read_names(struct duet_task *task)
 {
 	lockdep_assert_held(&task->lock);
 	if (task->name_reads == DUET_NAME_READS)
