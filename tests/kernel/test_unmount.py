@@ -258,4 +258,5 @@ def test_frozen(watch: Register, disk: Disk) -> None:
         subprocess.run(["fsfreeze", "--unfreeze", disk.where], check=True)
         closing.join(120)
         assert not closing.is_alive()
-        assert disk.is_left_by_unmount()
+        disk.unmount()
+        assert eventually(disk.is_free)
