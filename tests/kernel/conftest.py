@@ -145,6 +145,17 @@ def restored(device: Device) -> Iterator[dict[str, int]]:
 
 
 @pytest.fixture
+def share() -> Iterator[Callable[[int], None]]:
+    """Return a function that sets the share of a user, in percent; the default is put back."""
+
+    def store(percent: int) -> None:
+        (SYSFS / "user_share_percent").write_text(str(percent))
+
+    yield store
+    store(0)
+
+
+@pytest.fixture
 def place() -> Iterator[Path]:
     """Return an empty directory with `tree`, to be watched, and `out` beside it."""
     place = MOUNT / "place"

@@ -425,8 +425,11 @@ def children() -> list[str]:
     ]
 
 
-def test_tasks_of_an_ordinary_user_share(device: Device, place: Path, files: list[Path]) -> None:
+def test_tasks_of_an_ordinary_user_share(
+    device: Device, place: Path, files: list[Path], share: Callable[[int], None]
+) -> None:
     """They see each other, and may ask what is done; no privilege is needed for it."""
+    share(50)  # of 8 tasks
     for path in (place / "tree", place / "out", *files):
         os.chown(path, ANNA, ANNA)
     place.chmod(0o755)

@@ -346,13 +346,6 @@ def test_a_larger_limit_takes_cap_sys_admin(device: Device, place: Path) -> None
 # What one user may take
 
 
-@pytest.fixture
-def share() -> Iterator[Callable[[int], None]]:
-    """Return a function that sets the share of a user; the default is put back."""
-    yield lambda percent: store("user_share_percent", str(percent))
-    store("user_share_percent", "0")
-
-
 def taken(place: Path, limits: tuple[int, ...]) -> list[int]:
     """Register a task with each limit, and return the limits that they got, or -errno."""
     with Device() as own, contextlib.ExitStack() as stack:
