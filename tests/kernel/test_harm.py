@@ -130,7 +130,9 @@ def verdicts() -> Iterator[Callable[[], list[Verdict]]]:
         enable.write_text("1")
         return [
             Verdict(int(ino), int(steps), bool(later))
-            for ino, steps, later in re.findall(r"duet_verdict:.* ino=(\d+) .*=(\d+)(.*)", lines)
+            for ino, steps, later in re.findall(
+                r"duet_verdict:.* ino=(\d+) .*steps=(\d+)(.*)", lines
+            )
         ]
 
     try:
