@@ -752,6 +752,7 @@ void duet_task_unlock(struct duet_task *task);
 unsigned int duet_tasks_use(struct duet_task **tasks);
 void duet_tasks_unuse(struct duet_task **tasks, unsigned int nr);
 void duet_task_wake(struct duet_task *task);
+void duet_task_rescan(struct duet_task *task);
 int duet_task_release(struct inode *inode, struct file *file);
 
 /* ioctl.c */

@@ -458,10 +458,8 @@ void duet_file_forget(struct duet_file *file, struct duet_task *task)
 	spin_unlock_irqrestore(&file->lock, flags);
 	duet_file_each_node(file, duet_node_forget, task);
 	spin_lock_irqsave(&file->lock, flags);
-	if (want->flags & DUET_WANT_MISSED) {
-		set_bit(DUET_TASK_RESCAN, &task->flags);
-		duet_task_wake(task);
-	}
+	if (want->flags & DUET_WANT_MISSED)
+		duet_task_rescan(task);
 	want->flags &= ~(DUET_WANT_FORGET | DUET_WANT_MISSED);
 	spin_unlock_irqrestore(&file->lock, flags);
 	/* The task may ask for its path; others may keep the entry. */

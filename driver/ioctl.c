@@ -370,8 +370,7 @@ static int duet_ioctl_rescan(struct file *file, void *argp, void __user *arg)
 	if (IS_ERR(task))
 		return PTR_ERR(task);
 	set_bit(DUET_TASK_RETELL, &task->flags);
-	set_bit(DUET_TASK_RESCAN, &task->flags);
-	duet_task_wake(task);
+	duet_task_rescan(task);
 	duet_leave(task);
 	return 0;
 }

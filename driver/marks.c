@@ -245,8 +245,7 @@ int duet_task_undone(struct duet_task *task, u64 ino, u32 gen)
 		duet_inode_put(inode, &pin);
 	} else if (!duet_is_known(task, ino, gen)) {
 		/* We may have forgotten that we knew it: a scan finds it. */
-		set_bit(DUET_TASK_RESCAN, &task->flags);
-		duet_task_wake(task);
+		duet_task_rescan(task);
 	}
 	return 0;
 }
@@ -450,8 +449,7 @@ static void duet_shut_out(struct duet_task *task, unsigned int asked)
 	smp_mb__after_atomic();	/* pairs with the one in duet_ways_changed() */
 	if (atomic_read(&task->asked) == asked)
 		return;
-	set_bit(DUET_TASK_RESCAN, &task->flags);
-	duet_task_wake(task);
+	duet_task_rescan(task);
 }
 
 /* Whether that was asked, and stands. */
@@ -507,8 +505,7 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 		if (answer == DUET_ANSWER_UNNAMED &&
 		    !duet_may_read_names(task)) {
 			/* Not now: a scan finds it, at the next call. */
-			set_bit(DUET_TASK_RESCAN, &task->flags);
-			duet_task_wake(task);
+			duet_task_rescan(task);
 			goto forget;
 		}
 		if (answer == DUET_ANSWER_UNNAMED)
@@ -579,8 +576,7 @@ void duet_ways_changed(struct duet_fs *fs, const struct dentry *dir)
 		if (!again)
 			duet_new_epoch();
 		again = true;
-		set_bit(DUET_TASK_RESCAN, &task->flags);
-		duet_task_wake(task);
+		duet_task_rescan(task);
 	}
 	rcu_read_unlock();
 }

@@ -256,6 +256,13 @@ void duet_task_wake(struct duet_task *task)
 		irq_work_queue(&task->wake);
 }
 
+/* Has the reader look at all inodes again. */
+void duet_task_rescan(struct duet_task *task)
+{
+	set_bit(DUET_TASK_RESCAN, &task->flags);
+	duet_task_wake(task);
+}
+
 /* ---- the end of a task ---- */
 
 static void duet_task_free(struct kref *ref)

@@ -175,8 +175,7 @@ static void duet_dir_moved(struct duet_fs *fs, struct dentry *dentry,
 		if (!crossed)
 			duet_new_epoch();
 		crossed = true;
-		set_bit(DUET_TASK_RESCAN, &task->flags);
-		duet_task_wake(task);
+		duet_task_rescan(task);
 	}
 	rcu_read_unlock();
 	dput(old);
@@ -323,8 +322,7 @@ static void duet_fs_listen(struct work_struct *work)
 	rcu_read_lock();
 	roots = duet_dereference(fs->roots);
 	for (i = 0; roots && i < roots->nr; i++) {
-		set_bit(DUET_TASK_RESCAN, &roots->task[i]->flags);
-		duet_task_wake(roots->task[i]);
+		duet_task_rescan(roots->task[i]);
 	}
 	rcu_read_unlock();
 	up_read(&sb->s_umount);
