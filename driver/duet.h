@@ -540,7 +540,10 @@ void duet_new_epoch(void);
 void duet_nobody_clear(const struct inode *inode);
 bool duet_roots_above(const struct duet_fs *fs, const struct dentry *dentry,
 		      struct duet_map *map);
+bool duet_is_border(const struct duet_fs *fs, const struct inode *inode);
+bool duet_is_former(const struct dentry *name, const struct inode *inode);
 bool duet_is_below(const struct duet_task *task, const struct dentry *name);
+struct dentry *duet_next_name(struct inode *inode, struct dentry *name);
 struct dentry *duet_name_below(const struct duet_task *task,
 			       struct inode *inode);
 bool duet_is_inside(const struct duet_task *task, struct inode *inode);
@@ -687,8 +690,6 @@ char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 		   size_t size);
 bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
 		     struct path *path);
-unsigned int duet_names(struct inode *inode, struct dentry **names,
-			unsigned int max);
 bool duet_is_known(struct duet_task *task, u64 ino, u32 gen);
 struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 			    struct duet_pin *pin);

@@ -301,6 +301,9 @@ bool duet_may_know(const struct duet_task *task, struct inode *inode)
 /* Names of a file that are tried. */
 #define DUET_REACH_NAMES	32
 
+/* Names that are looked at for those that still exist. */
+#define DUET_REACH_LOOK		1024
+
 enum duet_way {
 	DUET_WAY_OPEN,
 	DUET_WAY_SHUT,		/* a directory may not be searched */
@@ -332,8 +335,7 @@ static enum duet_way duet_way_up(const struct duet_task *task,
 			way = DUET_WAY_SHUT;
 			goto out;
 		}
-		if (IS_ROOT(dir) || (task->fs->subvol_ino &&
-				     inode->i_ino == task->fs->subvol_ino))
+		if (IS_ROOT(dir) || duet_is_border(task->fs, inode))
 			break;
 		parent = dget_parent(dir);
 		dput(dir);
@@ -367,29 +369,30 @@ bool duet_may_pass(const struct duet_task *task, struct dentry *name)
  */
 struct dentry *duet_reach(const struct duet_task *task, struct inode *inode)
 {
-	struct dentry *names[DUET_REACH_NAMES], *found = NULL;
+	unsigned int look = DUET_REACH_LOOK, left = DUET_REACH_NAMES;
+	struct dentry *name = NULL;
 	const struct cred *old;
-	unsigned int i, nr;
 	bool shut = false;
 
-	nr = duet_names(inode, names, DUET_REACH_NAMES);
-	old = override_creds(task->cred);
-	for (i = 0; i < nr; i++) {
-		enum duet_way way = DUET_WAY_OUTSIDE;
+	while ((name = duet_next_name(inode, name))) {
+		enum duet_way way;
 
-		if (!found)
-			way = duet_way_up(task, names[i]);
-		shut |= way == DUET_WAY_SHUT;
+		if (!look-- || !left) {
+			dput(name);
+			break;
+		}
+		if (duet_is_former(name, inode))
+			continue;
+		left--;
+		old = override_creds(task->cred);
+		way = duet_way_up(task, name);
+		revert_creds(old);
 		if (way == DUET_WAY_OPEN)
-			found = names[i];
-		else
-			dput(names[i]);
+			return name;
+		shut |= way == DUET_WAY_SHUT;
 		cond_resched();
 	}
-	revert_creds(old);
-	if (found)
-		return found;
-	return ERR_PTR(shut && nr < DUET_REACH_NAMES ? -EACCES : -ENOENT);
+	return ERR_PTR(shut && left ? -EACCES : -ENOENT);
 }
 
 /* How far a task may know of a file that it is about to be told of. */

@@ -479,33 +479,6 @@ static int duet_render(struct duet_task *task, struct dentry *dentry, void *arg)
 	return PTR_ERR_OR_ZERO(to->path);
 }
 
-/* Names of one inode that are looked at for those that still exist. */
-#define DUET_NAMES_LOOK	1024
-
-/*
- * As many names of the inode as there is room for, wherever they are, with
- * references; of a deleted file those that it had.
- */
-unsigned int duet_names(struct inode *inode, struct dentry **names,
-			unsigned int max)
-{
-	unsigned int look = DUET_NAMES_LOOK, nr = 0;
-	struct dentry *alias;
-
-	/* In process context, where nothing else is locked. */
-	spin_lock(&inode->i_lock);
-	hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
-		if (nr == max || !look--)
-			break;
-		spin_lock(&alias->d_lock);
-		if (!d_unhashed(alias) || !inode->i_nlink)
-			names[nr++] = dget_dlock(alias);
-		spin_unlock(&alias->d_lock);
-	}
-	spin_unlock(&inode->i_lock);
-	return nr;
-}
-
 /*
  * The path of the file that a task's uuid names, at the end of buf, or an
  * error, as above.

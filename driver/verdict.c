@@ -115,7 +115,7 @@ static bool duet_step(struct duet_steps *steps, unsigned int cost)
 }
 
 /* Whether another subvolume begins above; tasks end at its border. */
-static bool duet_is_border(const struct duet_fs *fs, const struct inode *inode)
+bool duet_is_border(const struct duet_fs *fs, const struct inode *inode)
 {
 	return fs->subvol_ino && inode->i_ino == fs->subvol_ino;
 }
@@ -194,7 +194,7 @@ static bool duet_leads_to(const struct dentry *dentry, const struct inode *root,
 }
 
 /* A name that was removed, while others are left. */
-static bool duet_is_former(const struct dentry *name, const struct inode *inode)
+bool duet_is_former(const struct dentry *name, const struct inode *inode)
 {
 	return d_unhashed(name) && inode->i_nlink;
 }
@@ -228,7 +228,7 @@ bool duet_is_below(const struct duet_task *task, const struct dentry *name)
  * has a reference to and gives up, or the first: so that nobody waits while
  * all of them are looked at. Those that come meanwhile are not met.
  */
-static struct dentry *duet_next_name(struct inode *inode, struct dentry *name)
+struct dentry *duet_next_name(struct inode *inode, struct dentry *name)
 {
 	struct dentry *next = NULL;
 	struct hlist_node *node;
