@@ -4,16 +4,12 @@
  * find them without a lock; see duet.h for whose an entry is, and verdict.c
  * for who wants a file.
  */
-#include <linux/dcache.h>
 #include <linux/hash.h>
 #include <linux/mm.h>
-#include <linux/pagemap.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
-#include "compat.h"
 #include "duet.h"
-#include "trace.h"
 
 int duet_interest_start(void)
 {
