@@ -2,7 +2,7 @@
 /*
  * What the driver's files share. Data flows one way:
  *
- *   hooks.c -> event.c -> (verdict.c, interest.c, table.c) -> read.c -> a reader
+ *   hooks.c -> event.c -> (verdict.c, file.c, table.c) -> read.c -> a reader
  *
  * Who owns whom, and by which reference:
  *
@@ -561,9 +561,9 @@ void duet_decide_for(struct duet_task *task, struct duet_file *file,
 		     struct inode *inode, unsigned int how);
 void duet_names_changed(struct inode *inode, bool removed);
 
-/* interest.c */
-int duet_interest_start(void);
-void duet_interest_stop(void);
+/* file.c */
+int duet_files_start(void);
+void duet_files_stop(void);
 struct duet_fs *duet_watched_fs(const struct super_block *sb);
 void duet_inode_evicted(struct inode *inode);
 bool duet_has_file(const struct inode *inode);

@@ -117,7 +117,7 @@ static int duet_build(void)
 	err = duet_table_start();
 	if (err)
 		return err;
-	err = duet_interest_start();
+	err = duet_files_start();
 	if (err)
 		goto stop_table;
 	err = duet_path_start();
@@ -127,7 +127,7 @@ static int duet_build(void)
 	return 0;
 
 stop_interest:
-	duet_interest_stop();
+	duet_files_stop();
 stop_table:
 	duet_table_stop();
 	return err;
@@ -146,7 +146,7 @@ static void duet_unbuild(void)
 	/* The entries' and nodes' callbacks need the caches. */
 	rcu_barrier();
 	duet_path_stop();
-	duet_interest_stop();
+	duet_files_stop();
 	duet_table_stop();
 	duet.built = false;
 }

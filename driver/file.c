@@ -11,7 +11,7 @@
 #include <linux/vmalloc.h>
 #include "duet.h"
 
-int duet_interest_start(void)
+int duet_files_start(void)
 {
 	unsigned long files = duet.limit / duet.file_size;
 
@@ -26,11 +26,11 @@ int duet_interest_start(void)
 					    NULL);
 	if (duet.nobody && duet.file_buckets && duet.file_cache)
 		return 0;
-	duet_interest_stop();
+	duet_files_stop();
 	return -ENOMEM;
 }
 
-void duet_interest_stop(void)
+void duet_files_stop(void)
 {
 	kmem_cache_destroy(duet.file_cache);
 	kvfree(duet.file_buckets);
