@@ -55,7 +55,7 @@ class Kernel:
 
 def get_kernel(series: Series, *, update: bool = False) -> Kernel:
     """The series' kernel: the one in the cache, or the newest when there is none."""
-    name = series.name if series.config is None else identity(series)
+    name = series.name if not series.config else identity(series)
     base = cache_dir() / "kernels" / name
     current = base / "current.json"
     with locked(f"kernel-{name}"):
@@ -71,7 +71,7 @@ def _fetch(series: Series, base: Path, current: Path) -> Kernel:
     apt = Apt(series.suites)
     apt.update()
     package = apt.newest(series.package)
-    if series.config is None:
+    if not series.config:
         release = package.name.removeprefix("linux-image-")
     else:
         release = release_of(package, base.name)
@@ -80,7 +80,7 @@ def _fetch(series: Series, base: Path, current: Path) -> Kernel:
     if not final.exists():
         partial = base / (directory + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        if series.config is None:
+        if not series.config:
             kernel = Kernel(series, release, partial / "root")
             _download(apt, package, kernel)
             _prepare(kernel, final)

@@ -17,7 +17,7 @@ class Series:
     suites: tuple[str, ...]
     package: str
     build: str | None = None
-    config: str | None = None
+    config: tuple[str, ...] = ()
     append: str = ""
 
 
@@ -36,7 +36,7 @@ def all_series() -> list[Series]:
             line["series"],
             tuple(line["suites"]),
             line["source"],
-            config=line["config"],
+            config=tuple(line["config"]),
             append=line["append"],
         )
         for line in _list("built")

@@ -26,7 +26,7 @@ _PROGRESS_SECONDS = 60
 def identity(series: Series) -> str:
     """The name under which the cache has a series that is built: the same recipe, the same name."""
     version = output_of([program(_COMPILER, _COMPILER), "--version"], "asking for gcc's version")
-    recipe = [_fragment(series).read_text(), *_MAKE, version]
+    recipe = [_configuration(series), *_MAKE, version]
     return f"{series.name}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]}"
 
 
@@ -44,16 +44,16 @@ def build_kernel(apt: Apt, package: Package, series: Series, release: str, targe
     shutil.rmtree(target / "package")
     make = [program("make", "make"), "-C", str(tree), *_MAKE]
     make.append(f"LOCALVERSION=-{release.partition('-')[2]}")
-    _configure(make, tree, _fragment(series))
+    _configure(make, tree, series)
     say(f"building {release}, which takes some 10 to 20 minutes, once")
     _compile([*make, f"-j{os.cpu_count() or 1}", "vmlinux", "modules"], target.with_suffix(".log"))
     _lay_out(tree, release, target)
     shutil.rmtree(tree)
 
 
-def _fragment(series: Series) -> Path:
+def _configuration(series: Series) -> str:
     """The configuration of a series that is built."""
-    return LAB_DIR / str(series.config)
+    return "".join((LAB_DIR / name).read_text() for name in series.config)
 
 
 def _unpack(archive: Path, top: str, tree: Path) -> None:
@@ -68,13 +68,17 @@ def _unpack(archive: Path, top: str, tree: Path) -> None:
     )
 
 
-def _configure(make: list[str], tree: Path, fragment: Path) -> None:
-    """Configure a kernel with nothing but what a fragment says, and what that needs."""
+def _configure(make: list[str], tree: Path, series: Series) -> None:
+    """Configure a kernel with nothing but what its fragments say, and what those need."""
+    configuration = _configuration(series)
+    fragment = tree / "lab.config"
+    fragment.write_text(configuration)
     output_of([*make, f"KCONFIG_ALLCONFIG={fragment}", "allnoconfig"], "configuring the kernel")
-    wanted = [line for line in fragment.read_text().splitlines() if line.startswith("CONFIG_")]
+    wanted = [line for line in configuration.splitlines() if line.startswith("CONFIG_")]
     got = set((tree / ".config").read_text().splitlines())
     if refused := [line for line in wanted if line not in got]:
-        raise LabError(f"this source does not take what {fragment} says: {', '.join(refused)}")
+        said = ", ".join(series.config)
+        raise LabError(f"this source does not take what {said} say: {', '.join(refused)}")
 
 
 def _compile(command: list[str], log: Path) -> None:
