@@ -35,7 +35,8 @@
  *   file->lock (spinlock, interrupts off since xa_lock may be held): an entry
  *     and its nodes
  *   a node bucket's bit lock, with interrupts off
- *   a file bucket's lock: alone, never where xa_lock is held
+ *   a lock of what is kept by inode number (duet_ino_lock()): alone, never
+ *     where xa_lock is held
  */
 #ifndef _DUET_H
 #define _DUET_H
@@ -181,7 +182,7 @@ struct duet_origin {
 };
 
 struct duet_file {
-	struct hlist_node hash;		/* RCU, the bucket's lock */
+	struct hlist_node hash;		/* RCU, duet_ino_lock() */
 	struct inode *inode;		/* no reference; NULL once it dies */
 	u64 ino;			/* fixed, as fs, subvol and gen are */
 	u64 subvol;			/* btrfs: which of its trees */
@@ -562,6 +563,7 @@ void duet_decide_for(struct duet_task *task, struct duet_file *file,
 void duet_names_changed(struct inode *inode, bool removed);
 
 /* file.c */
+spinlock_t *duet_ino_lock(u64 ino);
 int duet_files_start(void);
 void duet_files_stop(void);
 struct duet_fs *duet_watched_fs(const struct super_block *sb);

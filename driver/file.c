@@ -11,10 +11,30 @@
 #include <linux/vmalloc.h>
 #include "duet.h"
 
+/*
+ * What is kept by inode number, the buckets here and the slots of path.c, is
+ * changed under one of these locks: alone, in process context or a probe that
+ * has no lock of the page cache, so with interrupts on. Each has a cache line;
+ * a bit lock in each bucket is none that lockdep sees.
+ */
+#define DUET_INO_BITS	8
+
+static struct {
+	spinlock_t lock;
+} ____cacheline_aligned_in_smp duet_ino_locks[1 << DUET_INO_BITS];
+
+/* The top bits of the hash are those of the bucket and of the slot, too. */
+spinlock_t *duet_ino_lock(u64 ino)
+{
+	return &duet_ino_locks[hash_64(ino, DUET_INO_BITS)].lock;
+}
+
 int duet_files_start(void)
 {
 	unsigned long files = duet.limit / duet.file_size;
 
+	for (i = 0; i < ARRAY_SIZE(duet_ino_locks); i++)
+		spin_lock_init(&duet_ino_locks[i].lock);
 	/* As many buckets as there can be files: chains stay short. */
 	duet.file_bits = clamp_t(unsigned int, ilog2(files | 1) + 1, 10, 24);
 	duet.nobody = kvcalloc(1U << DUET_NOBODY_BITS, sizeof(*duet.nobody),
@@ -55,23 +75,6 @@ struct duet_fs *duet_watched_fs(const struct super_block *sb)
 }
 
 /* ---- entries of files ---- */
-
-/*
- * A bucket is changed under one of these locks: alone, in process context or
- * a probe that has no lock of the page cache, so with interrupts on.
- */
-#define DUET_FILE_LOCKS	256
-
-static spinlock_t duet_file_locks[DUET_FILE_LOCKS] = {
-	[0 ... DUET_FILE_LOCKS - 1] = __SPIN_LOCK_UNLOCKED(duet_file_locks)
-};
-
-static spinlock_t *duet_file_lock(const struct hlist_head *bucket)
-{
-	unsigned long nr = (unsigned long)bucket / sizeof(*bucket);
-
-	return &duet_file_locks[nr % DUET_FILE_LOCKS];
-}
 
 struct duet_file *duet_file_alloc(gfp_t gfp, enum duet_drop *why)
 {
@@ -181,6 +184,7 @@ struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
 				 struct duet_file **made, enum duet_drop *why)
 {
 	struct hlist_head *bucket = duet_file_bucket(inode->i_ino);
+	spinlock_t *lock = duet_ino_lock(inode->i_ino);
 	struct duet_file *file, *found;
 
 	file = duet_file_reborn(fs, inode, subvol);
@@ -206,12 +210,12 @@ struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
 	file->epoch = READ_ONCE(duet.epoch) - 1;
 	file->holds = 1;
 
-	/* See duet_file_locks. */
-	spin_lock(duet_file_lock(bucket));
+	/* See duet_ino_locks. */
+	spin_lock(lock);
 	found = duet_file_find(inode);
 	if (!found)
 		hlist_add_head_rcu(&file->hash, bucket);
-	spin_unlock(duet_file_lock(bucket));
+	spin_unlock(lock);
 	if (found) {
 		duet_file_free(file);
 		return found;
@@ -245,12 +249,12 @@ bool duet_file_unused(struct duet_file *file)
 /* Takes an entry away that was found unused and marked dead. */
 void duet_file_bury(struct duet_file *file)
 {
-	struct hlist_head *bucket = duet_file_bucket(file->ino);
+	spinlock_t *lock = duet_ino_lock(file->ino);
 
-	/* See duet_file_locks. */
-	spin_lock(duet_file_lock(bucket));
+	/* See duet_ino_locks. */
+	spin_lock(lock);
 	hlist_del_rcu(&file->hash);
-	spin_unlock(duet_file_lock(bucket));
+	spin_unlock(lock);
 	duet_remember_file(file);
 	duet_file_free(file);
 }

@@ -32,7 +32,6 @@ struct duet_remembered {
 
 static struct duet_remembered *duet_remembered;
 static unsigned int duet_remembered_bits;
-static DEFINE_SPINLOCK(duet_remembered_lock);
 
 /* A 16th of the limit, in powers of two. */
 int duet_path_start(void)
@@ -60,15 +59,16 @@ void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
 		   const struct duet_origin *origin)
 {
 	struct duet_remembered *slot = duet_remembered_slot(ino);
+	spinlock_t *lock = duet_ino_lock(ino);
 
 	/* No interrupt comes here, and what a probe waits for is five words. */
-	spin_lock(&duet_remembered_lock);
+	spin_lock(lock);
 	slot->fs = fs->id;
 	slot->subvol = subvol;
 	slot->ino = ino;
 	slot->gen = gen;
 	slot->origin = *origin;
-	spin_unlock(&duet_remembered_lock);
+	spin_unlock(lock);
 }
 
 /* Where a file was seen last, whole: verdicts replace it. */
@@ -97,16 +97,16 @@ void duet_remember_file(struct duet_file *file)
 static bool duet_recall_origin(const struct duet_task *task, u64 ino, u32 gen,
 			       struct duet_origin *origin)
 {
-	struct duet_remembered *slot;
+	struct duet_remembered *slot = duet_remembered_slot(ino);
+	spinlock_t *lock = duet_ino_lock(ino);
 	bool found;
 
-	slot = duet_remembered_slot(ino);
-	spin_lock(&duet_remembered_lock);
+	spin_lock(lock);
 	found = slot->fs == task->fs->id && slot->subvol == task->subvol &&
 		slot->ino == ino && slot->gen == gen;
 	if (found)
 		*origin = slot->origin;
-	spin_unlock(&duet_remembered_lock);
+	spin_unlock(lock);
 	return found;
 }
 
