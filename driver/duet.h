@@ -240,9 +240,10 @@ struct duet_watched {
 	struct duet_fs __rcu *fs;
 };
 
-/* How often a task was not told something; by CPU, for a full task's sake. */
-struct duet_drops {
-	unsigned long nr[DUET_NR_DROPS];
+/* A task's, on each CPU by itself, so that probes share no cache line. */
+struct duet_task_counts {
+	unsigned long drops[DUET_NR_DROPS];	/* what it was not told */
+	long files;			/* entries that it is active in */
 };
 
 struct duet_task {
@@ -295,8 +296,7 @@ struct duet_task {
 	wait_queue_head_t wait;
 	unsigned long limit;		/* bytes that may be pending */
 	atomic_long_t pending;		/* bytes of queued nodes and files */
-	atomic_long_t nr_files;		/* entries that it is active in */
-	struct duet_drops __percpu *drops;
+	struct duet_task_counts __percpu *counts;
 
 	struct mutex read_lock;		/* one read() at a time */
 	struct mutex lock;		/* protects the reader's end: */
@@ -320,6 +320,9 @@ struct duet_task {
 struct duet_counts {
 	u64 events[DUET_NR_EVENTS];
 	u64 drops[DUET_NR_DROPS];
+	/* what there is: came less what went, perhaps on another CPU */
+	u64 files;
+	u64 nodes;
 };
 
 DECLARE_PER_CPU(struct duet_counts, duet_counts);
@@ -347,10 +350,8 @@ struct duet {
 	struct duet_watched watched[DUET_MAX_TASKS + 1];
 	struct duet_task __rcu *task[DUET_MAX_TASKS];
 
-	atomic_long_t bytes;
-	atomic_long_t nr_nodes;
-	atomic_long_t nr_files;
-	unsigned long limit;		/* of bytes */
+	atomic_long_t charged;		/* bytes, and what the CPUs have ahead */
+	unsigned long limit;		/* of that */
 	unsigned long task_limit;	/* a new task's */
 	unsigned int user_share;	/* percent, of what a user may have */
 
@@ -592,6 +593,8 @@ void duet_table_measure(struct duet_table *table);
 bool duet_charge(unsigned long bytes);
 u32 duet_salt(void);
 void duet_uncharge(unsigned long bytes);
+void duet_stocks_drain(void);
+long duet_bytes(void);
 struct duet_node *duet_node_alloc(gfp_t gfp, enum duet_drop *why);
 void duet_node_free(struct duet_node *node);
 struct duet_node *duet_node_find(struct duet_file *file, u64 run);
@@ -602,6 +605,7 @@ struct hlist_bl_head *duet_node_bucket(unsigned long i);
 void duet_task_drop(struct duet_task *task, enum duet_drop why);
 long duet_drops_for(const struct duet_task *task, enum duet_drop why);
 long duet_drops(const struct duet_task *task);
+long duet_files_of(const struct duet_task *task);
 void duet_task_lost(struct duet_task *task, enum duet_drop why);
 void duet_want_lost(struct duet_file *file, struct duet_task *task,
 		    enum duet_drop why);
@@ -797,6 +801,19 @@ size_t duet_escape(char *to, size_t size, const char *name, bool word);
 void duet_sysfs_changed(void);
 void duet_sysfs_tasks_changed(void);
 u64 duet_count(size_t offset);
+
+/* A sum over CPUs of what there is, as it is while nothing comes or goes. */
+#define DUET_LEVEL(_member) \
+	((s64)duet_count(offsetof(struct duet_counts, _member)))
+
+/*
+ * The same for people. Something may be seen to go on one CPU, though it was
+ * not seen to come on another: there are not less than none.
+ */
+static inline u64 duet_level(s64 sum)
+{
+	return max_t(s64, sum, 0);
+}
 
 /* main.c */
 struct device *duet_dev(void);

@@ -74,9 +74,9 @@ void duet_info_fill(struct duet_info *info)
 	/* They would tell of files that the caller may not know of. */
 	if (!duet_is_admin())
 		return;
-	info->bytes = atomic_long_read(&duet.bytes);
-	info->nr_files = atomic_long_read(&duet.nr_files);
-	info->nr_nodes = atomic_long_read(&duet.nr_nodes);
+	info->bytes = duet_level(duet_bytes());
+	info->nr_files = duet_level(DUET_LEVEL(files));
+	info->nr_nodes = duet_level(DUET_LEVEL(nodes));
 	for (i = 0; i < DUET_NR_EVENTS; i++)
 		info->events[i] = duet_count(offsetof(struct duet_counts,
 						      events[i]));
@@ -169,7 +169,7 @@ static void duet_task_fill_info(struct duet_task_info *info,
 	/* They would tell of files that the caller may not know of. */
 	if (duet_is_admin()) {
 		info->pending = atomic_long_read(&task->pending);
-		info->files = atomic_long_read(&task->nr_files);
+		info->files = duet_files_of(task);
 		for (i = 0; i < DUET_NR_DROPS; i++)
 			info->drops[i] = duet_drops_for(task, i);
 	}

@@ -32,6 +32,7 @@ spinlock_t *duet_ino_lock(u64 ino)
 int duet_files_start(void)
 {
 	unsigned long files = duet.limit / duet.file_size;
+	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(duet_ino_locks); i++)
 		spin_lock_init(&duet_ino_locks[i].lock);
@@ -90,7 +91,7 @@ struct duet_file *duet_file_alloc(gfp_t gfp, enum duet_drop *why)
 		*why = DUET_DROP_NOMEM;
 		return NULL;
 	}
-	atomic_long_inc(&duet.nr_files);
+	this_cpu_inc(duet_counts.files);
 	spin_lock_init(&file->lock);
 	file->salt = duet_salt();
 	INIT_LIST_HEAD(&file->nodes);
@@ -107,7 +108,7 @@ static void duet_file_free_rcu(struct rcu_head *rcu)
 void duet_file_free(struct duet_file *file)
 {
 	duet_uncharge(duet.file_size);
-	atomic_long_dec(&duet.nr_files);
+	this_cpu_dec(duet_counts.files);
 	call_rcu(&file->rcu, duet_file_free_rcu);
 }
 
@@ -127,7 +128,7 @@ void duet_file_deactivate(struct duet_file *file,
 	lockdep_assert_held(&file->lock);
 	if (!__test_and_clear_bit(task->slot, file->active.words))
 		return;
-	atomic_long_dec(&task->nr_files);
+	this_cpu_dec(task->counts->files);
 	if (task->states)
 		file->nr_state--;
 }

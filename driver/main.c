@@ -74,11 +74,9 @@ static void __exit duet_exit(void)
 	duet_watch_exit();
 	/* The entries' and nodes' callbacks are code of this module. */
 	rcu_barrier();
-	WARN(atomic_long_read(&duet.bytes) || atomic_long_read(&duet.nr_nodes) ||
-	     atomic_long_read(&duet.nr_files),
-	     "duet: leaked %ld bytes, %ld nodes, %ld files\n",
-	     atomic_long_read(&duet.bytes), atomic_long_read(&duet.nr_nodes),
-	     atomic_long_read(&duet.nr_files));
+	WARN(duet_bytes() || DUET_LEVEL(nodes) || DUET_LEVEL(files),
+	     "duet: leaked %ld bytes, %lld nodes, %lld files\n", duet_bytes(),
+	     DUET_LEVEL(nodes), DUET_LEVEL(files));
 }
 
 module_init(duet_init);

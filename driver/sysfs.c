@@ -134,21 +134,21 @@ static DEVICE_ATTR_RO(tasks);
 static ssize_t bytes_show(struct device *dev, struct device_attribute *attr,
 			  char *buf)
 {
-	return sysfs_emit(buf, "%ld\n", atomic_long_read(&duet.bytes));
+	return sysfs_emit(buf, "%llu\n", duet_level(duet_bytes()));
 }
 static DEVICE_ATTR_ADMIN_RO(bytes);
 
 static ssize_t nodes_show(struct device *dev, struct device_attribute *attr,
 			  char *buf)
 {
-	return sysfs_emit(buf, "%ld\n", atomic_long_read(&duet.nr_nodes));
+	return sysfs_emit(buf, "%llu\n", duet_level(DUET_LEVEL(nodes)));
 }
 static DEVICE_ATTR_ADMIN_RO(nodes);
 
 static ssize_t files_show(struct device *dev, struct device_attribute *attr,
 			  char *buf)
 {
-	return sysfs_emit(buf, "%ld\n", atomic_long_read(&duet.nr_files));
+	return sysfs_emit(buf, "%llu\n", duet_level(DUET_LEVEL(files)));
 }
 static DEVICE_ATTR_ADMIN_RO(files);
 
@@ -316,7 +316,7 @@ DUET_TASK_ATTR(pid, 0444, "%d", pid_nr(task->owner));
 DUET_TASK_ATTR(uid, 0444, "%u", from_kuid(&init_user_ns, task->cred->uid));
 DUET_TASK_ATTR(limit_bytes, 0444, "%lu", task->limit);
 DUET_TASK_ATTR(pending_bytes, 0400, "%ld", atomic_long_read(&task->pending));
-DUET_TASK_ATTR(files, 0400, "%ld", atomic_long_read(&task->nr_files));
+DUET_TASK_ATTR(files, 0400, "%ld", duet_files_of(task));
 DUET_TASK_ATTR(done, 0400, "%ld", atomic_long_read(&task->nr_done));
 DUET_TASK_ATTR(delivered, 0400, "%llu", READ_ONCE(task->nr_delivered));
 DUET_TASK_ATTR(overflows, 0400, "%llu", READ_ONCE(task->nr_overflows));

@@ -26,22 +26,125 @@
 
 /* ---- memory ---- */
 
-/* Takes bytes of the limit of all tasks; false when that would exceed it. */
+/*
+ * Bytes that a CPU took of the limit ahead of what it charges next, so that
+ * CPUs do not meet at each file: duet.charged has them as well. Any CPU may
+ * take them back, so they are atomic, on a line that is nearly always its own.
+ */
+static DEFINE_PER_CPU(atomic_long_t, duet_stock);
+
+#define DUET_STOCK_BYTES	(32L << 10)
+
+/* They were taken back, and there was no room for more: each byte counts. */
+static bool duet_stocks_empty __read_mostly;
+
+/* Adds to what is charged if the limit allows. */
+static bool duet_charge_all(unsigned long bytes)
+{
+	long charged = atomic_long_read(&duet.charged);
+
+	/*
+	 * Writes nothing where there is no room: all CPUs come here then. Again
+	 * only where another CPU got on meanwhile.
+	 */
+	do {
+		if (charged + bytes > READ_ONCE(duet.limit))
+			return false;
+	} while (!atomic_long_try_cmpxchg(&duet.charged, &charged,
+					  charged + bytes));
+	return true;
+}
+
+static void duet_stock_add(atomic_long_t *stock, long bytes)
+{
+	atomic_long_add(bytes, stock);
+	smp_mb__after_atomic();	/* a drain sees it, or we see that it began */
+	if (READ_ONCE(duet_stocks_empty))
+		WRITE_ONCE(duet_stocks_empty, false);
+}
+
+/*
+ * Takes back what the CPUs have. In a probe as well: it waits for nobody, and
+ * the next to come finds nothing to take until a CPU has some again.
+ */
+void duet_stocks_drain(void)
+{
+	long bytes = 0;
+	int cpu;
+
+	WRITE_ONCE(duet_stocks_empty, true);
+	smp_mb();		/* pairs with the one in duet_stock_add() */
+	for_each_possible_cpu(cpu) {
+		atomic_long_t *stock = per_cpu_ptr(&duet_stock, cpu);
+
+		if (atomic_long_read(stock))
+			bytes += atomic_long_xchg(stock, 0);
+	}
+	if (bytes)
+		atomic_long_sub(bytes, &duet.charged);
+}
+
+static noinline bool duet_charge_slowly(atomic_long_t *stock,
+					unsigned long bytes)
+{
+	if (duet_charge_all(bytes + DUET_STOCK_BYTES)) {
+		duet_stock_add(stock, DUET_STOCK_BYTES);
+		return true;
+	}
+	if (duet_charge_all(bytes))
+		return true;
+	if (READ_ONCE(duet_stocks_empty))
+		return false;
+	duet_stocks_drain();
+	return duet_charge_all(bytes);
+}
+
+/*
+ * Takes bytes of the limit of all tasks; false when that would exceed it, or
+ * when what is missing is on its way back from a CPU that had it.
+ */
 bool duet_charge(unsigned long bytes)
 {
-	/* Writes nothing where there is no room: all CPUs come here then. */
-	if (atomic_long_read(&duet.bytes) + bytes > READ_ONCE(duet.limit))
-		return false;
-	if (atomic_long_add_return(bytes, &duet.bytes) <=
-	    READ_ONCE(duet.limit))
-		return true;
-	atomic_long_sub(bytes, &duet.bytes);
-	return false;
+	/* Perhaps another CPU's by now: it is atomic. */
+	atomic_long_t *stock = raw_cpu_ptr(&duet_stock);
+	long have = atomic_long_read(stock);
+
+	/* Again only where somebody else got on meanwhile. */
+	while (have >= (long)bytes)
+		if (atomic_long_try_cmpxchg(stock, &have, have - (long)bytes))
+			return true;
+	return duet_charge_slowly(stock, bytes);
 }
 
 void duet_uncharge(unsigned long bytes)
 {
-	atomic_long_sub(bytes, &duet.bytes);
+	atomic_long_t *stock = raw_cpu_ptr(&duet_stock);
+	long have;
+
+	if (READ_ONCE(duet_stocks_empty)) {
+		atomic_long_sub(bytes, &duet.charged);
+		return;
+	}
+	duet_stock_add(stock, bytes);
+	/* Not each time: who takes and gives in turns would meet others. */
+	have = atomic_long_read(stock);
+	if (have > 2 * DUET_STOCK_BYTES &&
+	    atomic_long_try_cmpxchg(stock, &have, DUET_STOCK_BYTES))
+		atomic_long_sub(have - DUET_STOCK_BYTES, &duet.charged);
+}
+
+/*
+ * What is in use: what is charged and in no stock. Exact while nothing comes
+ * or goes, and never more than the limit.
+ */
+long duet_bytes(void)
+{
+	long stocks = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		stocks += atomic_long_read(per_cpu_ptr(&duet_stock, cpu));
+	return atomic_long_read(&duet.charged) - stocks;
 }
 
 /*
@@ -112,7 +215,7 @@ void duet_table_measure(struct duet_table *table)
 
 	lockdep_assert_held(&duet.lock);
 	table->buckets = duet.on ? 1UL << duet.node_bits : 0;
-	table->nodes = atomic_long_read(&duet.nr_nodes);
+	table->nodes = duet_level(DUET_LEVEL(nodes));
 	for (i = 0; i < table->buckets; i++) {
 		struct hlist_bl_head *bucket = &duet.node_buckets[i];
 		struct duet_node *node;
@@ -202,7 +305,7 @@ void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node)
 	list_add_tail(&node->in_file, &file->nodes);
 	file->nr_nodes++;
 	file->last = node;
-	atomic_long_inc(&duet.nr_nodes);
+	this_cpu_inc(duet_counts.nodes);
 	/* Below file->lock, interrupts are off. */
 	hlist_bl_lock(bucket);
 	hlist_bl_add_head(&node->hash, bucket);
@@ -237,7 +340,7 @@ bool duet_node_gc(struct duet_node *node)
 	file->nr_nodes--;
 	if (file->last == node)
 		file->last = NULL;
-	atomic_long_dec(&duet.nr_nodes);
+	this_cpu_dec(duet_counts.nodes);
 	if (node == duet_first_node(file))
 		node->file = NULL;	/* and all zero, as it was at first */
 	else
@@ -363,7 +466,7 @@ void duet_queue_node(struct duet_node *node, struct duet_task *task)
 void duet_task_drop(struct duet_task *task, enum duet_drop why)
 {
 	this_cpu_inc(duet_counts.drops[why]);
-	this_cpu_inc(task->drops->nr[why]);
+	this_cpu_inc(task->counts->drops[why]);
 }
 
 /* How often the task was not told something, for a reason. */
@@ -373,11 +476,22 @@ long duet_drops_for(const struct duet_task *task, enum duet_drop why)
 	int cpu;
 
 	for_each_possible_cpu(cpu)
-		sum += READ_ONCE(per_cpu_ptr(task->drops, cpu)->nr[why]);
+		sum += READ_ONCE(per_cpu_ptr(task->counts, cpu)->drops[why]);
 	return sum;
 }
 
-/* The same for any. */
+/* Entries of files that it is active in. */
+long duet_files_of(const struct duet_task *task)
+{
+	long sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(per_cpu_ptr(task->counts, cpu)->files);
+	return max(sum, 0L);	/* as duet_level() */
+}
+
+/* How often the task was not told something, for any reason. */
 long duet_drops(const struct duet_task *task)
 {
 	long sum = 0;

@@ -62,13 +62,16 @@ int duet_set_limit(unsigned long *which, unsigned long bytes)
 	mutex_lock(&duet.lock);
 	if (!bytes)
 		bytes = duet_default_limit(which);
-	if (which == &duet.limit && bytes < atomic_long_read(&duet.bytes))
+	if (which == &duet.limit && bytes < duet_level(duet_bytes()))
 		err = -EBUSY;
 	else if (which == &duet.limit && duet.built &&
 		 bytes / DUET_LIMIT_GROWTH > duet.built_limit)
 		err = -ERANGE;
 	else
 		WRITE_ONCE(*which, bytes);
+	/* What CPUs took ahead of what was allowed before is not kept. */
+	if (!err)
+		duet_stocks_drain();
 	mutex_unlock(&duet.lock);
 	if (!err)
 		duet_sysfs_changed();
@@ -277,7 +280,7 @@ static void duet_task_free(struct kref *ref)
 	kfree(task->prefix);
 	kfree(task->path);
 	kfree(task->items);
-	free_percpu(task->drops);
+	free_percpu(task->counts);
 	kfree(task);
 }
 
@@ -580,8 +583,9 @@ static struct duet_task *duet_task_new(const char *name, u32 regmask,
 	err = -ENOMEM;
 	task->items = kmalloc_array(DUET_ITEMS, sizeof(*task->items),
 				    GFP_KERNEL_ACCOUNT);
-	task->drops = alloc_percpu_gfp(struct duet_drops, GFP_KERNEL_ACCOUNT);
-	if (!task->items || !task->drops)
+	task->counts = alloc_percpu_gfp(struct duet_task_counts,
+					GFP_KERNEL_ACCOUNT);
+	if (!task->items || !task->counts)
 		goto free;
 	task->path = duet_path_string(path);
 	if (IS_ERR(task->path)) {

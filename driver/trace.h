@@ -78,7 +78,7 @@ DECLARE_EVENT_CLASS(duet_task_class,
 	TP_fast_assign(
 		__entry->tid = task->slot + 1;
 		__entry->mask = task->regmask;
-		__entry->files = atomic_long_read(&task->nr_files);
+		__entry->files = duet_files_of(task);
 		__entry->done = atomic_long_read(&task->nr_done);
 		__entry->pending = atomic_long_read(&task->pending);
 		__entry->delivered = READ_ONCE(task->nr_delivered);

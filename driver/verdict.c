@@ -421,7 +421,7 @@ static bool duet_file_join(struct duet_file *file, struct duet_task *task,
 		return false;
 	}
 	__set_bit(task->slot, file->active.words);
-	atomic_long_inc(&task->nr_files);
+	this_cpu_inc(task->counts->files);
 	if (task->states && !file->nr_state++ && file->nr_nodes)
 		file->stale = true;
 	if (fresh && !file->stale && !(want->flags & DUET_WANT_LEFT))
