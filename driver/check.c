@@ -122,7 +122,7 @@ static void duet_check_run(struct duet_check *check,
 	if (empty && look.cached)
 		return;
 	if (!states) {
-		if (READ_ONCE(file->nr_state))
+		if (READ_ONCE(file->nr_exists) || READ_ONCE(file->nr_modified))
 			check->nr_put_off++;
 		return;
 	}
@@ -130,10 +130,10 @@ static void duet_check_run(struct duet_check *check,
 	check->nr_runs++;
 	check->nr_in_flight += hweight64(look.locked);
 	still = ~look.locked;
-	if ((cached ^ look.cached) & still)
+	/* Nobody keeps up what no task asks for. */
+	if (states & DUET_PAGE_EXISTS && (cached ^ look.cached) & still)
 		duet_check_differs(check, node ? "cached" : "missing", run,
 				   cached, look.cached);
-	/* Nobody keeps it up for who asks what is cached alone. */
 	if (states & DUET_PAGE_MODIFIED && (dirty ^ look.dirty) & still)
 		duet_check_differs(check, "dirty", run, dirty, look.dirty);
 }
@@ -171,7 +171,7 @@ static void duet_check_node(struct duet_node *node, void *arg)
 {
 	struct duet_check *check = arg;
 	struct duet_file *file = node->file;
-	u64 words = node->cached | node->dirty;
+	u64 words = node->cached | node->dirty, kept = 0;
 	u64 told = 0;
 	unsigned int i, event;
 
@@ -184,7 +184,11 @@ static void duet_check_node(struct duet_node *node, void *arg)
 
 	if (!file->inode && words)
 		duet_check_differs(check, "gone", node->run, words, 0);
-	if (!node->nr_queued && !told && !(file->nr_state && words) &&
+	if (file->nr_exists)
+		kept |= node->cached;
+	if (file->nr_modified)
+		kept |= node->dirty;
+	if (!node->nr_queued && !told && !kept &&
 	    !duet_check_awaited(file))
 		duet_check_differs(check, "idle", node->run, words, 0);
 	duet_for_each_slot(i, &file->active) {

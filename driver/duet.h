@@ -146,7 +146,7 @@ struct duet_node {
 	u64 run;			/* fixed: page index >> DUET_RUN_SHIFT */
 	/* the rest: file->lock */
 	struct list_head in_file;
-	u64 cached;			/* one copy for all state-based tasks */
+	u64 cached;			/* one copy for all tasks; see nr_exists */
 	u64 dirty;
 	unsigned int nr_queued;		/* tasks that have it on a list */
 	struct duet_slot slot[];	/* duet.max_tasks of them */
@@ -192,7 +192,8 @@ struct duet_file {
 	spinlock_t lock;		/* protects what follows, and inode */
 	bool dead;			/* is being freed: look again */
 	bool stale;			/* cached and dirty missed something */
-	u16 nr_state;			/* state-based tasks in active */
+	u8 nr_exists;			/* tasks in active for whom cached, and */
+	u8 nr_modified;			/* dirty is kept; if none, it says nothing */
 	unsigned int nlink;		/* names that the inode had at last */
 	unsigned int holds;		/* readers and walks that need it */
 	unsigned int nr_nodes;
@@ -204,6 +205,8 @@ struct duet_file {
 	struct rcu_head rcu;
 	struct duet_want want[];	/* duet.max_tasks, then the first node */
 };
+
+static_assert(DUET_MAX_TASKS <= U8_MAX);	/* nr_exists, nr_modified */
 
 /* The registered directories of a file system. Replaced whole, under RCU. */
 struct duet_roots {
@@ -600,6 +603,7 @@ void duet_node_free(struct duet_node *node);
 struct duet_node *duet_node_find(struct duet_file *file, u64 run);
 struct duet_node *duet_node_first(struct duet_file *file);
 void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node);
+void duet_node_trim(struct duet_node *node);
 bool duet_node_gc(struct duet_node *node);
 struct hlist_bl_head *duet_node_bucket(unsigned long i);
 void duet_task_drop(struct duet_task *task, enum duet_drop why);

@@ -61,22 +61,22 @@ static __always_inline void duet_node_event(struct duet_file *file,
 	const unsigned long *word = file->active.words;
 	unsigned int words = duet.map_words, base = 0;
 
-	if (file->nr_state) {
-		switch (event) {
-		case DUET_EVENT_ADDED:
+	switch (event) {
+	case DUET_EVENT_ADDED:
+		if (file->nr_exists)
 			node->cached |= pages;
-			break;
-		case DUET_EVENT_REMOVED:
-			node->cached &= ~pages;
-			node->dirty &= ~pages;
-			break;
-		case DUET_EVENT_DIRTY:
+		break;
+	case DUET_EVENT_REMOVED:
+		node->cached &= ~pages;
+		node->dirty &= ~pages;
+		break;
+	case DUET_EVENT_DIRTY:
+		if (file->nr_modified)
 			node->dirty |= pages;
-			break;
-		default:
-			node->dirty &= ~pages;
-			break;
-		}
+		break;
+	default:
+		node->dirty &= ~pages;
+		break;
 	}
 	/* What duet_for_each_slot() does, in fewer instructions. */
 	do {
@@ -119,8 +119,8 @@ static bool duet_is_news(const struct duet_file *file, enum duet_event event)
 {
 	unsigned int i;
 
-	if (file->nr_state &&
-	    (event == DUET_EVENT_ADDED || event == DUET_EVENT_DIRTY))
+	if ((event == DUET_EVENT_ADDED && file->nr_exists) ||
+	    (event == DUET_EVENT_DIRTY && file->nr_modified))
 		return true;
 	duet_for_each_slot(i, &file->active) {
 		struct duet_task *task = duet_dereference(duet.task[i]);
@@ -186,7 +186,9 @@ static __always_inline void duet_run_event(struct duet_file *file, u64 run,
 			return;
 	}
 	duet_node_event(file, node, pages, event);
-	if (event == DUET_EVENT_REMOVED && !node->cached && !node->nr_queued)
+	/* Only these take something away that was all that it said. */
+	if ((event == DUET_EVENT_REMOVED || event == DUET_EVENT_FLUSHED) &&
+	    !(node->cached | node->dirty) && !node->nr_queued)
 		duet_node_gc(node);
 }
 

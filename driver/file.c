@@ -129,8 +129,10 @@ void duet_file_deactivate(struct duet_file *file,
 	if (!__test_and_clear_bit(task->slot, file->active.words))
 		return;
 	this_cpu_dec(task->counts->files);
-	if (task->states)
-		file->nr_state--;
+	if (task->states & DUET_PAGE_EXISTS)
+		file->nr_exists--;
+	if (task->states & DUET_PAGE_MODIFIED)
+		file->nr_modified--;
 }
 
 /*
@@ -430,10 +432,7 @@ static void duet_node_forget(struct duet_node *node, void *arg)
 		atomic_long_sub(duet.node_size, &task->pending);
 	}
 	memset(slot, 0, sizeof(*slot));
-	if (!node->file->nr_state) {
-		node->cached = 0;
-		node->dirty = 0;
-	}
+	duet_node_trim(node);
 	duet_node_gc(node);
 }
 

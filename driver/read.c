@@ -307,11 +307,7 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 		slot->next = NULL;
 		node->nr_queued--;
 		atomic_long_sub(duet.node_size, &task->pending);
-		/* Nobody is left who would be told of a state. */
-		if (!file->nr_state) {
-			node->cached = 0;
-			node->dirty = 0;
-		}
+		duet_node_trim(node);
 		duet_node_gc(node);
 	}
 	want->flags &= ~DUET_WANT_DROP;

@@ -77,10 +77,9 @@ static void duet_sync_node(struct duet_sync *sync, struct duet_node *node,
 	struct duet_news news;
 	unsigned int i;
 
-	if (file->nr_state) {
-		node->cached = look->cached;
-		node->dirty = look->dirty;
-	}
+	node->cached = look->cached;
+	node->dirty = look->dirty;
+	duet_node_trim(node);
 	duet_for_each_slot(i, &file->active) {
 		struct duet_task *other = duet_dereference(duet.task[i]);
 
@@ -108,6 +107,17 @@ static void duet_sync_node(struct duet_sync *sync, struct duet_node *node,
 		duet_node_gc(node);
 }
 
+/* Whether there may be something to note of a run that has no node. */
+static bool duet_sync_needs(const struct duet_sync *sync,
+			    const struct duet_look *look)
+{
+	const struct duet_file *file = sync->file;
+
+	if (sync->task->events || file->nr_exists)
+		return look->cached;
+	return file->nr_modified && look->dirty;
+}
+
 /*
  * Brings one run of the file in line, and tells the task of it as of news.
  * Returns a folio that has to be waited for, with a reference, or NULL.
@@ -131,7 +141,7 @@ static struct folio *duet_sync_locked(struct duet_sync *sync, u64 run)
 	duet_look_at(&xas, first, first + DUET_RUN_PAGES - 1, &look);
 	duet_delay(DUET_DELAY_LOOK);
 	node = duet_node_find(file, run);
-	if (!node && look.cached) {
+	if (!node && duet_sync_needs(sync, &look)) {
 		node = duet_node_first(file);
 		if (!node)
 			swap(node, sync->spare);
@@ -282,11 +292,11 @@ static void duet_node_recheck(struct duet_node *node, void *arg)
 	struct duet_task *task = arg;
 	struct duet_news news;
 
-	/* Without an inode nothing is cached; with no state no word is kept. */
-	if (!node->file->inode || !node->file->nr_state) {
+	if (!node->file->inode) {	/* nothing is cached */
 		node->cached = 0;
 		node->dirty = 0;
 	}
+	duet_node_trim(node);
 	if (duet_node_news(node, task, &news))
 		duet_queue_node(node, task);
 	else

@@ -312,6 +312,18 @@ void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node)
 	hlist_bl_unlock(bucket);
 }
 
+/* Forgets what nobody keeps up: what was so before may not be so now. */
+void duet_node_trim(struct duet_node *node)
+{
+	struct duet_file *file = node->file;
+
+	lockdep_assert_held(&file->lock);
+	if (!file->nr_exists)
+		node->cached = 0;
+	if (!file->nr_modified)
+		node->dirty = 0;
+}
+
 /* Takes a node away that says nothing any more. */
 bool duet_node_gc(struct duet_node *node)
 {

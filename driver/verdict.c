@@ -422,8 +422,11 @@ static bool duet_file_join(struct duet_file *file, struct duet_task *task,
 	}
 	__set_bit(task->slot, file->active.words);
 	this_cpu_inc(task->counts->files);
-	if (task->states && !file->nr_state++ && file->nr_nodes)
-		file->stale = true;
+	/* Of runs that are there, what was not kept up so far is not known. */
+	if (task->states & DUET_PAGE_EXISTS && !file->nr_exists++)
+		file->stale |= file->nr_nodes;
+	if (task->states & DUET_PAGE_MODIFIED && !file->nr_modified++)
+		file->stale |= file->nr_nodes;
 	if (fresh && !file->stale && !(want->flags & DUET_WANT_LEFT))
 		return true;
 	if (want->flags & DUET_WANT_LEFT)

@@ -215,6 +215,46 @@ def test_a_node_serves_64_pages(watch: Register, place: Path) -> None:
     assert counter("bytes") / pages < 8
 
 
+def test_reads_take_no_node_of_who_asks_what_is_dirty(watch: Register, place: Path) -> None:
+    """Pitfall: a node for every 64 pages that were merely read, for who is never told of them.
+
+    It is none the less right for who asks what is cached, whenever that begins and ends.
+    """
+    before, since = (fill(place / f"tree/{name}", 200) for name in ("before", "since"))
+    everything = {
+        (identity(path), page): State.ADDED for path in (before, since) for page in range(200)
+    }
+    drop_caches()
+    before.read_bytes()
+    dirty = watch(place / "tree", Mask.MODIFIED)
+    since.read_bytes()
+    assert dirty.read() == []
+    assert (counter("files"), counter("nodes")) == (2, 0)
+    write_at(since, 70, 2)
+    assert dirty.news(since) == {70: State.DIRTY, 71: State.DIRTY}
+    assert counter("nodes") == 1
+
+    cached = watch(place / "tree", Mask.EXISTS)
+    assert cached.all_news() == everything
+    assert counter("nodes") == 8
+    sync_file(since)
+    assert dirty.news(since) == {70: State.FLUSHED, 71: State.FLUSHED}
+    assert (dirty.read(), cached.read()) == ([], [])
+    write_at(before, 130)
+    assert dirty.news(before) == {130: State.DIRTY}
+    cached.task.close()
+    assert counter("nodes") == 1
+    evict(since)
+    since.read_bytes()
+    assert (dirty.read(), counter("nodes")) == ([], 1)
+
+    again = watch(place / "tree", Mask.EXISTS)
+    assert again.all_news() == everything
+    dirty.task.close()
+    evict(since)
+    assert again.news(since) == dict.fromkeys(range(200), State.REMOVED)
+
+
 def test_large_tables(device: Device, place: Path) -> None:
     """Pitfall: what is allocated for the buckets had to be contiguous, and poll() counted them."""
 
