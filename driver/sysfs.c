@@ -256,15 +256,27 @@ const struct attribute_group *duet_groups[] = {
 
 /* ---- a directory per task ---- */
 
-struct duet_task_dir {
-	struct kobject kobj;
-	struct duet_task *task;		/* while the directory is there */
-};
+/* By slot, while there is a directory of it. duet.lock, and the directory's. */
+static struct duet_task *duet_dir_task[DUET_MAX_TASKS];
+
+#define DUET_DIR_NAME	"task%u"
 
 struct duet_task_attr {
-	struct attribute attr;
+	struct kobj_attribute attr;
 	ssize_t (*show)(const struct duet_task *task, char *buf);
 };
+
+static ssize_t duet_task_attr_show(struct kobject *kobj,
+				   struct kobj_attribute *attr, char *buf)
+{
+	unsigned int id;
+
+	/* Its name is ours, and its removal waits for us: the task is there. */
+	if (sscanf(kobject_name(kobj), DUET_DIR_NAME, &id) != 1)
+		return -ENOENT;
+	return container_of(attr, struct duet_task_attr, attr)
+			->show(duet_dir_task[id - 1], buf);
+}
 
 #define DUET_CONTROLS							\
 	"\001\002\003\004\005\006\a\b\t\n\v\f\r\016\017\020\021\022\023"	\
@@ -301,7 +313,7 @@ static ssize_t duet_emit_name(char *buf, const char *name)
 		return _emit;						\
 	}								\
 	static struct duet_task_attr duet_attr_task_##_name = {		\
-		{ .name = #_name, .mode = _mode },			\
+		__ATTR(_name, _mode, duet_task_attr_show, NULL),	\
 		duet_show_task_##_name,				\
 	}
 
@@ -323,66 +335,44 @@ DUET_TASK_ATTR(overflows, 0400, "%llu", READ_ONCE(task->nr_overflows));
 DUET_TASK_ATTR(drops, 0400, "%ld", duet_drops(task));
 
 static struct attribute *duet_task_attrs[] = {
-	&duet_attr_task_name.attr,
-	&duet_attr_task_path.attr,
-	&duet_attr_task_mask.attr,
-	&duet_attr_task_pid.attr,
-	&duet_attr_task_uid.attr,
-	&duet_attr_task_limit_bytes.attr,
-	&duet_attr_task_pending_bytes.attr,
-	&duet_attr_task_files.attr,
-	&duet_attr_task_done.attr,
-	&duet_attr_task_delivered.attr,
-	&duet_attr_task_overflows.attr,
-	&duet_attr_task_drops.attr,
+	&duet_attr_task_name.attr.attr,
+	&duet_attr_task_path.attr.attr,
+	&duet_attr_task_mask.attr.attr,
+	&duet_attr_task_pid.attr.attr,
+	&duet_attr_task_uid.attr.attr,
+	&duet_attr_task_limit_bytes.attr.attr,
+	&duet_attr_task_pending_bytes.attr.attr,
+	&duet_attr_task_files.attr.attr,
+	&duet_attr_task_done.attr.attr,
+	&duet_attr_task_delivered.attr.attr,
+	&duet_attr_task_overflows.attr.attr,
+	&duet_attr_task_drops.attr.attr,
 	NULL,
 };
-ATTRIBUTE_GROUPS(duet_task);
 
-static ssize_t duet_task_attr_show(struct kobject *kobj, struct attribute *attr,
-				   char *buf)
-{
-	struct duet_task_dir *dir =
-		container_of(kobj, struct duet_task_dir, kobj);
-
-	/* The directory's removal waits for us, so the task is there. */
-	return container_of(attr, struct duet_task_attr, attr)->show(dir->task,
-								     buf);
-}
-
-static const struct sysfs_ops duet_task_sysfs_ops = {
-	.show = duet_task_attr_show,
+static const struct attribute_group duet_task_group = {
+	.attrs = duet_task_attrs,
 };
 
-static void duet_task_dir_release(struct kobject *kobj)
-{
-	kfree(container_of(kobj, struct duet_task_dir, kobj));
-}
-
-static const struct kobj_type duet_task_ktype = {
-	.release = duet_task_dir_release,
-	.sysfs_ops = &duet_task_sysfs_ops,
-	.default_groups = duet_task_groups,
-};
-
+/*
+ * A kobject of the core's own: it may be let go long after the directory is
+ * gone, and the module with it.
+ */
 int duet_sysfs_add(struct duet_task *task)
 {
-	struct duet_task_dir *dir;
+	char name[sizeof(DUET_DIR_NAME) + 8];
 	int err;
 
-	dir = kzalloc(sizeof(*dir), GFP_KERNEL_ACCOUNT);
-	if (!dir)
+	lockdep_assert_held(&duet.lock);
+	snprintf(name, sizeof(name), DUET_DIR_NAME, task->slot + 1);
+	duet_dir_task[task->slot] = task;
+	task->dir = kobject_create_and_add(name, &duet_dev()->kobj);
+	if (!task->dir)
 		return -ENOMEM;
-	dir->task = task;
-	err = kobject_init_and_add(&dir->kobj, &duet_task_ktype,
-				   &duet_dev()->kobj, "task%u",
-				   task->slot + 1);
-	if (err) {
-		kobject_put(&dir->kobj);
-		return err;
-	}
-	task->dir = &dir->kobj;
-	return 0;
+	err = sysfs_create_group(task->dir, &duet_task_group);
+	if (err)
+		duet_sysfs_del(task);
+	return err;
 }
 
 void duet_sysfs_del(struct duet_task *task)
