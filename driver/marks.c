@@ -29,10 +29,11 @@
 #define DUET_MARK_ASKED_MASK	GENMASK(29, 0)
 
 /*
- * What one mark costs the limits: its share of a node of the tree, which is
- * half full at worst, however far apart the inode numbers are.
+ * What one mark costs the limits: its share of the tree's nodes at worst. They
+ * have 256 bytes and 16 slots, of which 7 are in use at least: three marks and
+ * the gaps around them, and in the nodes above 7 others. 256 / 3 * 7 / 6.
  */
-#define DUET_MARK_BYTES		64
+#define DUET_MARK_BYTES		100
 
 static unsigned long duet_refusal(u32 gen, unsigned int asked)
 {
