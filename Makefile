@@ -88,7 +88,7 @@ test-debug: setup  ## tests/kernel in a kernel that looks for bugs; slow, and it
 		python -m pytest tests/kernel/test_cores.py
 
 .PHONY: test-debug-short
-test-debug-short: PYTEST_ARGS = tests/kernel/test_life.py tests/kernel/test_events.py
+test-debug-short: PYTEST_ARGS = tests/kernel/test_life.py tests/kernel/test_events.py tests/kernel/test_told.py
 test-debug-short: test-debug  ## The same with some of the tests
 
 # Options of tests/bench/bench.py, and of tests/bench/io_saved.py.

@@ -117,8 +117,6 @@ static void duet_check_run(struct duet_check *check,
 	xas_unlock_irq(&xas);
 	rcu_read_unlock();
 
-	if (look.busy)
-		folio_put(look.busy);
 	if (empty && look.cached)
 		return;
 	if (!states) {

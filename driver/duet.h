@@ -643,11 +643,13 @@ struct duet_look {
 	u64 cached;
 	u64 dirty;
 	u64 locked;
-	struct folio *busy;	/* has to be waited for; with a reference */
+	unsigned int entries;	/* of the page cache that were seen for that */
 };
 
 void duet_look_at(struct xa_state *xas, u64 first, u64 last,
 		  struct duet_look *look);
+unsigned int duet_node_look(struct duet_node *node, const struct duet_task *task,
+			    struct address_space *mapping);
 bool duet_next_cached(struct address_space *mapping, unsigned long *index,
 		      const struct duet_task *task);
 int duet_scan(struct duet_task *task);
@@ -783,13 +785,20 @@ enum duet_delay {
 	DUET_DELAY_LOOK,	/* what was looked at is not recorded yet */
 	DUET_DELAY_VERDICT,	/* a verdict was made, and is not recorded */
 	DUET_DELAY_NOBODY,	/* it is recorded, and nothing looked at since */
+	DUET_DELAY_FLUSHED,	/* FLUSHED is recorded, the flag not cleared */
 };
 
 #ifdef DUET_DEBUG
 void duet_delay(enum duet_delay at);
+bool duet_misses(enum duet_event event);
 #else
 static inline void duet_delay(enum duet_delay at)
 {
+}
+
+static inline bool duet_misses(enum duet_event event)
+{
+	return false;
 }
 #endif
 

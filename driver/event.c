@@ -314,6 +314,8 @@ void duet_page_added(struct folio *folio, struct address_space *mapping)
 	struct inode *inode = mapping->host;
 	struct duet_file *file = duet_file_find(inode);
 
+	if (duet_misses(DUET_EVENT_ADDED))
+		return;
 	if (duet_is_decided(file)) {
 		if (likely(duet_record(file, folio, DUET_EVENT_ADDED)))
 			return;
@@ -328,10 +330,13 @@ void duet_page_flushed(struct folio *folio, struct address_space *mapping)
 	struct inode *inode = mapping->host;
 	struct duet_file *file = duet_file_find(inode);
 
+	if (duet_misses(DUET_EVENT_FLUSHED))
+		return;
 	if (duet_is_decided(file))
 		duet_record_flushed(file, folio);
 	else if (file || !duet_nobody_wants(inode))
 		duet_decide_event(folio, DUET_EVENT_FLUSHED);
+	duet_delay(DUET_DELAY_FLUSHED);
 }
 
 /* With xa_lock held there is no verdict: nothing of the file was cached. */
@@ -341,6 +346,8 @@ void duet_page_removed(struct folio *folio, struct address_space *mapping)
 	struct inode *inode = mapping->host;
 	struct duet_file *file = duet_file_find(inode);
 
+	if (duet_misses(DUET_EVENT_REMOVED))
+		return;
 	if (file)
 		duet_record_removed(file, folio);
 	else if (unlikely(!S_ISREG(inode->i_mode)))
@@ -352,6 +359,8 @@ void duet_page_dirtied(struct folio *folio, struct address_space *mapping)
 	struct inode *inode = mapping->host;
 	struct duet_file *file = duet_file_find(inode);
 
+	if (duet_misses(DUET_EVENT_DIRTY))
+		return;
 	if (file)
 		duet_record_dirtied(file, folio);
 	else if (unlikely(!S_ISREG(inode->i_mode)))

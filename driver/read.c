@@ -14,8 +14,12 @@
 #include <linux/uaccess.h>
 #include "duet.h"
 
-/* Nodes that are read with file->lock held. */
-#define DUET_READ_BATCH	32
+/*
+ * What is read with interrupts off, in steps: a node, and each entry of the
+ * page cache that is looked at for it.
+ */
+#define DUET_READ_STEPS	128
+#define DUET_READ_NODE	4
 
 /* Nodes that are put in order between two looks at who waits for the CPU. */
 #define DUET_SORT_STEP	256
@@ -264,14 +268,22 @@ enum duet_progress {
 /*
  * Makes items of the nodes of the file that is being read, in page order, as
  * far as there is room, and takes off what has been told or has cancelled.
+ * Of states nothing is told but what is seen now: events say where to look.
+ * mapping is the file's page cache, locked, or NULL where nobody has to look,
+ * or there is nothing to look at.
  */
 static enum duet_progress duet_read_nodes(struct duet_task *task,
+					  struct address_space *mapping,
 					  struct duet_item *items,
 					  unsigned int *nr, unsigned int max)
 {
 	struct duet_file *file = task->file;
 	struct duet_want *want = &file->want[task->slot];
-	unsigned int n = *nr, batch = 0;
+	/* Of a file that left all is told as gone. */
+	const bool looks = task->states &&
+			   test_bit(task->slot, file->active.words) &&
+			   !(want->flags & (DUET_WANT_LEFT | DUET_WANT_DROP));
+	unsigned int n = *nr, steps = 0;
 	struct duet_node *node;
 
 	lockdep_assert_held(&file->lock);
@@ -287,9 +299,16 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 		struct duet_news news;
 		u64 pages, left;
 
-		if (batch++ == DUET_READ_BATCH)
+		if (max && n == max)	/* poll() has no room, and asks */
+			return DUET_READ_FULL;
+		if (steps >= DUET_READ_STEPS)
 			return DUET_READ_MORE;
+		steps += DUET_READ_NODE;
 		pages = duet_node_news(node, task, &news);
+		if (pages && looks) {
+			steps += duet_node_look(node, task, mapping);
+			pages = duet_node_news(node, task, &news);
+		}
 		if (unlikely(want->flags & DUET_WANT_DROP)) {
 			memset(slot->bits, 0, sizeof(slot->bits));
 		} else if (pages) {
@@ -317,28 +336,75 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 	return DUET_READ_DONE;
 }
 
-/* The same, and lets go of the file when it is done. */
+/* The same, and lets go of the file when it is done; *dead: it is unused. */
+static enum duet_progress duet_read_part(struct duet_task *task,
+					 struct address_space *mapping,
+					 struct duet_item *items,
+					 unsigned int *nr, unsigned int max,
+					 bool *dead)
+{
+	struct duet_file *file = task->file;
+	enum duet_progress progress;
+
+	progress = duet_read_nodes(task, mapping, items, nr, max);
+	if (progress != DUET_READ_DONE)
+		return progress;
+	task->file = NULL;
+	file->holds--;
+	*dead = duet_file_unused(file);
+	if (*dead)
+		file->dead = true;
+	return progress;
+}
+
+/* The same for a task that is told states, of a file that has an inode. RCU. */
+static enum duet_progress duet_read_states(struct duet_task *task,
+					   struct inode *inode,
+					   struct duet_item *items,
+					   unsigned int *nr, unsigned int max,
+					   bool *dead)
+{
+	struct address_space *mapping = inode->i_mapping;
+	enum duet_progress progress = DUET_READ_MORE;
+	struct duet_file *file = task->file;
+
+	/*
+	 * The locks that a look takes, see duet_sync_locked(). The inode may
+	 * die, or be another's by now, but it is an inode until RCU lets go.
+	 */
+	xa_lock_irq(&mapping->i_pages);
+	spin_lock(&file->lock);
+	if (likely(file->inode == inode))
+		progress = duet_read_part(task, mapping, items, nr, max, dead);
+	spin_unlock(&file->lock);
+	xa_unlock_irq(&mapping->i_pages);
+	return progress;
+}
+
+/* The same of any file. */
 static enum duet_progress duet_read_file(struct duet_task *task,
 					 struct duet_item *items,
 					 unsigned int *nr, unsigned int max)
 {
+	enum duet_progress progress = DUET_READ_MORE;
 	struct duet_file *file = task->file;
-	enum duet_progress progress;
-	unsigned long flags;
+	struct inode *inode;
 	bool dead = false;
 
 	preempt_disable();	/* see duet_file_release() */
-	/* As in every probe: see table.c. */
-	spin_lock_irqsave(&file->lock, flags);
-	progress = duet_read_nodes(task, items, nr, max);
-	if (progress == DUET_READ_DONE) {
-		task->file = NULL;
-		file->holds--;
-		dead = duet_file_unused(file);
-		if (dead)
-			file->dead = true;
+	rcu_read_lock();
+	inode = task->states ? READ_ONCE(file->inode) : NULL;
+	if (inode) {
+		progress = duet_read_states(task, inode, items, nr, max, &dead);
+	} else {
+		/* As in every probe: see table.c. */
+		spin_lock_irq(&file->lock);
+		if (likely(!task->states || !file->inode))
+			progress = duet_read_part(task, NULL, items, nr, max,
+						  &dead);
+		spin_unlock_irq(&file->lock);
 	}
-	spin_unlock_irqrestore(&file->lock, flags);
+	rcu_read_unlock();
 	if (dead)
 		duet_file_bury(file);
 	preempt_enable();

@@ -40,13 +40,18 @@ void duet_look_at(struct xa_state *xas, u64 first, u64 last,
 	/* Bounded by the 64 pages of the run. */
 	xas_for_each(xas, folio, last) {
 		u64 from, to, pages;
-		bool locked;
 
+		look->entries++;
 		if (xas_retry(xas, folio) || xa_is_value(folio))
 			continue;
-		from = max_t(u64, folio->index, first) - first;
-		to = min_t(u64, folio_next_index(folio) - 1, last) - first;
-		pages = GENMASK_ULL(to, from);
+		if (likely(!folio_test_large(folio))) {
+			pages = BIT_ULL(folio->index - first);
+		} else {
+			from = max_t(u64, folio->index, first) - first;
+			to = min_t(u64, folio_next_index(folio) - 1, last) -
+			     first;
+			pages = GENMASK_ULL(to, from);
+		}
 		look->cached |= pages;
 		/*
 		 * FLUSHED comes before the flag is cleared, with the folio
@@ -54,17 +59,54 @@ void duet_look_at(struct xa_state *xas, u64 first, u64 last,
 		 * unlocked is so until a FLUSHED that waits for file->lock,
 		 * if the lock was looked at first.
 		 */
-		locked = folio_test_locked(folio);
-		if (locked)
+		if (folio_test_locked(folio))
 			look->locked |= pages;
 		/* pairs with the release in folio_unlock() */
 		smp_rmb();
-		if (!folio_test_dirty(folio))
-			continue;
-		look->dirty |= pages;
-		if (locked && !look->busy && folio_try_get(folio))
-			look->busy = folio;
+		if (folio_test_dirty(folio))
+			look->dirty |= pages;
 	}
+}
+
+/*
+ * Brings a node's words in line for a reader who is about to tell of it, and
+ * waits for no folio. Where one is locked, "dirty" is believed of events only:
+ * FLUSHED may have come, which takes back what was told until then, and the
+ * flag not be cleared yet. The file has no inode: mapping is NULL. xa_lock,
+ * file->lock. Returns how many entries of the page cache were looked at.
+ */
+unsigned int duet_node_look(struct duet_node *node, const struct duet_task *task,
+			    struct address_space *mapping)
+{
+	u64 first = node->run << DUET_RUN_SHIFT;
+	struct duet_file *file = node->file;
+	struct duet_look look = {};
+	struct duet_news news;
+	unsigned int i;
+
+	lockdep_assert_held(&file->lock);
+	if (mapping) {
+		XA_STATE(xas, &mapping->i_pages, first);
+
+		duet_look_at(&xas, first, first + DUET_RUN_PAGES - 1, &look);
+	}
+	look.dirty &= ~look.locked | node->dirty;
+	if (likely(node->cached == look.cached && node->dirty == look.dirty))
+		return look.entries;
+	node->cached = look.cached;
+	node->dirty = look.dirty;
+	duet_for_each_slot(i, &file->active) {
+		struct duet_task *other = duet_dereference(duet.task[i]);
+
+		if (!other || other == task || node->slot[i].next ||
+		    !duet_node_news(node, other, &news))
+			continue;
+		if (duet_is_full(other))
+			duet_want_lost(file, other, DUET_DROP_TASK_LIMIT);
+		else
+			duet_queue_node(node, other);
+	}
+	return look.entries;
 }
 
 /* What was seen, to the node and to whom it is news; file->lock. */
@@ -119,6 +161,23 @@ static bool duet_sync_needs(const struct duet_sync *sync,
 }
 
 /*
+ * A folio of the run that is dirty and locked, with a reference, or NULL. Who
+ * looked holds xa_lock still, and so it is there.
+ */
+static struct folio *duet_busy_folio(struct xa_state *xas, u64 first,
+				     const struct duet_look *look)
+{
+	u64 busy = look->dirty & look->locked;
+	struct folio *folio;
+
+	if (!busy)
+		return NULL;
+	xas_set(xas, first + __ffs64(busy));
+	folio = xas_load(xas);
+	return folio_try_get(folio) ? folio : NULL;
+}
+
+/*
  * Brings one run of the file in line, and tells the task of it as of news.
  * Returns a folio that has to be waited for, with a reference, or NULL.
  */
@@ -128,6 +187,7 @@ static struct folio *duet_sync_locked(struct duet_sync *sync, u64 run)
 	struct duet_file *file = sync->file;
 	struct duet_look look = {};
 	struct duet_node *node;
+	struct folio *busy;
 
 	XA_STATE(xas, &sync->mapping->i_pages, first);
 
@@ -153,9 +213,10 @@ static struct folio *duet_sync_locked(struct duet_sync *sync, u64 run)
 	if (node)
 		duet_sync_node(sync, node, &look);
 	spin_unlock(&file->lock);
+	busy = duet_busy_folio(&xas, first, &look);
 	xas_unlock_irq(&xas);
 	rcu_read_unlock();
-	return look.busy;
+	return busy;
 }
 
 /* Has a node ready for where one may be needed; false without memory. */
