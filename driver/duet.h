@@ -335,6 +335,7 @@ struct duet {
 	/* what every event reads */
 	unsigned int nr_watched;
 	unsigned int epoch;		/* verdicts of older ones are void */
+	unsigned int losses;		/* as above, of files without room */
 	unsigned int nr_slots;		/* no task has one from here on */
 	unsigned int max_tasks;		/* fixed while on, as the next ones */
 	unsigned int map_words;
@@ -452,9 +453,14 @@ static inline struct duet_node *duet_first_node(struct duet_file *file)
 /*
  * The cache of "nobody" verdicts: a slot holds the inode's address and the
  * low bits of the epoch in one word, so it is read and written without a
- * lock. A collision forgets a verdict, which is then found again.
+ * lock. A collision forgets a verdict, which is then found again. A word of
+ * another kind says that the file's tasks were told of a loss, since there was
+ * no room for an entry: see duet_is_lost().
  */
 #define DUET_NOBODY_BITS	15
+#define DUET_NOBODY_LOST	BIT_ULL(16)	/* no address has this bit */
+
+static_assert(__alignof__(struct inode) > 1);
 
 static inline u64 *duet_nobody_slot(const struct inode *inode)
 {
@@ -542,6 +548,8 @@ struct duet_steps {
 };
 
 void duet_new_epoch(void);
+bool duet_is_lost(const struct inode *inode);
+bool duet_loss_take(struct duet_task *task, unsigned int flag);
 void duet_nobody_clear(const struct inode *inode);
 bool duet_roots_above(const struct duet_fs *fs, const struct dentry *dentry,
 		      struct duet_map *map);
@@ -593,6 +601,7 @@ void duet_task_forget(struct duet_task *task);
 int duet_table_start(void);
 void duet_table_stop(void);
 void duet_table_measure(struct duet_table *table);
+bool duet_has_room(unsigned long bytes);
 bool duet_charge(unsigned long bytes);
 u32 duet_salt(void);
 void duet_uncharge(unsigned long bytes);

@@ -235,6 +235,10 @@ static noinline struct duet_file *duet_first_sight(struct inode *inode,
 	fs = duet_watched_fs(inode->i_sb);
 	if (!fs)
 		return NULL;
+	if (duet_is_lost(inode)) {
+		this_cpu_inc(duet_counts.drops[DUET_DROP_LIMIT]);
+		return NULL;
+	}
 	return duet_decide_added(fs, inode, event == DUET_EVENT_ADDED ?
 					    folio_nr_pages(folio) : 0);
 }

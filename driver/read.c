@@ -419,12 +419,12 @@ static unsigned int duet_collect_snapshot(struct duet_task *task,
 	unsigned int n;
 
 	if (unlikely(test_bit(DUET_TASK_RESCAN, &task->flags))) {
-		clear_bit(DUET_TASK_LOST, &task->flags);
+		duet_loss_take(task, DUET_TASK_LOST);
 		duet_scan(task);
 	}
 	n = duet_snapshot_read(task, items, max);
 	if (list_empty(&task->snapshot) && n < max &&
-	    test_and_clear_bit(DUET_TASK_LOST, &task->flags))
+	    duet_loss_take(task, DUET_TASK_LOST))
 		duet_overflow_item(task, &items[n++], 0, 0);
 	return n;
 }
@@ -448,10 +448,9 @@ static unsigned int duet_collect(struct duet_task *task,
 		return duet_collect_snapshot(task, items, max);
 	duet_name_budget(task);
 	duet_task_look(task);
-	if (unlikely(test_bit(DUET_TASK_LOST, &task->flags))) {
-		clear_bit(DUET_TASK_LOST, &task->flags);
+	if (unlikely(test_bit(DUET_TASK_LOST, &task->flags)) &&
+	    duet_loss_take(task, DUET_TASK_LOST))
 		duet_overflow_item(task, &items[n++], 0, 0);
-	}
 	if (unlikely(test_bit(DUET_TASK_RESCAN, &task->flags)))
 		duet_scan(task);
 	do {

@@ -799,7 +799,7 @@ static int duet_scan_pinned(struct duet_task *task)
 			return fatal_signal_pending(current) ? -EINTR : 0;
 		if (duet_is_snapshot(task)) {	/* this takes its place */
 			duet_snapshot_drop(task);
-			clear_bit(DUET_TASK_LOST, &task->flags);
+			duet_loss_take(task, DUET_TASK_LOST);
 		}
 		err = duet_scan_inodes(task, &pin, ++begins < DUET_SCAN_BEGINS);
 		duet_fs_unpin(&pin);
@@ -813,7 +813,7 @@ int duet_scan(struct duet_task *task)
 	int err;
 
 	lockdep_assert_held(&task->lock);
-	clear_bit(DUET_TASK_RESCAN, &task->flags);
+	duet_loss_take(task, DUET_TASK_RESCAN);
 	drops = duet_drops(task);
 	/* Until it is seen that this one has room: see duet_task_lost(). */
 	set_bit(DUET_TASK_STARVED, &task->flags);
@@ -824,7 +824,8 @@ int duet_scan(struct duet_task *task)
 		set_bit(DUET_TASK_RESCAN, &task->flags);
 	else
 		clear_bit(DUET_TASK_RETELL, &task->flags);
+	/* What is lost from here on is to be looked for, and not told. */
 	if (drops == duet_drops(task))
-		clear_bit(DUET_TASK_STARVED, &task->flags);
+		duet_loss_take(task, DUET_TASK_STARVED);
 	return err;
 }

@@ -55,6 +55,16 @@ static bool duet_charge_all(unsigned long bytes)
 	return true;
 }
 
+/*
+ * Whether there may be so many bytes of the limit of all tasks: they are, or a
+ * CPU has some that can be taken back. In a probe.
+ */
+bool duet_has_room(unsigned long bytes)
+{
+	return atomic_long_read(&duet.charged) + bytes <=
+	       READ_ONCE(duet.limit) || !READ_ONCE(duet_stocks_empty);
+}
+
 static void duet_stock_add(atomic_long_t *stock, long bytes)
 {
 	atomic_long_add(bytes, stock);

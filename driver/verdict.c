@@ -57,7 +57,8 @@ struct duet_verdict {
 	unsigned int how;
 	unsigned long added;		/* pages that have come just now */
 
-	unsigned int epoch;		/* what it sees is not older than these */
+	unsigned int losses;		/* what it sees is not older than these */
+	unsigned int epoch;
 	int moves;
 	unsigned int budget;
 	struct duet_steps steps;	/* left of it */
@@ -72,21 +73,63 @@ struct duet_verdict {
 
 static DEFINE_SPINLOCK(duet_epoch_lock);
 
+/*
+ * Forgets all words of a kind, since a number of 16 bits comes round: let no
+ * old word look like a new one.
+ */
+static void duet_nobody_wipe(u64 kind)
+{
+	unsigned int i;
+
+	lockdep_assert_held(&duet_epoch_lock);
+	for (i = 0; i < 1U << DUET_NOBODY_BITS; i++)
+		if ((READ_ONCE(duet.nobody[i]) & DUET_NOBODY_LOST) == kind)
+			WRITE_ONCE(duet.nobody[i], 0);
+}
+
+/* Every word that says that a loss was told is void. */
+static void duet_losses_void(void)
+{
+	unsigned int losses = duet.losses + 1;
+
+	lockdep_assert_held(&duet_epoch_lock);
+	if (!(u16)losses)
+		duet_nobody_wipe(DUET_NOBODY_LOST);
+	/* Who sees the new number sees what made it necessary. */
+	smp_store_release(&duet.losses, losses);
+	/* Who sees the old one had his page cached before we look: duet_is_lost() */
+	smp_mb();
+}
+
 /* Every verdict so far is void. */
 void duet_new_epoch(void)
 {
-	unsigned int epoch, i;
+	unsigned int epoch;
 
 	/* In process context; probes only read the epoch. */
 	spin_lock(&duet_epoch_lock);
 	epoch = duet.epoch + 1;
-	/* A word's epoch comes round: let no old word look like a new one. */
 	if (!(u16)epoch)
-		for (i = 0; i < 1U << DUET_NOBODY_BITS; i++)
-			WRITE_ONCE(duet.nobody[i], 0);
+		duet_nobody_wipe(0);
 	/* Who sees the new epoch sees what made it necessary. */
 	smp_store_release(&duet.epoch, epoch);
+	duet_losses_void();
 	spin_unlock(&duet_epoch_lock);
+}
+
+/*
+ * Takes away a flag that says that a task lost something: the caller tells of
+ * it, or looks for it. What is lost from here on has to set it again.
+ */
+bool duet_loss_take(struct duet_task *task, unsigned int flag)
+{
+	if (!test_and_clear_bit(flag, &task->flags))
+		return false;
+	/* In process context; after the flag is seen to be cleared. */
+	spin_lock(&duet_epoch_lock);
+	duet_losses_void();
+	spin_unlock(&duet_epoch_lock);
+	return true;
 }
 
 static void duet_nobody_set(const struct inode *inode, unsigned int epoch)
@@ -94,12 +137,40 @@ static void duet_nobody_set(const struct inode *inode, unsigned int epoch)
 	WRITE_ONCE(*duet_nobody_slot(inode), duet_nobody_word(inode, epoch));
 }
 
+/* What it says of the file, of either kind, it says no more. */
 void duet_nobody_clear(const struct inode *inode)
 {
 	u64 *slot = duet_nobody_slot(inode);
 
-	if (READ_ONCE(*slot) >> 16 == duet_nobody_word(inode, 0) >> 16)
+	if ((READ_ONCE(*slot) & ~DUET_NOBODY_LOST) >> 16 ==
+	    duet_nobody_word(inode, 0) >> 16)
 		WRITE_ONCE(*slot, 0);
+}
+
+static u64 duet_lost_word(const struct inode *inode, unsigned int losses)
+{
+	return duet_nobody_word(inode, losses) | DUET_NOBODY_LOST;
+}
+
+/*
+ * Whether there was no room for the file's entry, and is none now, and each
+ * task that wants the file has a flag that says so, and that nobody took since:
+ * then its next events change nothing, and no verdict is made. In a probe, that
+ * has no lock of the page cache.
+ */
+bool duet_is_lost(const struct inode *inode)
+{
+	u64 word = READ_ONCE(*duet_nobody_slot(inode));
+
+	if (word != duet_lost_word(inode, READ_ONCE(duet.losses)))
+		return false;
+	/*
+	 * The page is in the cache; either who takes the flag to look for it
+	 * finds it, or we see that he took it. Pairs with duet_losses_void().
+	 */
+	smp_mb();
+	return word == duet_lost_word(inode, READ_ONCE(duet.losses)) &&
+	       !duet_has_room(duet.file_size) && !duet_file_find(inode);
 }
 
 /* ---- the way up ---- */
@@ -277,6 +348,8 @@ struct dentry *duet_name_below(const struct duet_task *task,
 static void duet_verdict_begin(struct duet_verdict *verdict,
 			       unsigned int budget)
 {
+	/* pairs with duet_losses_void(): flags taken until then are seen so */
+	verdict->losses = smp_load_acquire(&duet.losses);
 	verdict->epoch = smp_load_acquire(&duet.epoch);
 	verdict->moves = atomic_read_acquire(duet_moves(verdict->fs,
 							verdict->inode));
@@ -552,6 +625,25 @@ static void duet_nobody_decided(const struct duet_verdict *verdict,
 	/* Another name may be inside, and be used next. */
 	if (verdict->known && inode->i_nlink < 2)
 		duet_nobody_set(inode, verdict->epoch);
+	else if (READ_ONCE(*duet_nobody_slot(inode)) & DUET_NOBODY_LOST)
+		duet_nobody_clear(inode);
+}
+
+/*
+ * There is no entry of a file that somebody wants, and why. What all its tasks
+ * know is not told them again with each page, as far as the names are known.
+ */
+static void duet_lost_decided(const struct duet_verdict *verdict,
+			      enum duet_drop why)
+{
+	const struct inode *inode = verdict->inode;
+
+	duet_map_lost(&verdict->map, why);
+	duet_map_lost(&verdict->maybe, why);
+	if (why == DUET_DROP_LIMIT &&
+	    (verdict->steps.cut || (verdict->known && inode->i_nlink < 2)))
+		WRITE_ONCE(*duet_nobody_slot(inode),
+			   duet_lost_word(inode, verdict->losses));
 }
 
 /*
@@ -593,8 +685,7 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 					      verdict->subvol, verdict->spare,
 					      &verdict->made, &why);
 			if (!file) {
-				duet_map_lost(&verdict->map, why);
-				duet_map_lost(&verdict->maybe, why);
+				duet_lost_decided(verdict, why);
 				*found = NULL;
 				return true;
 			}

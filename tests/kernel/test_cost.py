@@ -20,6 +20,7 @@ from actions import evict, read_page, sync_file, write_at
 from asleep import call_of, wait_until_asleep
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
 from test_life import READ
+from test_limits import tight
 from truth import PAGE, TRACEFS, Watch, drop_caches, fill, identity
 
 from pyduet import Device, Mask, State
@@ -316,3 +317,41 @@ def test_the_last_of_many_tasks(watch: Register, place: Path) -> None:
     evict(path)
     assert again.news(path) == {3: State.REMOVED}
     assert counter("nodes") == 0
+
+
+@pytest.mark.parametrize("mask", [Mask.ADDED, Mask.EXISTS])
+def test_a_file_without_room_is_decided_about_once(
+    device: Device, watch: Register, place: Path, mask: Mask
+) -> None:
+    """Pitfall: where no entry could be made, each page of the file had the whole verdict made.
+
+    The task is told of the loss all the same, and again of what is lost after that.
+    """
+    path = fill(place / "tree/large", 400)
+    others = [fill(place / f"tree/{i}", 1) for i in range(100)]
+    drop_caches()
+    one = watch(place / "tree", mask)
+    with tight(device, 30):
+        for other in others:
+            read_page(other, 0)
+        assert device.info().files < 40
+        drops = device.info().drops.limit
+        of_it = f"ino == {path.stat().st_ino}"
+        with counted("duet/duet_verdict", of_it) as verdicts:
+            for page in range(200):
+                read_page(path, page)
+            assert 1 <= verdicts() <= 20
+            assert device.info().drops.limit >= drops + 200
+            for _ in range(3):
+                items = one.read()
+                assert [item for item in items if State.OVERFLOW in item.state] != []
+                assert identity(path) not in {item.file for item in items}
+                verdicts()
+                for page in range(200, 260):
+                    read_page(path, page)
+                evict(path)
+                assert 1 <= verdicts() <= 20
+    # There is room now.
+    one.read()
+    read_page(path, 333)
+    assert one.news(path) == {333: State.ADDED}
