@@ -74,17 +74,14 @@ struct duet_verdict {
 static DEFINE_SPINLOCK(duet_epoch_lock);
 
 /*
- * Forgets all words of a kind, since a number of 16 bits comes round: let no
- * old word look like a new one.
+ * A word's number comes round after 2^16: let no old word look like a new one.
+ * Each word is cleared twice until then, one with each number.
  */
-static void duet_nobody_wipe(u64 kind)
+static void duet_nobody_wipe(unsigned int number)
 {
-	unsigned int i;
-
+	BUILD_BUG_ON(DUET_NOBODY_BITS >= 16);
 	lockdep_assert_held(&duet_epoch_lock);
-	for (i = 0; i < 1U << DUET_NOBODY_BITS; i++)
-		if ((READ_ONCE(duet.nobody[i]) & DUET_NOBODY_LOST) == kind)
-			WRITE_ONCE(duet.nobody[i], 0);
+	WRITE_ONCE(duet.nobody[number % BIT(DUET_NOBODY_BITS)], 0);
 }
 
 /* Every word that says that a loss was told is void. */
@@ -93,8 +90,7 @@ static void duet_losses_void(void)
 	unsigned int losses = duet.losses + 1;
 
 	lockdep_assert_held(&duet_epoch_lock);
-	if (!(u16)losses)
-		duet_nobody_wipe(DUET_NOBODY_LOST);
+	duet_nobody_wipe(losses);
 	/* Who sees the new number sees what made it necessary. */
 	smp_store_release(&duet.losses, losses);
 	/* Who sees the old one had his page cached before we look: duet_is_lost() */
@@ -109,8 +105,7 @@ void duet_new_epoch(void)
 	/* In process context; probes only read the epoch. */
 	spin_lock(&duet_epoch_lock);
 	epoch = duet.epoch + 1;
-	if (!(u16)epoch)
-		duet_nobody_wipe(0);
+	duet_nobody_wipe(epoch);
 	/* Who sees the new epoch sees what made it necessary. */
 	smp_store_release(&duet.epoch, epoch);
 	duet_losses_void();
