@@ -36,10 +36,11 @@
 #include "trace.h"
 
 /*
- * What a verdict costs at most, in steps of about five instructions: where
- * nothing may wait, and where a reader decides what was put off.
+ * What a verdict costs at most, in steps of some ten instructions: where
+ * nothing may wait, however often it is begun again, and where a reader
+ * decides what was put off.
  */
-#define DUET_STEPS_QUICK	4096
+#define DUET_STEPS_QUICK	1024
 #define DUET_STEPS_THOROUGH	(4U << 20)
 
 /* What the parts of it are taken for. */
@@ -722,14 +723,15 @@ static bool duet_is_settled(const struct duet_verdict *verdict,
 
 static struct duet_file *duet_decide_quickly(struct duet_verdict *verdict)
 {
+	unsigned int tries, left = DUET_STEPS_QUICK;
 	struct duet_file *file;
-	unsigned int tries;
 
 	for (tries = 0; tries < DUET_VERDICT_TRIES; tries++) {
-		duet_verdict_begin(verdict, DUET_STEPS_QUICK);
+		duet_verdict_begin(verdict, left);
 		if (!tries && duet_is_settled(verdict, &file))
 			return file;
 		duet_look_quickly(verdict);
+		left = verdict->steps.left;
 		if (unlikely(verdict->steps.cut))
 			break;
 		if (likely(!verdict->moving) &&
