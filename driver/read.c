@@ -15,11 +15,10 @@
 #include "duet.h"
 
 /*
- * What is read with interrupts off, in steps: a node, and each entry of the
- * page cache that is looked at for it.
+ * What is read with interrupts off, in steps: each entry of the page cache that
+ * is looked at, and what is left for duet_batch() nodes.
  */
 #define DUET_READ_STEPS	128
-#define DUET_READ_NODE	4
 
 /* Nodes that are put in order between two looks at who waits for the CPU. */
 #define DUET_SORT_STEP	256
@@ -283,6 +282,7 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 	const bool looks = task->states &&
 			   test_bit(task->slot, file->active.words) &&
 			   !(want->flags & (DUET_WANT_LEFT | DUET_WANT_DROP));
+	const unsigned int node_steps = DUET_READ_STEPS / duet_batch();
 	unsigned int n = *nr, steps = 0;
 	struct duet_node *node;
 
@@ -303,7 +303,7 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 			return DUET_READ_FULL;
 		if (steps >= DUET_READ_STEPS)
 			return DUET_READ_MORE;
-		steps += DUET_READ_NODE;
+		steps += node_steps;
 		pages = duet_node_news(node, task, &news);
 		if (pages && looks) {
 			steps += duet_node_look(node, task, mapping);

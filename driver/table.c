@@ -7,7 +7,7 @@
  * taken in the probes with xa_lock of the same file's page cache held, which
  * the kernel takes in hard interrupts, so interrupts are off. Two CPUs meet
  * on it only where they would meet on that xa_lock. No section under it is
- * longer than one folio or DUET_BATCH nodes.
+ * longer than one folio or duet_batch() nodes.
  *
  * A bucket is looked at under its own bit lock, which is why a node can be
  * freed at once. Nothing is locked within, and chains are short.
@@ -21,8 +21,6 @@
 #include <linux/vmalloc.h>
 #include "duet.h"
 #include "trace.h"
-
-#define DUET_BATCH	32
 
 /* ---- memory ---- */
 
@@ -370,6 +368,20 @@ bool duet_node_gc(struct duet_node *node)
 	return true;
 }
 
+/*
+ * So many nodes are looked at in one section, and so many slots of theirs:
+ * where there are more tasks than eight, fewer nodes.
+ */
+#define DUET_BATCH		32U
+#define DUET_BATCH_SLOTS	256U
+
+unsigned int duet_batch(void)
+{
+	unsigned int slots = max(READ_ONCE(duet.nr_slots), 1U);
+
+	return clamp(DUET_BATCH_SLOTS / slots, 1U, DUET_BATCH);
+}
+
 /* A walk over a file's nodes, in steps. */
 struct duet_walk {
 	struct duet_file *file;
@@ -387,7 +399,7 @@ static bool duet_walk_step(struct duet_walk *walk,
 {
 	struct list_head *place = &walk->place.in_file;
 	struct duet_file *file = walk->file;
-	unsigned int batch = 0;
+	unsigned int batch = duet_batch();
 	unsigned long flags;
 	bool more;
 
@@ -401,7 +413,7 @@ static bool duet_walk_step(struct duet_walk *walk,
 	while (walk->left && !list_is_last(place, &file->nodes)) {
 		struct duet_node *node = list_next_entry(&walk->place, in_file);
 
-		if (batch++ == DUET_BATCH)
+		if (!batch--)
 			break;
 		list_move(place, &node->in_file);
 		if (!node->file)	/* another walk's place */
@@ -418,7 +430,7 @@ static bool duet_walk_step(struct duet_walk *walk,
 
 /*
  * Calls fn for every node that the file has now, with file->lock held, in
- * steps of DUET_BATCH, between which whoever waits for the CPU has it. Nodes
+ * steps of duet_batch(), between which whoever waits for the CPU has it. Nodes
  * that come meanwhile may or may not be seen. fn may free its node. The caller
  * keeps the file (a hold). Walks do not mind each other: each has its place in
  * the list.
