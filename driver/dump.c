@@ -102,7 +102,8 @@ struct duet_out {
 	struct duet_dump *args;
 	size_t size;		/* of a structure here */
 	unsigned int nr;
-	unsigned int max;
+	unsigned int stop;	/* no more of them for now ... */
+	unsigned int max;	/* ... nor ever */
 	void *buf;
 };
 
@@ -117,6 +118,7 @@ static int duet_out_init(struct duet_out *out, struct duet_dump *args,
 	out->size = size;
 	out->nr = 0;
 	out->max = min_t(size_t, args->len / args->size, SZ_64K / size);
+	out->stop = out->max;
 	if (!out->max)
 		return -EINVAL;
 	out->buf = kvmalloc_array(out->max, size, GFP_KERNEL);
@@ -126,7 +128,7 @@ static int duet_out_init(struct duet_out *out, struct duet_dump *args,
 /* Room for one more, zeroed; NULL when there is none. */
 static void *duet_out_next(struct duet_out *out)
 {
-	if (out->nr == out->max)
+	if (out->nr == out->stop)
 		return NULL;
 	return memset(out->buf + out->nr++ * out->size, 0, out->size);
 }
@@ -232,6 +234,9 @@ int duet_dump_tasks(struct file *file, void *argp, void __user *arg)
 #define DUET_CURSOR(bucket, done) \
 	((u64)(bucket) << DUET_CURSOR_BITS | (done))
 
+/* Structures that are put out with a bucket locked. */
+#define DUET_BUCKET_STEP	64
+
 /*
  * Calls fn for the nodes of the buckets that the call says, with the
  * bucket locked, which keeps the node and its file. fn is told how many of a
@@ -275,6 +280,7 @@ static int duet_walk_buckets(struct duet_out *out,
 		bool room = true;
 		u32 skip = done;
 
+		out->stop = min(out->max, before + DUET_BUCKET_STEP);
 		if (!hlist_bl_empty(head)) {
 			/* Taken in probes, hence with interrupts off. */
 			local_irq_save(flags);
@@ -287,14 +293,16 @@ static int duet_walk_buckets(struct duet_out *out,
 			hlist_bl_unlock(head);
 			local_irq_restore(flags);
 		}
-		if (!room) {
+		if (!room)
 			done += out->nr - before;
+		if (!room && out->nr == out->max)
 			break;
+		if (room) {
+			bucket++;
+			done = 0;
+			if (bucket % 1024)
+				continue;
 		}
-		bucket++;
-		done = 0;
-		if (bucket % 1024)
-			continue;
 		cond_resched();
 		if (signal_pending(current))
 			break;
