@@ -20,6 +20,9 @@
  */
 #define DUET_READ_STEPS	128
 
+/* Items that are made in one section, each of which may say something else. */
+#define DUET_READ_ITEMS	128
+
 /* Nodes that are put in order between two looks at who waits for the CPU. */
 #define DUET_SORT_STEP	256
 
@@ -283,7 +286,7 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 			   test_bit(task->slot, file->active.words) &&
 			   !(want->flags & (DUET_WANT_LEFT | DUET_WANT_DROP));
 	const unsigned int node_steps = DUET_READ_STEPS / duet_batch();
-	unsigned int n = *nr, steps = 0;
+	unsigned int n = *nr, steps = 0, room;
 	struct duet_node *node;
 
 	lockdep_assert_held(&file->lock);
@@ -294,13 +297,14 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 		duet_overflow_item(task, &items[n++], file->ino, file->gen);
 		*nr = n;
 	}
+	room = min(max, n + DUET_READ_ITEMS);
 	while ((node = task->nodes) != DUET_LIST_END) {
 		struct duet_slot *slot = &node->slot[task->slot];
 		struct duet_news news;
 		u64 pages, left;
 
-		if (max && n == max)	/* poll() has no room, and asks */
-			return DUET_READ_FULL;
+		if (max && n == room)	/* poll() has no room, and asks */
+			return n < max ? DUET_READ_MORE : DUET_READ_FULL;
 		if (steps >= DUET_READ_STEPS)
 			return DUET_READ_MORE;
 		steps += node_steps;
@@ -316,11 +320,12 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 			n = duet_join_runs(items, n,
 					   duet_news_items(node, task, &news,
 							   &left, items + n,
-							   max - n));
+							   room - n));
 			*nr = n;
 			duet_node_told(node, task, pages & ~left);
 			if (left)
-				return DUET_READ_FULL;
+				return n < max ? DUET_READ_MORE :
+						 DUET_READ_FULL;
 		}
 		task->nodes = slot->next;
 		slot->next = NULL;
