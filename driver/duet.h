@@ -793,9 +793,16 @@ int duet_dump_marks(struct file *file, void *args, void __user *arg);
 /* delay.c, of debug builds */
 enum duet_delay {
 	DUET_DELAY_LOOK,	/* what was looked at is not recorded yet */
+	DUET_DELAY_LOOKED,	/* a thorough verdict was made, not under RCU */
 	DUET_DELAY_VERDICT,	/* a verdict was made, and is not recorded */
+	DUET_DELAY_WANTED,	/* who wants it is known, and no entry made */
 	DUET_DELAY_NOBODY,	/* it is recorded, and nothing looked at since */
 	DUET_DELAY_FLUSHED,	/* FLUSHED is recorded, the flag not cleared */
+	DUET_DELAY_MOVED,	/* a file moved, and was not decided about */
+	DUET_DELAY_UNNAMED,	/* nobody listened to opens, and shall */
+	DUET_DELAY_ORIGIN,	/* half of a file's directory was copied */
+	DUET_DELAY_EVICTED,	/* an inode dies, and its entry has it still */
+	DUET_DELAY_FREEING,	/* an unmount is in a function of ours */
 };
 
 #ifdef DUET_DEBUG

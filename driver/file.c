@@ -396,6 +396,7 @@ void duet_inode_evicted(struct inode *inode)
 		duet_hook_proved(inode, DUET_HOOK_EVICTED);
 		goto out;
 	}
+	duet_delay(DUET_DELAY_EVICTED);
 	duet_nobody_clear(inode);
 again:
 	file = duet_file_find(inode);

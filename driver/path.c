@@ -79,7 +79,9 @@ static struct duet_origin duet_origin_of(struct duet_file *file)
 
 	/* As in every probe: see table.c. */
 	spin_lock_irqsave(&file->lock, flags);
-	origin = file->origin;
+	origin.ino = file->origin.ino;
+	duet_delay(DUET_DELAY_ORIGIN);
+	origin.gen = file->origin.gen;
 	spin_unlock_irqrestore(&file->lock, flags);
 	return origin;
 }

@@ -665,6 +665,7 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 		duet_fs_unnamed(verdict->fs);
 	silent = duet_leave_out(verdict, &verdict->map);
 	duet_leave_out(verdict, &verdict->maybe);
+	duet_delay(DUET_DELAY_WANTED);
 
 	/* Nothing of the page cache is locked, so interrupts are on. */
 	for (;;) {
@@ -789,6 +790,7 @@ static struct duet_file *duet_decide_thoroughly(struct duet_verdict *verdict)
 		last = ++tries == DUET_VERDICT_TRIES;
 		duet_verdict_begin(verdict, DUET_STEPS_THOROUGH);
 		duet_look_thoroughly(verdict);
+		duet_delay(DUET_DELAY_LOOKED);
 		done = false;
 		if (verdict->moving && !last)
 			continue;

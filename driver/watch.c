@@ -221,6 +221,7 @@ static int duet_sb_event(struct fsnotify_group *group, u32 mask,
 		return 0;
 
 	duet_moved(fs, inode);
+	duet_delay(DUET_DELAY_MOVED);
 	if (mask & FS_RENAME)
 		/* The only name, or one of several. */
 		duet_file_moved(fs, inode,
@@ -336,8 +337,11 @@ again:	/* with the next such file */
 /* A file was met whose names are not all known. Also in a probe. */
 void duet_fs_unnamed(struct duet_fs *fs)
 {
+	if (READ_ONCE(fs->unnamed))
+		return;
+	duet_delay(DUET_DELAY_UNNAMED);
 	/* Two who meet one at a time queue it once. */
-	if (READ_ONCE(fs->unnamed) || xchg(&fs->unnamed, true))
+	if (xchg(&fs->unnamed, true))
 		return;
 	queue_delayed_work(system_unbound_wq, &fs->listen, 0);
 }
@@ -353,6 +357,7 @@ static void duet_sb_freeing(struct fsnotify_mark *mark,
 	struct duet_roots *roots;
 	unsigned int i;
 
+	duet_delay(DUET_DELAY_FREEING);
 	WRITE_ONCE(fs->sb, NULL);
 	rcu_read_lock();
 	roots = duet_dereference(fs->roots);
