@@ -53,15 +53,15 @@ def build_module(kernel: Kernel, *, check: bool = False) -> tuple[Path, bytes]:
     Another lab may build it anew the next moment, hence the content.
     With `check`: from scratch, elsewhere, with W=1 and sparse; a warning is an error.
     """
-    kind = "check" if check else "build"
+    # Kbuild looks at DUET_DEBUG. Each kind has a place of its own: neither undoes the other's.
+    debug = os.environ.get("DUET_DEBUG", "")
+    kind = "check" if check else "build-debug" if debug else "build"
     # Several checkouts may share the cache.
     checkout = hashlib.sha256(str(DRIVER).encode()).hexdigest()[:8]
     target = cache_dir() / "build" / f"{kernel.root.parent.name}-{checkout}" / kind
     with locked(f"{kind}-{kernel.release}-{checkout}"):
         files = _sources()
-        # Kbuild looks at DUET_DEBUG.
-        kind_of = f"{kernel.kdir} {os.environ.get('DUET_DEBUG', '')}"
-        digest = hashlib.sha256(kind_of.encode())
+        digest = hashlib.sha256(f"{kernel.kdir} {debug}".encode())
         for name, content in files.items():
             digest.update(f"{name}\0{len(content)}\0".encode() + content)
         stamp = target / ".duet-lab-sources"
