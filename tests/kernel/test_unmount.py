@@ -5,8 +5,6 @@ Truth: whether umount(8) succeeds and the loop device is free, and truth.py.
 """
 
 import contextlib
-import ctypes
-import errno
 import os
 import subprocess
 import threading
@@ -16,60 +14,14 @@ from pathlib import Path
 
 import pytest
 from actions import read_page, sync_file, write_at
-from conftest import EVENTS, MOUNT, STATES, eventually, file_system_type, mount_of
-from truth import LIBC, Watch, drop_caches, fill, identity
+from conftest import EVENTS, STATES, eventually
+from disk import Disk
+from truth import Watch, drop_caches, fill, identity
 
 from pyduet import Device, FileId, Mask, State, TaskGoneError
 
 Register = Callable[..., Watch]
 BOTH = pytest.mark.parametrize("mask", [STATES, EVENTS], ids=["states", "events"])
-#: As small as mkfs makes them, MiB; the image is sparse.
-SIZE = {"ext4": 32, "xfs": 300, "btrfs": 128}
-
-
-class Disk:
-    """A file system of its own in a file."""
-
-    def __init__(self, place: Path) -> None:
-        """Format and mount it, with a directory `tree` in it."""
-        self.image, self.where = place / "image", place / "disk"
-        kind = file_system_type(MOUNT)
-        with self.image.open("wb") as file:
-            file.truncate(SIZE[kind] << 20)
-        subprocess.run(
-            [f"mkfs.{kind}", "-q", "-F" if kind == "ext4" else "-f", self.image], check=True
-        )
-        subprocess.run(["modprobe", "loop"], check=True)
-        self.where.mkdir()
-        self.mount()
-        self.tree = self.where / "tree"
-        self.tree.mkdir()
-
-    def mount(self) -> None:
-        """Mount it (again)."""
-        subprocess.run(["mount", "-o", "loop", self.image, self.where], check=True)
-
-    def unmount(self, *options: str) -> None:
-        """Unmount it; fails if something keeps it busy."""
-        subprocess.run(["umount", *options, self.where], check=True)
-
-    def is_free(self) -> bool:
-        """Return whether the superblock is really gone: its loop device is."""
-        return str(self.image) not in subprocess.check_output(["losetup", "-a"], text=True)
-
-    def is_left_by_unmount(self) -> bool:
-        """Unmount it, and return whether its device is nobody's at that very moment."""
-        device = mount_of(self.where)[0]
-        if LIBC.umount2(os.fsencode(self.where), 0):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), self.where)
-        try:
-            os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            return False
-        return True
 
 
 def last_words(watch: Watch) -> dict[tuple[FileId, int], State]:
