@@ -527,9 +527,12 @@ static void duet_want_verify(struct duet_file *file, struct duet_task *task)
 	duet_queue_file(file, task);
 }
 
-/* Writes the verdict into the file's entry; file->lock, RCU. */
+/*
+ * Writes the verdict into the file's entry; file->lock, RCU. Of one that is void
+ * already, and stands for now, each task that it is about looks again.
+ */
 static void duet_file_decided(struct duet_file *file,
-			      struct duet_verdict *verdict)
+			      struct duet_verdict *verdict, bool holds)
 {
 	const unsigned long nrpages = verdict->inode->i_mapping->nrpages;
 	struct duet_task *task;
@@ -548,6 +551,8 @@ static void duet_file_decided(struct duet_file *file,
 			continue;
 		duet_file_join(file, task, fresh);
 		file->want[i].flags &= ~DUET_WANT_MAYBE;
+		if (unlikely(!holds) && test_bit(i, file->active.words))
+			duet_want_verify(file, task);
 	}
 	duet_for_each_slot(i, &verdict->maybe) {
 		task = duet_dereference(duet.task[i]);
@@ -567,10 +572,14 @@ static void duet_file_decided(struct duet_file *file,
 		duet_for_each_slot(i, &file->active) {
 			task = duet_dereference(duet.task[i]);
 			/* Who was told nothing yet has nothing taken back. */
-			if (task && !test_bit(i, verdict->map.words) &&
-			    !test_bit(i, verdict->maybe.words) &&
-			    !(file->want[i].flags & DUET_WANT_MAYBE))
+			if (!task || test_bit(i, verdict->map.words) ||
+			    test_bit(i, verdict->maybe.words) ||
+			    file->want[i].flags & DUET_WANT_MAYBE)
+				continue;
+			if (likely(holds))
 				duet_file_leave(file, task);
+			else
+				duet_want_verify(file, task);
 		}
 	}
 	if (verdict->origin.ino)
@@ -696,13 +705,14 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 		spin_unlock_irq(&file->lock);
 		cpu_relax();
 	}
-	/* What was seen with the old roots throws nobody off. */
-	holds = READ_ONCE(duet.epoch) == verdict->epoch || put_off;
-	if (holds)
-		duet_file_decided(file, verdict);
+	/* What was seen with the old roots, or names, throws nobody off. */
+	holds = READ_ONCE(duet.epoch) == verdict->epoch &&
+		duet_verdict_holds(verdict);
+	if (holds || put_off)
+		duet_file_decided(file, verdict, holds);
 	spin_unlock_irq(&file->lock);
 	*found = file;
-	return holds && (duet_verdict_holds(verdict) || put_off);
+	return put_off || (holds && duet_verdict_holds(verdict));
 }
 
 static void duet_verdict_end(struct duet_verdict *verdict)
