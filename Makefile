@@ -74,6 +74,11 @@ kernel-test: setup  ## On each kernel of the lab: a strict build, then tests/ker
 	@for series in $$($(LAB) kernels); do (set -x; $(LAB) build --check --kernel $$series); done
 	tests/kernel/jobs $(JOBS) | tests/pool
 
+.PHONY: analyze
+analyze: setup  ## The strict builds, then coccicheck over the module, and smatch where there is one
+	@for series in $$($(LAB) kernels); do (set -x; $(LAB) build --check --kernel $$series); done
+	$(LAB) analyze --kernel $$($(LAB) kernels | tail -n 1)
+
 # Of tests/kernel/jobs.
 JOBS ?= some
 

@@ -25,7 +25,7 @@ static int duet_status_list(struct duet_ioctl_status_args *args,
 	int err = 0;
 
 	attrs = kvcalloc(room, sizeof(*attrs), GFP_KERNEL);
-	if (room && !attrs)
+	if (!attrs)	/* of none, it is not NULL either */
 		return -ENOMEM;
 	mutex_lock(&duet.lock);
 	list_for_each_entry(task, &duet.tasks, list) {

@@ -119,24 +119,25 @@ static void duet_unmark(struct duet_task *task, u64 ino)
 #define DUET_MARKS_STEP	256
 
 /*
- * Where the first step of the marks ends; false when there are fewer. Nobody
- * else has them any more, but the tree says that RCU or its lock be held.
+ * Where the first step of the marks ends; 0 when there are fewer. Nobody else
+ * has them any more, but the tree says that RCU or its lock be held.
  */
-static bool duet_marks_step(struct duet_task *task, unsigned long *last)
+static unsigned long duet_marks_step(struct duet_task *task)
 {
 	MA_STATE(mas, &task->marks, 0, 0);
 	unsigned int left = DUET_MARKS_STEP;
+	unsigned long last = 0;
 	void *mark;
 
 	rcu_read_lock();
 	mas_for_each(&mas, mark, ULONG_MAX) {
 		if (--left)
 			continue;
-		*last = mas.last;
+		last = mas.last;
 		break;
 	}
 	rcu_read_unlock();
-	return !left;
+	return last;
 }
 
 void duet_marks_destroy(struct duet_task *task)
@@ -153,7 +154,7 @@ void duet_marks_destroy(struct duet_task *task)
 	 */
 	mt_clear_in_rcu(&task->marks);
 	/* In steps: the tree's lock is a spinlock. Without memory, at once. */
-	while (duet_marks_step(task, &last)) {
+	while ((last = duet_marks_step(task))) {
 		if (mtree_store_range(&task->marks, 0, last, NULL, GFP_KERNEL))
 			break;
 		cond_resched();

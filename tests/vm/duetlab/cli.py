@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import host
 from .accel import choose_accel
+from .analyze import analyze
 from .disk import FILE_SYSTEMS
 from .driver import build_module
 from .errors import EXIT_INTERRUPT, EXIT_LAB, LabError, UsageError
@@ -31,7 +32,7 @@ exit status of run and shell:
   71   the lab itself could not do its work
   124  the time ran out (--timeout)
   130  interrupted
-Other commands: 0, 2, 71 (for `build --check`: a warning), 130.
+Other commands: 0, 2, 71 (for `build --check` and `analyze`: a finding), 130.
 
 environment:
   DUET_LAB_CACHE   the cache; by default duet-lab in $XDG_CACHE_HOME or ~/.cache
@@ -88,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--kernel", action="append", metavar="SERIES", help="only these series")
     sub.add_argument("--update", action="store_true", help="look for newer ones than the cache's")
     sub = commands.add_parser("build", parents=[common, one], help="build duet.ko, print its path")
-    sub.add_argument("--check", action="store_true", help="with W=1 and sparse; warnings fail")
+    sub.add_argument("--check", action="store_true", help="strictly; warnings fail")
+    commands.add_parser("analyze", parents=[common, one], help="coccicheck, and smatch")
     commands.add_parser("headers", parents=[common, one], help="print KDIR")
     commands.add_parser("kernels", parents=[common], help="list the series of stock kernels")
     commands.add_parser("accel", parents=[common, one], help="print kvm or tcg")
@@ -168,6 +170,8 @@ def _dispatch(args: argparse.Namespace) -> int:
                 host.say(f"{series.name} is {kernel.release}, in {kernel.root}")
         case "build":
             print(build_module(get_kernel(find_series(args.kernel)), check=args.check)[0])
+        case "analyze":
+            analyze(get_kernel(find_series(args.kernel)))
         case "headers":
             print(get_kernel(find_series(args.kernel)).kdir)
         case "kernels":

@@ -22,6 +22,8 @@ _BESIDE = re.compile(r"pahole version differs|the compiler differs")
 # Debian's sparse knows neither typeof_unqual nor what 7.x asserts in MODULE_LICENSE and its kin;
 # after such errors it would go no further. gcc checks the assertions.
 _SPARSE = "sparse -D__typeof_unqual__=__typeof__ '-D_Static_assert(...)='"
+# gcc's own analysis of paths. It comes with a strict build, whose code it looks at.
+_ANALYZER = "KCFLAGS=-fanalyzer"
 # Sparse cannot read the headers, so it checks nothing: better to know.
 _BLIND = re.compile(r"error: (Expected|too many errors)|is not available")
 
@@ -51,7 +53,8 @@ def build_module(kernel: Kernel, *, check: bool = False) -> tuple[Path, bytes]:
     """Build duet.ko if its sources changed; its path, and its content at this moment.
 
     Another lab may build it anew the next moment, hence the content.
-    With `check`: from scratch, elsewhere, with W=1 and sparse; a warning is an error.
+    With `check`: from scratch, elsewhere, with W=1, sparse and gcc's -fanalyzer; a warning is an
+    error.
     """
     # Kbuild looks at DUET_DEBUG. Each kind has a place of its own: neither undoes the other's.
     debug = os.environ.get("DUET_DEBUG", "")
@@ -91,14 +94,33 @@ def build_module(kernel: Kernel, *, check: bool = False) -> tuple[Path, bytes]:
         return product, product.read_bytes()
 
 
-def _make(kernel: Kernel, target: Path, *, check: bool) -> str:
+def check_with(kernel: Kernel, name: str, checker: str) -> list[str]:
+    """Build from scratch with another checker than sparse; what it says of the driver."""
+    checkout = hashlib.sha256(str(DRIVER).encode()).hexdigest()[:8]
+    target = cache_dir() / "build" / f"{kernel.root.parent.name}-{checkout}" / name
+    with locked(f"{name}-{kernel.release}-{checkout}"):
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        _sync(_sources(), target)
+        say(f"{name}: duet.ko for {kernel.release}")
+        log = _make(kernel, target, check=True, checker=checker)
+        return [
+            line.replace(f"{target}/", "driver/")
+            for line in log.splitlines()
+            if line.startswith(f"{target}/")
+        ]
+
+
+def _make(kernel: Kernel, target: Path, *, check: bool, checker: str | None = None) -> str:
     """Run the kernel's build in `target` and return what it wrote."""
     command = ["make", "-C", str(kernel.kdir), f"M={target}"]
     command.append(f"-j{os.cpu_count() or 1}")
     # The debug build of the kernel that BTF is made from is not there, and not needed.
     command.append("CONFIG_DEBUG_INFO_BTF_MODULES=")
     if check:
-        command += ["W=1", "C=2", f"CHECK={_SPARSE}"]
+        command += ["W=1", "C=2", f"CHECK={checker or _SPARSE}"]
+        if checker is None:
+            command.append(_ANALYZER)
     command.append("modules")
     suite = kernel.series.build
     if suite is not None:
