@@ -101,18 +101,23 @@ static int duet_mark(struct duet_task *task, u64 ino, unsigned long value)
 	return 0;
 }
 
-static void duet_unmark(struct duet_task *task, u64 ino)
+/* Not by mtree_erase(), which without memory leaves the mark and says nothing. */
+static int duet_unmark(struct duet_task *task, u64 ino)
 {
-	void *old;
+	void *old = mtree_load(&task->marks, ino);
+	int err;
 
 	lockdep_assert_held(&task->lock);
-	old = mtree_erase(&task->marks, ino);
 	if (!old)
-		return;
+		return 0;
+	err = mtree_store(&task->marks, ino, NULL, GFP_KERNEL);
+	if (err)
+		return err;
 	task->nr_marks--;
 	duet_uncharge(DUET_MARK_BYTES);
 	if (duet_mark_is_done(old))
 		atomic_long_dec(&task->nr_done);
+	return 0;
 }
 
 /* Marks that are looked at between two offers of the processor to others. */
@@ -232,11 +237,14 @@ int duet_task_undone(struct duet_task *task, u64 ino, u32 gen)
 {
 	struct duet_pin pin;
 	struct inode *inode;
+	int err;
 
 	lockdep_assert_held(&task->lock);
 	if (!duet_is_done(task, ino, gen))
 		return 0;
-	duet_unmark(task, ino);
+	err = duet_unmark(task, ino);
+	if (err)
+		return err;
 	/* What is cached of it now is news to the task. */
 	inode = duet_inode_of(task, ino, gen, &pin);
 	if (inode) {
