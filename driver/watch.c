@@ -329,9 +329,9 @@ static void duet_fs_listen(struct work_struct *work)
 	up_read(&sb->s_umount);
 	return;
 
-again:	/* with the next such file */
-	WRITE_ONCE(fs->unnamed, false);
+again:	/* There is no memory: nobody else would begin with it. */
 	up_read(&sb->s_umount);
+	queue_delayed_work(system_unbound_wq, &fs->listen, HZ);
 }
 
 /* A file was met whose names are not all known. Also in a probe. */
