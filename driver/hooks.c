@@ -222,7 +222,7 @@ static int duet_hook_attach(struct duet_hook *hook)
 		err = ftrace_set_filter_ip(hook->ops,
 					   (unsigned long)hook->function, 0, 0);
 		if (err)
-			return -EOPNOTSUPP;
+			return err == -ENOMEM ? err : -EOPNOTSUPP;
 		hook->filtered = true;
 	}
 	err = register_ftrace_function(hook->ops);
