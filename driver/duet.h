@@ -710,8 +710,8 @@ void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
 void duet_remember_file(struct duet_file *file);
 char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
 		   size_t size);
-bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
-		     struct path *path);
+int duet_name_again(struct duet_task *task, u64 ino, u32 gen,
+		    struct path *path);
 bool duet_is_known(struct duet_task *task, u64 ino, u32 gen);
 struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 			    struct duet_pin *pin);

@@ -442,9 +442,12 @@ static enum duet_answer duet_ask_again(struct duet_task *task,
 {
 	enum duet_answer answer;
 	struct path path;
+	int err;
 
-	if (!duet_name_again(task, file->ino, file->gen, &path))
-		return DUET_ANSWER_NOT_NOW;
+	err = duet_name_again(task, file->ino, file->gen, &path);
+	if (err)
+		return err == -ENOMEM ? DUET_ANSWER_UNNAMED :
+					DUET_ANSWER_NOT_NOW;
 	if (duet_may_pass(task, path.dentry))
 		answer = DUET_ANSWER_YES;
 	else if (d_inode(path.dentry)->i_nlink > 1)
@@ -515,14 +518,13 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 	if (inode) {
 		answer = duet_ask(task, inode, may);
 		duet_inode_put(inode, &pin);
-		if (answer == DUET_ANSWER_UNNAMED &&
-		    !duet_may_read_names(task)) {
+		if (answer == DUET_ANSWER_UNNAMED && duet_may_read_names(task))
+			answer = duet_ask_again(task, file);
+		if (answer == DUET_ANSWER_UNNAMED) {
 			/* Not now: a scan finds it, at the next call. */
 			duet_task_rescan(task);
 			goto forget;
 		}
-		if (answer == DUET_ANSWER_UNNAMED)
-			answer = duet_ask_again(task, file);
 	} else if (fatal_signal_pending(current)) {
 		/* Not asked. Another may share the task: a scan finds it. */
 		set_bit(DUET_TASK_RESCAN, &task->flags);

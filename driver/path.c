@@ -376,14 +376,21 @@ static bool duet_may_decode(struct super_block *sb, u64 ino, u64 dir)
 	return may;
 }
 
+/* Without memory, nobody knows whether it is there. */
+static int duet_not_found(int err)
+{
+	return err == -ENOMEM ? err : -ENOENT;
+}
+
 /*
- * Reads a name from its directory again, so that there is a dentry of it; true
- * only if it is below the task's directory; it may have moved. It comes with
- * its mount, which is busy until path_put(): an unmount fails meanwhile, which
- * it says. Nothing is pinned: the path may be walked for ever.
+ * Reads a name from its directory again, so that there is a dentry of it; 0
+ * only if it is below the task's directory; it may have moved. If not, ENOENT,
+ * or ENOMEM where exportfs says that. It comes with its mount, which is busy
+ * until path_put(): an unmount fails meanwhile, which it says. Nothing is
+ * pinned: the path may be walked for ever.
  */
-bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
-		     struct path *path)
+int duet_name_again(struct duet_task *task, u64 ino, u32 gen,
+		    struct path *path)
 {
 	const char *where = *task->prefix ? task->prefix : "/";
 	struct duet_handle handle;
@@ -391,6 +398,7 @@ bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
 	struct duet_file *file;
 	struct dentry *dentry;
 	bool known;
+	int err;
 
 	rcu_read_lock();
 	file = duet_file_by_ino(task, ino, gen);
@@ -399,10 +407,11 @@ bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
 	known = file && origin.ino;
 	rcu_read_unlock();
 	if (!known && !duet_recall_origin(task, ino, gen, &origin))
-		return false;
+		return -ENOENT;
 	/* The mount is looked up anew: a task does not keep it busy. */
-	if (kern_path(where, LOOKUP_DIRECTORY, path))
-		return false;
+	err = kern_path(where, LOOKUP_DIRECTORY, path);
+	if (err)
+		return duet_not_found(err);
 	dentry = NULL;
 	if (path->mnt->mnt_sb == READ_ONCE(task->fs->sb) &&
 	    duet_may_decode(path->mnt->mnt_sb, ino, origin.ino) &&
@@ -415,10 +424,10 @@ bool duet_name_again(struct duet_task *task, u64 ino, u32 gen,
 		path->dentry = dentry;
 		if (d_inode(dentry)->i_ino == ino &&
 		    d_inode(dentry)->i_generation == gen)
-			return true;
+			return 0;
 	}
 	path_put(path);
-	return false;
+	return duet_not_found(PTR_ERR_OR_ZERO(dentry));
 }
 
 /*
@@ -458,7 +467,10 @@ int duet_with_name(struct duet_task *task, u64 ino, u32 gen,
 	}
 	again = dentry == ERR_PTR(-ENOENT) && inode->i_nlink;
 	duet_inode_put(inode, &pin);
-	if (!again || !duet_name_again(task, ino, gen, &path))
+	if (!again)
+		return err;
+	err = duet_name_again(task, ino, gen, &path);
+	if (err)
 		return err;
 	err = duet_may_pass(task, path.dentry) &&
 	      duet_may_know(task, d_inode(path.dentry)) ?

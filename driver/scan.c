@@ -544,6 +544,7 @@ void duet_verify_names(struct duet_task *task, struct duet_file *file)
 	unsigned long flags;
 	struct path path;
 	bool seen;
+	int err;
 
 	/* As in every probe: see table.c. First: it may be set again. */
 	spin_lock_irqsave(&file->lock, flags);
@@ -565,7 +566,10 @@ void duet_verify_names(struct duet_task *task, struct duet_file *file)
 	/* With nothing pinned but the mount, whose unmount fails meanwhile. */
 	if (!duet_may_read_names(task))
 		goto later;
-	if (duet_name_again(task, file->ino, file->gen, &path)) {
+	err = duet_name_again(task, file->ino, file->gen, &path);
+	if (err == -ENOMEM)
+		goto later;
+	if (!err) {
 		duet_decide_for(task, file, d_inode(path.dentry), how);
 		path_put(&path);
 		return;
