@@ -265,7 +265,7 @@ static int duet_named(struct duet_task *task, struct dentry *dentry, void *arg)
 	return 0;
 }
 
-/* 1 when the file is done or of no interest, 0 when not. */
+/* 1 when the file is done or of no interest, 0 when not; or ENOMEM. */
 int duet_task_check(struct duet_task *task, u64 ino, u32 gen)
 {
 	struct duet_file *file;
@@ -284,7 +284,8 @@ int duet_task_check(struct duet_task *task, u64 ino, u32 gen)
 		if (!ret)
 			return 0;
 	}
-	return duet_with_name(task, ino, gen, duet_named, NULL) ? 1 : 0;
+	ret = duet_with_name(task, ino, gen, duet_named, NULL);
+	return ret && ret != -ENOMEM ? 1 : ret;
 }
 
 /* ---- who may know ---- */
