@@ -19,8 +19,9 @@ from pyduet import (
     TaskHandle,
     identity_of,
 )
-from pyduet._driver import abi
+from pyduet._driver import abi, fdinfo
 from pyduet._driver.descriptor import Descriptor
+from pyduet._driver.fdinfo import FdInfo
 from pyduet.task import Task
 
 NO_DRIVER = "/dev/null"
@@ -219,6 +220,16 @@ def test_a_batch_of_nothing_makes_no_call() -> None:
 def test_limits_that_cannot_be_are_refused(limits: dict[str, int]) -> None:
     with Device(NO_DRIVER) as device, pytest.raises(ValueError, match=next(iter(limits))):
         device.set_limits(**limits)
+
+
+def test_items_of_another_size_are_not_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No driver has them so far: this is what one would say whose program asked for them."""
+    said = FdInfo(task=1, mask=Mask.EXISTS, flags=0, item_size=40, name="n", path="/p")
+    monkeypatch.setattr(fdinfo, "read", lambda _: said)
+    with open("/dev/null", "rb") as file:
+        with pytest.raises(ValueError, match="items of 40 bytes; this library knows those of 32"):
+            Task.adopt(file.fileno())
+        os.fstat(file.fileno())  # it is open still
 
 
 def test_a_foreign_descriptor_is_not_adopted() -> None:
