@@ -210,6 +210,11 @@ def test_a_caller_that_knows_another_structure(device: Device, filled: Watch, nu
     for wrong in (0, size - 8, size - 1, len(buffer) + 1, 2**32 - 1):
         request = abi.Dump(len=len(buffer), buf=ctypes.addressof(buffer), size=wrong)
         assert ioctl(over.fileno(), number, request) == -errno.EINVAL, wrong
+    # Nor one of more than 64 KiB, though there is room: the rest of it is cleared in one go.
+    large = ctypes.create_string_buffer((64 << 10) + 8)
+    for known, answer in ((64 << 10, 0), ((64 << 10) + 1, -errno.EINVAL)):
+        request = abi.Dump(len=len(large), buf=ctypes.addressof(large), size=known)
+        assert ioctl(over.fileno(), number, request) == answer, known
 
 
 @pytest.mark.parametrize("number", SIZES)
