@@ -133,8 +133,10 @@ def test_a_read_that_may_not_block_waits_for_no_other(watch: Register, place: Pa
     with blocking(one) as fd:
         pid = os.fork()
         if not pid:
-            os.read(fd, 4096)
-            os._exit(0)
+            try:
+                os.read(fd, 4096)
+            finally:  # or it would go on with the tests, as we do
+                os._exit(0)
         wait_until_asleep(pid)
         os.set_blocking(fd, False)
         other = threading.Thread(target=lambda: errors.append(read_errno(fd)), daemon=True)
@@ -158,12 +160,15 @@ def test_a_poller_is_told_what_a_reader_left(watch: Register, place: Path) -> No
             for call in (READ, POLL):
                 pid = os.fork()
                 if not pid:
-                    if call == READ:
-                        os.read(fd, abi.ITEM.size)
-                        os._exit(0)
-                    poll = select.poll()
-                    poll.register(fd, select.POLLIN)
-                    os._exit(not poll.poll(20_000))
+                    try:
+                        if call == READ:
+                            os.read(fd, abi.ITEM.size)
+                            os._exit(0)
+                        poll = select.poll()
+                        poll.register(fd, select.POLLIN)
+                        os._exit(not poll.poll(20_000))
+                    finally:
+                        os._exit(2)
                 readers.append(pid)
                 wait_until_asleep(pid)
             path.read_bytes()
