@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 from actions import evict, read_page
-from conftest import EVENTS, STATES, counter, eventually
+from conftest import DELAY, EVENTS, STATES, counter, dawdling, eventually
 from fuse import Fuse
 from mounts import MNT_DETACH, MS_BIND, mount, unmount
 from truth import PAGE, TRACEFS, Watch, fill, identity
@@ -298,3 +298,37 @@ def test_who_renames_in_a_loop(watch: Register, place: Path, tmp_path: Path, man
         one.read()
         assert one.disagreements(place / "tree") == []
     os.close(fd)
+
+
+@pytest.mark.kernel_with(DELAY)
+def test_who_changes_a_file_while_it_is_decided(watch: Register, place: Path) -> None:
+    """Pitfall: the same, met for sure: while each verdict dawdles, something comes between.
+
+    Each change of the file's mode counts as one of its names, and costs who makes it no verdict.
+    """
+    own = fill(place / "tree/file", 2)
+    evict(own)
+    one = watch(place / "tree", STATES)
+    read_page(own, 0)  # from here on it is known
+    ino = own.stat().st_ino
+
+    def change() -> None:
+        own.chmod(0o600)
+        own.chmod(0o644)
+
+    with verdicts() as taken, looping(change), own.open("rb") as file:
+
+        def put_off() -> bool:
+            """Have it decided anew for a page that comes; return whether there was no end to it."""
+            os.posix_fadvise(file.fileno(), PAGE, PAGE, os.POSIX_FADV_DONTNEED)
+            watch(place / "out", Mask.EXISTS).task.close()  # that voids what was decided
+            taken()
+            with dawdling("verdict", 5000):
+                read_page(own, 1)
+            found = [verdict for verdict in taken() if verdict.ino == ino]
+            assert len(found) <= TRIES
+            return any(verdict.later for verdict in found)
+
+        assert eventually(put_off)
+    one.read()
+    assert one.disagreements(place / "tree") == []
