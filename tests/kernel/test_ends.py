@@ -401,11 +401,15 @@ def test_a_reader_and_a_poller_of_one_task_are_told(device: Device, place: Path,
         task = device.register(place / "tree", STATES)
         os.set_blocking(task.fileno(), True)
         with ThreadPoolExecutor(2) as pool:
-            read = pool.submit(errno_of, partial(os.read, task.fileno(), 4096))
-            assert eventually(partial(_somebody_is_in, pool, READ))
-            polled = pool.submit(_poll, task.fileno())
-            assert eventually(partial(_somebody_is_in, pool, POLL))
-            device.stop() if how == "stop" else device.end(task.id)
+            try:
+                read = pool.submit(errno_of, partial(os.read, task.fileno(), 4096))
+                assert eventually(partial(_somebody_is_in, pool, READ))
+                polled = pool.submit(_poll, task.fileno())
+                assert eventually(partial(_somebody_is_in, pool, POLL))
+                device.stop() if how == "stop" else device.end(task.id)
+            except BaseException:
+                device.stop()  # or the pool would wait for the reader for ever
+                raise
         assert read.result() == (errno.ESHUTDOWN if how == "stop" else errno.ECANCELED)
         assert polled.result() == [(task.fileno(), select.POLLHUP | select.POLLERR)]
         task.close()
