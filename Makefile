@@ -70,7 +70,7 @@ lab-test: setup  ## The tests of the lab itself; they boot machines
 
 .PHONY: kernel-test
 kernel-test: PACKAGE_LISTS += tests/tasks/apt-packages.txt
-kernel-test: setup  ## On each kernel of the lab: a strict build, then tests/kernel in VMs
+kernel-test: setup build/fuzz  ## On each kernel of the lab: a strict build, then tests/kernel in VMs
 	@for series in $$($(LAB) kernels); do (set -x; $(LAB) build --check --kernel $$series); done
 	tests/kernel/jobs $(JOBS) | tests/pool
 
@@ -95,6 +95,16 @@ test-debug: setup  ## tests/kernel in a kernel that looks for bugs; slow, and it
 .PHONY: test-debug-short
 test-debug-short: PYTEST_ARGS = tests/kernel/test_life.py tests/kernel/test_events.py tests/kernel/test_told.py
 test-debug-short: test-debug  ## The same with some of the tests
+
+# The same seed makes the same calls; 0x5eed, say, or empty for another one each time.
+FUZZ_SEED ?=
+FUZZ_CALLS ?= 200000
+
+.PHONY: fuzz
+fuzz: setup build/fuzz  ## Calls that nobody would make, FUZZ_CALLS of them from FUZZ_SEED, in that kernel
+	$(LAB) run --kernel debug --fs ext4 --smp 2 --mem 2048 --timeout 7200 \
+		--env FUZZ_SEED=$(FUZZ_SEED) --env FUZZ_CALLS=$(FUZZ_CALLS) -- \
+		python -m pytest tests/kernel/test_fuzz.py
 
 # Options of tests/bench/bench.py, and of tests/bench/io_saved.py.
 BENCH_ARGS ?=
@@ -207,6 +217,11 @@ $(VENV)/.stamp: pyproject.toml | packages
 build/examples/%: examples/%.c driver/uapi/duet.h | packages
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -Wextra -Werror -Idriver/uapi -o $@ $<
+
+# tests/kernel/test_fuzz.py would build it in the guest, which takes a minute.
+build/fuzz: $(wildcard tests/fuzz/*.[ch]) driver/uapi/duet.h | packages
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -Werror -Idriver/uapi -o $@ $(filter %.c,$^) -lpthread
 
 $(TREE): examples/sample_tree.py | packages
 	$(PYTHON3) examples/sample_tree.py $@
