@@ -211,7 +211,7 @@ static int duet_check_file(struct duet_check *check, struct duet_file *file)
 	check->file = file;
 	check->compared = false;
 	check->nr_known = 0;
-	check->max_known = READ_ONCE(file->nr_nodes);
+	check->max_known = duet_nr_nodes(file);
 	check->known = kvmalloc_array(check->max_known ?: 1,
 				      sizeof(*check->known), GFP_KERNEL);
 	if (!check->known)

@@ -188,9 +188,9 @@ struct duet_file {
 	u64 subvol;			/* btrfs: which of its trees */
 	struct duet_fs *fs;
 	u32 gen;
-	u32 epoch;			/* of the verdict in active */
+	u32 epoch;			/* of the verdict in active; READ_ONCE */
 	spinlock_t lock;		/* protects what follows, and inode */
-	bool dead;			/* is being freed: look again */
+	bool dead;			/* is being freed: look again; READ_ONCE */
 	bool stale;			/* cached and dirty missed something */
 	u8 nr_exists;			/* tasks in active for whom cached, and */
 	u8 nr_modified;			/* dirty is kept; if none, it says nothing */
@@ -429,6 +429,33 @@ static inline int duet_stop_reason(const struct duet_task *task)
 static inline bool duet_is_admin(void)
 {
 	return ns_capable_noaudit(&init_user_ns, CAP_SYS_ADMIN);
+}
+
+/*
+ * What the words of a file say to who does not hold file->lock, where they
+ * are changed bit by bit. No decision rests on one: it tells where to look
+ * with the lock, or what was so just before, and who changes it later has the
+ * task look once more.
+ */
+static inline unsigned int duet_want_flags(const struct duet_want *want)
+{
+	return data_race(READ_ONCE(want->flags));
+}
+
+static inline bool duet_is_active(const struct duet_file *file,
+				  const struct duet_task *task)
+{
+	return data_race(test_bit(task->slot, file->active.words));
+}
+
+static inline bool duet_is_anybodys(const struct duet_file *file)
+{
+	return !data_race(duet_map_empty(&file->active));
+}
+
+static inline unsigned int duet_nr_nodes(const struct duet_file *file)
+{
+	return data_race(READ_ONCE(file->nr_nodes));
 }
 
 /* Whether the task has as much to read as it may. */

@@ -310,7 +310,7 @@ static noinline void duet_record_flushed(struct duet_file *file,
 
 static __always_inline bool duet_is_decided(const struct duet_file *file)
 {
-	return likely(file && file->epoch == READ_ONCE(duet.epoch));
+	return likely(file && READ_ONCE(file->epoch) == READ_ONCE(duet.epoch));
 }
 
 void duet_page_added(struct folio *folio, struct address_space *mapping)

@@ -277,7 +277,7 @@ void duet_file_release(struct duet_file *file)
 	file->holds--;
 	dead = duet_file_unused(file);
 	if (dead)
-		file->dead = true;
+		WRITE_ONCE(file->dead, true);
 	spin_unlock_irqrestore(&file->lock, flags);
 	if (dead)
 		duet_file_bury(file);
@@ -295,8 +295,8 @@ struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen)
 		    file->fs != task->fs || file->subvol != task->subvol ||
 		    READ_ONCE(file->dead))
 			continue;
-		if (test_bit(task->slot, file->active.words) ||
-		    READ_ONCE(file->want[task->slot].flags))
+		if (duet_is_active(file, task) ||
+		    duet_want_flags(&file->want[task->slot]))
 			return file;
 	}
 	return NULL;

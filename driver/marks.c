@@ -278,7 +278,7 @@ int duet_task_check(struct duet_task *task, u64 ino, u32 gen)
 		rcu_read_lock();
 		file = duet_file_by_ino(task, ino, gen);
 		if (file && READ_ONCE(file->inode) &&
-		    test_bit(task->slot, file->active.words))
+		    duet_is_active(file, task))
 			ret = 0;
 		rcu_read_unlock();
 		if (!ret)
@@ -474,7 +474,7 @@ bool duet_is_admitted(const struct duet_task *task,
 		      const struct duet_file *file)
 {
 	const struct duet_want *want = &file->want[task->slot];
-	const unsigned int flags = READ_ONCE(want->flags);
+	const unsigned int flags = duet_want_flags(want);
 
 	return task->privileged ||
 	       ((flags & (DUET_WANT_ALLOWED | DUET_WANT_ASK)) ==
@@ -510,7 +510,7 @@ bool duet_admit(struct duet_task *task, struct duet_file *file)
 	may = want->flags & DUET_WANT_ALLOWED;
 	want->flags &= ~DUET_WANT_ASK;	/* first: it may be set again */
 	want->flags |= DUET_WANT_ALLOWED;
-	want->asked = asked;
+	WRITE_ONCE(want->asked, asked);
 	spin_unlock_irqrestore(&file->lock, flags);
 	refusal = duet_refusal(file->gen, asked);
 	/* From disk, if it was evicted; if it is deleted, as it was before. */

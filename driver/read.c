@@ -160,10 +160,10 @@ static void duet_catch_up(struct duet_task *task, struct duet_file *file)
 
 	if (!duet_admit(task, file))
 		return;
-	if (unlikely(READ_ONCE(want->flags) &
+	if (unlikely(duet_want_flags(want) &
 		     (DUET_WANT_VERIFY | DUET_WANT_FIND)))
 		duet_verify_names(task, file);
-	if (READ_ONCE(want->flags) & DUET_WANT_SYNC)
+	if (duet_want_flags(want) & DUET_WANT_SYNC)
 		duet_sync_file(file, task);
 }
 
@@ -171,7 +171,7 @@ static void duet_catch_up(struct duet_task *task, struct duet_file *file)
 static bool duet_is_behind(const struct duet_task *task,
 			   const struct duet_file *file)
 {
-	unsigned int flags = READ_ONCE(file->want[task->slot].flags);
+	unsigned int flags = duet_want_flags(&file->want[task->slot]);
 
 	return flags & (DUET_WANT_SYNC | DUET_WANT_FIND | DUET_WANT_MAYBE) ||
 	       (flags & DUET_WANT_VERIFY && READ_ONCE(file->inode)) ||
@@ -242,7 +242,7 @@ static void duet_overflow_item(struct duet_task *task, struct duet_item *item,
 	item->uuid.gen = gen;
 	item->uuid.tid = task->slot + 1;
 	item->state = DUET_ITEM_OVERFLOW;
-	task->nr_overflows++;
+	WRITE_ONCE(task->nr_overflows, task->nr_overflows + 1);
 }
 
 /* A run may go on in the next node; n items, more of which are new. */
@@ -358,7 +358,7 @@ static enum duet_progress duet_read_part(struct duet_task *task,
 	file->holds--;
 	*dead = duet_file_unused(file);
 	if (*dead)
-		file->dead = true;
+		WRITE_ONCE(file->dead, true);
 	return progress;
 }
 

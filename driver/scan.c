@@ -234,7 +234,7 @@ static void duet_sync_run(struct duet_sync *sync, u64 run)
 	struct folio *busy;
 	int err = 0;
 
-	if (READ_ONCE(sync->file->nr_nodes))
+	if (duet_nr_nodes(sync->file))
 		duet_sync_spare(sync);
 	do {
 		sync->short_of = false;
@@ -331,7 +331,7 @@ static void duet_collect_run(struct duet_node *node, void *arg)
 /* Every run that we know something of, cached or not. */
 static void duet_sync_known(struct duet_sync *sync)
 {
-	struct duet_runs runs = { .max = READ_ONCE(sync->file->nr_nodes) };
+	struct duet_runs runs = { .max = duet_nr_nodes(sync->file) };
 	unsigned int i;
 
 	runs.run = kvmalloc_array(runs.max ?: 1, sizeof(*runs.run), GFP_KERNEL);
@@ -708,7 +708,7 @@ static void duet_scan_evicted(struct duet_task *task)
 
 	while ((file = duet_file_next(file, &bucket))) {
 		if (file->fs != task->fs || READ_ONCE(file->inode) ||
-		    !READ_ONCE(file->nr_nodes))
+		    !duet_nr_nodes(file))
 			continue;
 		duet_file_each_node(file, duet_node_recheck, task);
 	}

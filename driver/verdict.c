@@ -586,8 +586,8 @@ static void duet_file_decided(struct duet_file *file,
 		file->origin = verdict->origin;
 	file->nlink = verdict->inode->i_nlink;
 	/* With no name known, the next event or open decides again. */
-	file->epoch = verdict->known || verdict->steps.cut ?
-		      verdict->epoch : verdict->epoch - 1;
+	WRITE_ONCE(file->epoch, verdict->known || verdict->steps.cut ?
+				verdict->epoch : verdict->epoch - 1);
 	/* Somebody wants it, which keeps it. */
 	if (verdict->made && !duet_map_empty(&file->active)) {
 		file->holds--;
@@ -728,7 +728,7 @@ static bool duet_is_settled(const struct duet_verdict *verdict,
 	*file = duet_file_find(verdict->inode);
 	return verdict->how & DUET_DECIDE_OPENED &&
 	       verdict->inode->i_nlink < 2 &&
-	       (*file ? (*file)->epoch == verdict->epoch :
+	       (*file ? READ_ONCE((*file)->epoch) == verdict->epoch :
 			duet_nobody_wants(verdict->inode));
 }
 
@@ -873,7 +873,7 @@ void duet_decide_for(struct duet_task *task, struct duet_file *file,
 	found = duet_decide_thoroughly(&verdict);
 	if (found)
 		duet_file_release(found);
-	if (!duet_maybe_not(task, file) || !duet_map_empty(&file->active) ||
+	if (!duet_maybe_not(task, file) || duet_is_anybodys(file) ||
 	    !(verdict.known || verdict.steps.cut))
 		return;
 	/*
@@ -881,7 +881,7 @@ void duet_decide_for(struct duet_task *task, struct duet_file *file,
 	 * name that comes into use later is told of by its link or open.
 	 */
 	duet_nobody_set(inode, verdict.epoch);
-	if (!duet_verdict_holds(&verdict) || !duet_map_empty(&file->active))
+	if (!duet_verdict_holds(&verdict) || duet_is_anybodys(file))
 		duet_nobody_clear(inode);
 }
 
