@@ -26,6 +26,7 @@ run: setup $(TREE)  ## The first demo: real programs on a file system in a VM, a
 
 .PHONY: test
 test: PACKAGE_LISTS += debian/apt-packages.txt tests/tasks/apt-packages.txt
+test: PACKAGE_LISTS += tests/stress/apt-packages.txt
 test: setup lint unit task-test lab-test deb kernel-test  ## All of these: what a change has to pass
 
 .PHONY: test-all
@@ -69,7 +70,7 @@ lab-test: setup  ## The tests of the lab itself; they boot machines
 	$(VENV)/bin/pytest tests/vm/test_lab.py
 
 .PHONY: kernel-test
-kernel-test: PACKAGE_LISTS += tests/tasks/apt-packages.txt
+kernel-test: PACKAGE_LISTS += tests/tasks/apt-packages.txt tests/stress/apt-packages.txt
 kernel-test: setup build/fuzz  ## On each kernel of the lab: a strict build, then tests/kernel in VMs
 	@for series in $$($(LAB) kernels); do (set -x; $(LAB) build --check --kernel $$series); done
 	tests/kernel/jobs $(JOBS) | tests/pool
@@ -105,6 +106,21 @@ fuzz: setup build/fuzz  ## Calls that nobody would make, FUZZ_CALLS of them from
 	$(LAB) run --kernel debug --fs ext4 --smp 2 --mem 2048 --timeout 7200 \
 		--env FUZZ_SEED=$(FUZZ_SEED) --env FUZZ_CALLS=$(FUZZ_CALLS) -- \
 		python -m pytest tests/kernel/test_fuzz.py
+
+# Of make stress: a kernel of the lab, debug too; how long, in seconds; and options of
+# tests/stress/stress.py, as --seed.
+STRESS_KERNEL ?= 6.12
+STRESS_SECONDS ?= 1200
+STRESS_ARGS ?=
+# slab_nomerge: or the kernel could not say what is left in a cache when that goes.
+STRESS = $(LAB) run --fs ext4 --disk-size 2048 --timeout 7200
+
+.PHONY: stress
+stress: PACKAGE_LISTS += tests/stress/apt-packages.txt
+stress: setup  ## Everything at once on four file systems in little memory, 20 minutes: then, is it so?
+	$(STRESS) --kernel $(STRESS_KERNEL) --smp 8 --parallel --append slab_nomerge \
+		--mem $(if $(filter debug,$(STRESS_KERNEL)),2048,1024) -- \
+		python tests/stress/stress.py --still --seconds $(STRESS_SECONDS) $(STRESS_ARGS)
 
 # Options of tests/bench/bench.py, and of tests/bench/io_saved.py.
 BENCH_ARGS ?=
