@@ -355,3 +355,30 @@ def test_a_file_without_room_is_decided_about_once(
     one.read()
     read_page(path, 333)
     assert one.news(path) == {333: State.ADDED}
+
+
+def test_what_the_last_of_many_was_told_while_it_is_full(device: Device, place: Path) -> None:
+    """Of a node that it has no room to queue, what it was told is all that is left to keep it.
+
+    It has the highest number, and the others are gone.
+    """
+    path, other = fill(place / "tree/file", 70), place / "tree/other"
+    drop_caches()
+    info = device.info()
+    others = [device.register(place / "out", Mask.EXISTS) for _ in range(2)]
+    # Room for a file with two nodes.
+    limit = info.file_bytes + 2 * info.node_bytes
+    last = Watch(device.register(place / "tree", Mask.EXISTS, limit=limit))
+    read_page(path, 3)
+    read_page(path, 66)
+    assert last.news(path) == {3: State.ADDED, 66: State.ADDED}
+    for one in others:
+        one.close()
+    fill(other, 3 * info.node_pages)
+    before = device.info().drops.task_limit
+    evict(path)
+    assert device.info().drops.task_limit > before, "it had no room"
+    last.read()
+    assert last.tally.cached(identity(path)) == set()
+    assert last.disagreements(place / "tree") == []
+    last.task.close()
