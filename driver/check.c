@@ -213,7 +213,8 @@ static int duet_check_file(struct duet_check *check, struct duet_file *file)
 	check->nr_known = 0;
 	check->max_known = duet_nr_nodes(file);
 	check->known = kvmalloc_array(check->max_known ?: 1,
-				      sizeof(*check->known), GFP_KERNEL);
+				      sizeof(*check->known),
+				      GFP_KERNEL | __GFP_NOWARN);
 	if (!check->known)
 		return -ENOMEM;
 	check->dev = 0;

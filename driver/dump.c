@@ -121,7 +121,8 @@ static int duet_out_init(struct duet_out *out, struct duet_dump *args,
 	out->stop = out->max;
 	if (!out->max)
 		return -EINVAL;
-	out->buf = kvmalloc_array(out->max, size, GFP_KERNEL);
+	/* As large as the caller likes: an errno is enough. */
+	out->buf = kvmalloc_array(out->max, size, GFP_KERNEL | __GFP_NOWARN);
 	return out->buf ? 0 : -ENOMEM;
 }
 

@@ -38,11 +38,13 @@ int duet_files_start(void)
 		spin_lock_init(&duet_ino_locks[i].lock);
 	/* As many buckets as there can be files: chains stay short. */
 	duet.file_bits = clamp_t(unsigned int, ilog2(files | 1) + 1, 10, 24);
+	/* That there is no memory for as much as was asked for, ENOMEM says. */
 	duet.nobody = kvcalloc(1U << DUET_NOBODY_BITS, sizeof(*duet.nobody),
-			       GFP_KERNEL);
+			       GFP_KERNEL | __GFP_NOWARN);
 	/* Zeroed heads are empty lists. */
 	duet.file_buckets = kvcalloc(1UL << duet.file_bits,
-				     sizeof(*duet.file_buckets), GFP_KERNEL);
+				     sizeof(*duet.file_buckets),
+				     GFP_KERNEL | __GFP_NOWARN);
 	duet.file_cache = kmem_cache_create("duet_file", duet.file_size, 0, 0,
 					    NULL);
 	if (duet.nobody && duet.file_buckets && duet.file_cache)

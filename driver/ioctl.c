@@ -24,7 +24,7 @@ static int duet_status_list(struct duet_ioctl_status_args *args,
 	unsigned int nr = 0;
 	int err = 0;
 
-	attrs = kvcalloc(room, sizeof(*attrs), GFP_KERNEL);
+	attrs = kvcalloc(room, sizeof(*attrs), GFP_KERNEL | __GFP_NOWARN);
 	if (!attrs)	/* of none, it is not NULL either */
 		return -ENOMEM;
 	mutex_lock(&duet.lock);

@@ -40,7 +40,8 @@ int duet_path_start(void)
 
 	duet_remembered_bits = clamp_t(unsigned int, ilog2(room | 1), 10, 22);
 	duet_remembered = kvcalloc(1UL << duet_remembered_bits,
-				   sizeof(*duet_remembered), GFP_KERNEL);
+				   sizeof(*duet_remembered),
+				   GFP_KERNEL | __GFP_NOWARN);
 	return duet_remembered ? 0 : -ENOMEM;
 }
 

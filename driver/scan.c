@@ -334,7 +334,9 @@ static void duet_sync_known(struct duet_sync *sync)
 	struct duet_runs runs = { .max = duet_nr_nodes(sync->file) };
 	unsigned int i;
 
-	runs.run = kvmalloc_array(runs.max ?: 1, sizeof(*runs.run), GFP_KERNEL);
+	/* As large as users like: that it failed is told. */
+	runs.run = kvmalloc_array(runs.max ?: 1, sizeof(*runs.run),
+				  GFP_KERNEL | __GFP_NOWARN);
 	if (!runs.run) {
 		sync->why = DUET_DROP_NOMEM;
 		sync->lost = true;

@@ -197,7 +197,8 @@ int duet_table_start(void)
 	duet.node_bits = clamp_t(unsigned int, ilog2(nodes | 1) + 1, 10, 24);
 	/* Zeroed heads are empty lists. */
 	duet.node_buckets = kvcalloc(1UL << duet.node_bits,
-				     sizeof(*duet.node_buckets), GFP_KERNEL);
+				     sizeof(*duet.node_buckets),
+				     GFP_KERNEL | __GFP_NOWARN);
 	if (!duet.node_buckets)
 		return -ENOMEM;
 	duet.node_cache = kmem_cache_create("duet_node", duet.node_size, 0, 0,
