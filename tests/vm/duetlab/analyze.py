@@ -8,7 +8,6 @@ exception that nothing says any more is an error as well.
 import os
 import re
 import shutil
-import subprocess
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,24 +112,17 @@ def _coccicheck() -> list[str]:
 
     def run(script: Path) -> list[str]:
         options = re.search(r"Options:(.*)", script.read_text())
-        done = subprocess.run(
+        said = output_of(
             [
                 *(spatch, "-D", "report", "--no-show-diff", "--very-quiet"),
                 *("--cocci-file", str(script), *(options[1].split() if options else [])),
                 *("--dir", str(DRIVER), "-I", str(DRIVER), "-I", str(DRIVER / "uapi")),
             ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
+            f"running {script.name}",
         )
-        if done.returncode != 0:
-            words = done.stderr.strip().splitlines()[-5:]
-            raise LabError(f"spatch failed on {script.name}:\n" + "\n".join(words))
         return [
             f"{script.stem}: {line.replace(str(DRIVER), 'driver')}"
-            for line in done.stdout.splitlines()
+            for line in said.splitlines()
             if line.strip()
         ]
 
