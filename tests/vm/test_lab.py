@@ -137,6 +137,14 @@ def test_bad_options() -> None:
     assert "--smp" in done.stderr
 
 
+def test_a_machine_has_the_processors_asked_for() -> None:
+    done = lab("run", "--smp", "3", "--", "nproc")
+    assert (done.returncode, done.stdout) == (0, "3\n")
+    done = lab("run", "--smp", "2", "--append", "maxcpus=1", "--", "true")
+    assert done.returncode == 71
+    assert "1 processors, not 2" in done.stderr
+
+
 def test_debug_kernel_is_for_those_who_ask() -> None:
     assert "debug" not in lab("kernels").stdout.split()
     parts = series.find_series("debug").config

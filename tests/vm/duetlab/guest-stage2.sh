@@ -35,6 +35,7 @@ fail() {
 	finish
 }
 
+[ "$(bb nproc)" = "$LAB_SMP" ] || fail "$(bb nproc) processors, not $LAB_SMP"
 bb hostname duet-lab
 [ -e /proc/sys/net/ipv4 ] && bb ip link set lo up
 bb dmesg -n 8

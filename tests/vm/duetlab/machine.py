@@ -69,7 +69,8 @@ class Machine:
             qemu,
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
             *("-machine", "pc,usb=off,vmport=off"),
-            *("-smp", str(self.smp), "-m", f"{self.mem}M"),
+            # Without ACPI a kernel finds processors in a table with one of each package.
+            *("-smp", f"{self.smp},sockets={self.smp}", "-m", f"{self.mem}M"),
             *("-kernel", str(self.vmlinux), "-initrd", f"/proc/self/fd/{initramfs}"),
             *("-append", f"{_APPEND} {loglevel} {self.append}".strip()),
         ]

@@ -88,6 +88,7 @@ def run(options: Options) -> int:
         "LAB_RELEASE": kernel.release,
         "LAB_MODULES": os.path.realpath(kernel.modules),
         "LAB_PORTS": "0",
+        "LAB_SMP": str(smp),
         "LAB_FS": options.fs,
         "LAB_DISK_MIB": str(size),
         "LAB_RAMDISK": "1" if ramdisk else "",
