@@ -651,6 +651,7 @@ void duet_want_lost(struct duet_file *file, struct duet_task *task,
 		    enum duet_drop why);
 void duet_queue_file(struct duet_file *file, struct duet_task *task);
 void duet_queue_node(struct duet_node *node, struct duet_task *task);
+void duet_node_announce(struct duet_node *node, const struct duet_task *but);
 unsigned int duet_batch(void);
 void duet_file_each_node(struct duet_file *file,
 			 void (*fn)(struct duet_node *node, void *arg),

@@ -367,23 +367,9 @@ struct duet_file *duet_file_next(struct duet_file *file, unsigned long *bucket)
 
 static void duet_node_evicted(struct duet_node *node, void *arg)
 {
-	struct duet_file *file = node->file;
-	struct duet_news news;
-	unsigned int i;
-
 	node->cached = 0;
 	node->dirty = 0;
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (!task || node->slot[i].next ||
-		    !duet_node_news(node, task, &news))
-			continue;
-		if (duet_is_full(task))
-			duet_want_lost(file, task, DUET_DROP_TASK_LIMIT);
-		else
-			duet_queue_node(node, task);
-	}
+	duet_node_announce(node, NULL);
 	duet_node_gc(node);
 }
 

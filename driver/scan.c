@@ -81,8 +81,6 @@ unsigned int duet_node_look(struct duet_node *node, const struct duet_task *task
 	u64 first = node->run << DUET_RUN_SHIFT;
 	struct duet_file *file = node->file;
 	struct duet_look look = {};
-	struct duet_news news;
-	unsigned int i;
 
 	lockdep_assert_held(&file->lock);
 	if (mapping) {
@@ -95,17 +93,7 @@ unsigned int duet_node_look(struct duet_node *node, const struct duet_task *task
 		return look.entries;
 	node->cached = look.cached;
 	node->dirty = look.dirty;
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *other = duet_dereference(duet.task[i]);
-
-		if (!other || other == task || node->slot[i].next ||
-		    !duet_node_news(node, other, &news))
-			continue;
-		if (duet_is_full(other))
-			duet_want_lost(file, other, DUET_DROP_TASK_LIMIT);
-		else
-			duet_queue_node(node, other);
-	}
+	duet_node_announce(node, task);
 	return look.entries;
 }
 
@@ -117,18 +105,11 @@ static void duet_sync_node(struct duet_sync *sync, struct duet_node *node,
 	struct duet_task *task = sync->task;
 	u64 *bits = node->slot[task->slot].bits;
 	struct duet_news news;
-	unsigned int i;
 
 	node->cached = look->cached;
 	node->dirty = look->dirty;
 	duet_node_trim(node);
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *other = duet_dereference(duet.task[i]);
-
-		if (other && other != task &&
-		    duet_node_news(node, other, &news))
-			duet_queue_node(node, other);
-	}
+	duet_node_announce(node, task);
 	if (file->want[task->slot].flags & DUET_WANT_LEFT) {
 		if (task->events & DUET_PAGE_REMOVED)
 			bits[DUET_EVENT_REMOVED] |= look->cached;

@@ -610,6 +610,30 @@ u64 duet_node_news(const struct duet_node *node, const struct duet_task *task,
 	       out[DUET_EVENT_DIRTY] | out[DUET_EVENT_FLUSHED];
 }
 
+/*
+ * The node was brought in line with the page cache: whoever has news of it for
+ * that, but one task, is told. file->lock.
+ */
+void duet_node_announce(struct duet_node *node, const struct duet_task *but)
+{
+	struct duet_file *file = node->file;
+	struct duet_news news;
+	unsigned int i;
+
+	lockdep_assert_held(&file->lock);
+	duet_for_each_slot(i, &file->active) {
+		struct duet_task *task = duet_dereference(duet.task[i]);
+
+		if (!task || task == but || node->slot[i].next ||
+		    !duet_node_news(node, task, &news))
+			continue;
+		if (duet_is_full(task))
+			duet_want_lost(file, task, DUET_DROP_TASK_LIMIT);
+		else
+			duet_queue_node(node, task);
+	}
+}
+
 /* The task has been told its news of these pages of the node. */
 void duet_node_told(struct duet_node *node, const struct duet_task *task,
 		    u64 pages)
