@@ -674,7 +674,7 @@ unsigned int duet_news_items(const struct duet_node *node,
 			     const struct duet_news *news, u64 *left,
 			     struct duet_item *items, unsigned int max);
 
-/* scan.c */
+/* look.c */
 
 /* Which pages of a run are cached, and of those which are dirty or locked. */
 struct duet_look {
@@ -690,6 +690,8 @@ unsigned int duet_node_look(struct duet_node *node, const struct duet_task *task
 			    struct address_space *mapping);
 bool duet_next_cached(struct address_space *mapping, unsigned long *index,
 		      const struct duet_task *task);
+
+/* scan.c */
 int duet_scan(struct duet_task *task);
 void duet_sync_file(struct duet_file *file, struct duet_task *task);
 void duet_name_budget(struct duet_task *task);

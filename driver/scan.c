@@ -4,10 +4,6 @@
  * registers, when a file or a directory moves in or out of its directory,
  * when the table missed something. Runs in the context of the task's own
  * calls and may sleep.
- *
- * The page cache is looked at under xa_lock, 64 pages at a time. REMOVED and
- * DIRTIED come under the same lock, ADDED after the page can be seen, so
- * whatever races, the later word is the truth.
  */
 #include <linux/dcache.h>
 #include <linux/mm.h>
@@ -30,72 +26,6 @@ struct duet_sync {
 	bool busy;			/* somebody kept writing it back */
 	enum duet_drop why;
 };
-
-/* What is cached of the pages of a run; xa_lock, file->lock. */
-void duet_look_at(struct xa_state *xas, u64 first, u64 last,
-		  struct duet_look *look)
-{
-	struct folio *folio;
-
-	/* Bounded by the 64 pages of the run. */
-	xas_for_each(xas, folio, last) {
-		u64 from, to, pages;
-
-		look->entries++;
-		if (xas_retry(xas, folio) || xa_is_value(folio))
-			continue;
-		if (likely(!folio_test_large(folio))) {
-			pages = BIT_ULL(folio->index - first);
-		} else {
-			from = max_t(u64, folio->index, first) - first;
-			to = min_t(u64, folio_next_index(folio) - 1, last) -
-			     first;
-			pages = GENMASK_ULL(to, from);
-		}
-		look->cached |= pages;
-		/*
-		 * FLUSHED comes before the flag is cleared, with the folio
-		 * locked: dirty and locked may be clean in a moment. Dirty and
-		 * unlocked is so until a FLUSHED that waits for file->lock,
-		 * if the lock was looked at first.
-		 */
-		if (folio_test_locked(folio))
-			look->locked |= pages;
-		/* pairs with the release in folio_unlock() */
-		smp_rmb();
-		if (folio_test_dirty(folio))
-			look->dirty |= pages;
-	}
-}
-
-/*
- * Brings a node's words in line for a reader who is about to tell of it, and
- * waits for no folio. Where one is locked, "dirty" is believed of events only:
- * FLUSHED may have come, which takes back what was told until then, and the
- * flag not be cleared yet. The file has no inode: mapping is NULL. xa_lock,
- * file->lock. Returns how many entries of the page cache were looked at.
- */
-unsigned int duet_node_look(struct duet_node *node, const struct duet_task *task,
-			    struct address_space *mapping)
-{
-	u64 first = node->run << DUET_RUN_SHIFT;
-	struct duet_file *file = node->file;
-	struct duet_look look = {};
-
-	lockdep_assert_held(&file->lock);
-	if (mapping) {
-		XA_STATE(xas, &mapping->i_pages, first);
-
-		duet_look_at(&xas, first, first + DUET_RUN_PAGES - 1, &look);
-	}
-	look.dirty &= ~look.locked | node->dirty;
-	if (likely(node->cached == look.cached && node->dirty == look.dirty))
-		return look.entries;
-	node->cached = look.cached;
-	node->dirty = look.dirty;
-	duet_node_announce(node, task);
-	return look.entries;
-}
 
 /* What was seen, to the node and to whom it is news; file->lock. */
 static void duet_sync_node(struct duet_sync *sync, struct duet_node *node,
@@ -243,40 +173,6 @@ bool duet_is_cut_short(const struct duet_task *task)
 {
 	return fatal_signal_pending(current) ||
 	       test_bit(DUET_TASK_STOPPED, &task->flags);
-}
-
-/* Shadows of evicted pages, of which there may be millions, in one step. */
-#define DUET_SHADOW_STEP	1024
-
-/*
- * Finds the first page that is cached from *index on. False when there is
- * none, or no sense in looking for one, to the task if it is for one.
- */
-bool duet_next_cached(struct address_space *mapping, unsigned long *index,
-		      const struct duet_task *task)
-{
-	XA_STATE(xas, &mapping->i_pages, *index);
-	unsigned int left = DUET_SHADOW_STEP;
-	void *entry;
-
-	rcu_read_lock();
-	xas_for_each(&xas, entry, ULONG_MAX) {
-		if (!xas_retry(&xas, entry) && !xa_is_value(entry))
-			break;
-		if (--left)
-			continue;
-		xas_pause(&xas);
-		rcu_read_unlock();
-		cond_resched();
-		if (task ? duet_is_cut_short(task) :
-			   fatal_signal_pending(current))
-			return false;
-		left = DUET_SHADOW_STEP;
-		rcu_read_lock();
-	}
-	rcu_read_unlock();
-	*index = xas.xa_index;
-	return entry;
 }
 
 /* Every run that is cached. */
