@@ -31,12 +31,12 @@
  *     duet.lock held, since who has it may sleep on what a user controls
  *   sb->s_umount, shared, by duet_fs_pin(): only tried for. Below it nothing
  *     is waited for that a user controls but the disk: no path is walked
+ *   a lock of what is found by a hash (duet_key_lock()): with interrupts on,
+ *     never where xa_lock is held
  *   inode->i_lock, mapping->i_pages.xa_lock: the kernel's own
  *   file->lock (spinlock, interrupts off since xa_lock may be held): an entry
  *     and its nodes
  *   a node bucket's bit lock, with interrupts off
- *   a lock of what is kept by inode number (duet_ino_lock()): alone, never
- *     where xa_lock is held
  */
 #ifndef _DUET_H
 #define _DUET_H
@@ -61,6 +61,7 @@
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/rculist.h>
+#include <linux/rculist_nulls.h>
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
@@ -182,7 +183,7 @@ struct duet_origin {
 };
 
 struct duet_file {
-	struct hlist_node hash;		/* RCU, duet_ino_lock() */
+	struct hlist_nulls_node living;	/* while it has an inode; RCU */
 	struct inode *inode;		/* no reference; NULL once it dies */
 	u64 ino;			/* fixed, as fs, subvol and gen are */
 	u64 subvol;			/* btrfs: which of its trees */
@@ -202,6 +203,7 @@ struct duet_file {
 	struct duet_map active;		/* tasks that want its events */
 	struct list_head nodes;
 	struct duet_origin origin;
+	struct hlist_node all;		/* in duet.files; RCU */
 	struct rcu_head rcu;
 	struct duet_want want[];	/* duet.max_tasks, then the first node */
 };
@@ -342,9 +344,10 @@ struct duet {
 	unsigned int file_bits;
 	unsigned int node_bits;
 	u64 *nobody;			/* verdicts, see below */
-	struct hlist_head *file_buckets;
+	struct hlist_nulls_head *living;	/* files, by the inode's address */
+	struct hlist_head *files;	/* by its number and generation */
 	struct hlist_bl_head *node_buckets;
-	u64 run_key;			/* random, for the hash of nodes */
+	u64 hash_key;			/* random, for the hashes */
 	u64 salt_key;
 	unsigned int node_size;
 	unsigned int file_size;
@@ -507,21 +510,24 @@ static inline bool duet_nobody_wants(const struct inode *inode)
 	       duet_nobody_word(inode, READ_ONCE(duet.epoch));
 }
 
-static inline struct hlist_head *duet_file_bucket(u64 ino)
-{
-	return &duet.file_buckets[hash_64(ino, duet.file_bits)];
-}
-
-/* The entry of an inode; RCU, or in a probe. */
+/*
+ * The entry of an inode; RCU, or in a probe. Found by the address, which no
+ * other living inode has.
+ */
 static __always_inline struct duet_file *
 duet_file_find(const struct inode *inode)
 {
+	const unsigned int bucket = hash_ptr(inode, duet.file_bits);
+	struct hlist_nulls_node *pos;
 	struct duet_file *file;
 
-	hlist_for_each_entry_rcu(file, duet_file_bucket(inode->i_ino), hash,
-				 rcu_read_lock_sched_held())
+again:
+	hlist_nulls_for_each_entry_rcu(file, pos, &duet.living[bucket], living)
 		if (READ_ONCE(file->inode) == inode)
 			return file;
+	/* An entry that came back under our eyes led to another bucket. */
+	if (unlikely(get_nulls_value(pos) != bucket))
+		goto again;
 	return NULL;
 }
 
@@ -602,7 +608,7 @@ void duet_decide_for(struct duet_task *task, struct duet_file *file,
 void duet_names_changed(struct inode *inode, bool removed);
 
 /* file.c */
-spinlock_t *duet_ino_lock(u64 ino);
+spinlock_t *duet_key_lock(u64 key);
 int duet_files_start(void);
 void duet_files_stop(void);
 struct duet_fs *duet_watched_fs(const struct super_block *sb);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The entries of files that somebody wants, in a hash by inode number. Probes
- * find them without a lock; see duet.h for whose an entry is, and verdict.c
- * for who wants a file.
+ * The entries of files that somebody wants, in two hashes: those of inodes
+ * that live by the inode's address, where probes find them without a lock, and
+ * all of them by number and generation. An inode number comes again when a file
+ * is deleted, and an entry stays until it was read: of one number there may be
+ * as many as a task may leave unread. See duet.h for whose an entry is, and
+ * verdict.c for who wants a file.
  */
 #include <linux/hash.h>
 #include <linux/mm.h>
@@ -12,51 +15,88 @@
 #include "duet.h"
 
 /*
- * What is kept by inode number, the buckets here and the slots of path.c, is
- * changed under one of these locks: alone, in process context or a probe that
- * has no lock of the page cache, so with interrupts on. Each has a cache line;
- * a bit lock in each bucket is none that lockdep sees.
+ * The buckets here and the slots of path.c are changed under one of these
+ * locks, in process context or a probe that has no lock of the page cache, so
+ * with interrupts on. Each has a cache line; a bit lock in each bucket is none
+ * that lockdep sees.
  */
-#define DUET_INO_BITS	8
+#define DUET_KEY_BITS	8
 
 static struct {
 	spinlock_t lock;
-} ____cacheline_aligned_in_smp duet_ino_locks[1 << DUET_INO_BITS];
+} ____cacheline_aligned_in_smp duet_key_locks[1 << DUET_KEY_BITS];
 
 /* The top bits of the hash are those of the bucket and of the slot, too. */
-spinlock_t *duet_ino_lock(u64 ino)
+spinlock_t *duet_key_lock(u64 key)
 {
-	return &duet_ino_locks[hash_64(ino, DUET_INO_BITS)].lock;
+	return &duet_key_locks[hash_64(key, DUET_KEY_BITS)].lock;
 }
+
+static spinlock_t *duet_living_lock(const struct inode *inode)
+{
+	return duet_key_lock((uintptr_t)inode);
+}
+
+static struct hlist_nulls_head *duet_living_bucket(const struct inode *inode)
+{
+	return &duet.living[hash_ptr(inode, duet.file_bits)];
+}
+
+/* Where all entries are found. Nobody can foretell which share a bucket. */
+static u64 duet_file_key(u64 ino, u32 gen)
+{
+	return (((u64)gen << 32) + ino) * duet.hash_key;
+}
+
+static struct hlist_head *duet_file_bucket(u64 key)
+{
+	return &duet.files[hash_64(key, duet.file_bits)];
+}
+
+/*
+ * A bucket has no more, or what walks it would take too long. Chance does not
+ * make that many, and numbers and generations that are alike are those of
+ * copies of a file system, of which fewer can be watched.
+ */
+#define DUET_FILE_CHAIN		256
 
 int duet_files_start(void)
 {
 	unsigned long files = duet.limit / duet.file_size;
-	unsigned int i;
+	unsigned long i;
 
-	for (i = 0; i < ARRAY_SIZE(duet_ino_locks); i++)
-		spin_lock_init(&duet_ino_locks[i].lock);
+	for (i = 0; i < ARRAY_SIZE(duet_key_locks); i++)
+		spin_lock_init(&duet_key_locks[i].lock);
 	/* As many buckets as there can be files: chains stay short. */
 	duet.file_bits = clamp_t(unsigned int, ilog2(files | 1) + 1, 10, 24);
 	/* That there is no memory for as much as was asked for, ENOMEM says. */
 	duet.nobody = kvcalloc(1U << DUET_NOBODY_BITS, sizeof(*duet.nobody),
 			       GFP_KERNEL | __GFP_NOWARN);
 	/* Zeroed heads are empty lists. */
-	duet.file_buckets = kvcalloc(1UL << duet.file_bits,
-				     sizeof(*duet.file_buckets),
+	duet.files = kvcalloc(1UL << duet.file_bits, sizeof(*duet.files),
+			      GFP_KERNEL | __GFP_NOWARN);
+	duet.living = kvmalloc_array(1UL << duet.file_bits,
+				     sizeof(*duet.living),
 				     GFP_KERNEL | __GFP_NOWARN);
 	duet.file_cache = kmem_cache_create("duet_file", duet.file_size, 0, 0,
 					    NULL);
-	if (duet.nobody && duet.file_buckets && duet.file_cache)
-		return 0;
-	duet_files_stop();
-	return -ENOMEM;
+	if (!duet.nobody || !duet.files || !duet.living || !duet.file_cache) {
+		duet_files_stop();
+		return -ENOMEM;
+	}
+	for (i = 0; i >> duet.file_bits == 0; i++) {
+		INIT_HLIST_NULLS_HEAD(&duet.living[i], i);
+		if (i % 65536 == 0)
+			cond_resched();
+	}
+	return 0;
 }
 
 void duet_files_stop(void)
 {
 	kmem_cache_destroy(duet.file_cache);
-	kvfree(duet.file_buckets);
+	kvfree(duet.living);
+	kvfree(duet.files);
 	kvfree(duet.nobody);
 }
 
@@ -138,65 +178,66 @@ void duet_file_deactivate(struct duet_file *file,
 }
 
 /*
- * The entry of an inode that was evicted and is back: what its tasks were
- * told is still to be taken back. Comes with a hold.
+ * The entry of a file whose inode was evicted, and is back: what its tasks
+ * were told is still to be taken back. Counts the entries that were looked at.
  */
-static struct duet_file *duet_file_reborn(struct duet_fs *fs,
-					  struct inode *inode, u64 subvol)
+static struct duet_file *duet_file_former(const struct duet_fs *fs,
+					  const struct inode *inode, u64 subvol,
+					  unsigned int *seen)
 {
+	u64 key = duet_file_key(inode->i_ino, inode->i_generation);
 	struct duet_file *file;
 
-	hlist_for_each_entry_rcu(file, duet_file_bucket(inode->i_ino), hash,
+	/* Bounded by DUET_FILE_CHAIN, and what CPUs added at the same time. */
+	hlist_for_each_entry_rcu(file, duet_file_bucket(key), all,
 				 rcu_read_lock_sched_held()) {
-		struct duet_task *task;
-		unsigned long flags;
-		unsigned int i;
-		bool mine;
-
-		if (file->ino != inode->i_ino || file->fs != fs ||
-		    file->subvol != subvol ||
-		    file->gen != inode->i_generation || READ_ONCE(file->inode))
-			continue;
-		/* As in every probe: see table.c. */
-		spin_lock_irqsave(&file->lock, flags);
-		mine = !file->dead && !file->inode;
-		if (mine) {
-			WRITE_ONCE(file->inode, inode);
-			file->holds++;
-			/* They join again: something may have been missed. */
-			duet_for_each_slot(i, &file->active) {
-				task = duet_dereference(duet.task[i]);
-				if (!task)
-					continue;
-				file->want[i].flags |= DUET_WANT_TOLD;
-				duet_file_deactivate(file, task);
-			}
-		}
-		spin_unlock_irqrestore(&file->lock, flags);
-		if (mine)
+		++*seen;
+		if (file->ino == inode->i_ino &&
+		    file->gen == inode->i_generation && file->fs == fs &&
+		    file->subvol == subvol && !READ_ONCE(file->inode) &&
+		    !READ_ONCE(file->dead))
 			return file;
 	}
 	return NULL;
 }
 
-/*
- * Makes the entry of a file. It comes with a hold, in *made: a task that lets
- * go must not take it away before somebody wants it. Without, when another CPU
- * was faster; NULL without memory. RCU.
- */
-struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
-				 u64 subvol, struct duet_file **spare,
-				 struct duet_file **made, enum duet_drop *why)
+/* Such an entry is the inode's again, with a hold, if it is not too late. */
+static bool duet_file_revive(struct duet_file *file, struct inode *inode)
 {
-	struct hlist_head *bucket = duet_file_bucket(inode->i_ino);
-	spinlock_t *lock = duet_ino_lock(inode->i_ino);
-	struct duet_file *file, *found;
+	struct duet_task *task;
+	unsigned long flags;
+	unsigned int i;
+	bool mine;
 
-	file = duet_file_reborn(fs, inode, subvol);
-	if (file) {
-		*made = file;
-		return file;
+	lockdep_assert_held(duet_living_lock(inode));
+	/* As in every probe: see table.c. */
+	spin_lock_irqsave(&file->lock, flags);
+	mine = !file->dead && !file->inode;
+	if (mine) {
+		WRITE_ONCE(file->inode, inode);
+		file->holds++;
+		/* They join again: something may have been missed. */
+		duet_for_each_slot(i, &file->active) {
+			task = duet_dereference(duet.task[i]);
+			if (!task)
+				continue;
+			file->want[i].flags |= DUET_WANT_TOLD;
+			duet_file_deactivate(file, task);
+		}
+		hlist_nulls_add_head_rcu(&file->living,
+					 duet_living_bucket(inode));
 	}
+	spin_unlock_irqrestore(&file->lock, flags);
+	return mine;
+}
+
+/* A new entry, or NULL. Unless there is a spare one, in a probe. */
+static struct duet_file *duet_file_new(struct duet_fs *fs, struct inode *inode,
+				       u64 subvol, struct duet_file **spare,
+				       enum duet_drop *why)
+{
+	struct duet_file *file;
+
 	if (spare && *spare) {
 		file = *spare;
 		*spare = NULL;
@@ -214,17 +255,65 @@ struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
 	file->gen = inode->i_generation;
 	file->epoch = READ_ONCE(duet.epoch) - 1;
 	file->holds = 1;
+	return file;
+}
 
-	/* See duet_ino_locks. */
+/* Puts an entry that is held among all of them. */
+static void duet_file_list(struct duet_file *file)
+{
+	u64 key = duet_file_key(file->ino, file->gen);
+	spinlock_t *lock = duet_key_lock(key);
+
+	/* See duet_key_locks. */
+	spin_lock(lock);
+	hlist_add_head_rcu(&file->all, duet_file_bucket(key));
+	spin_unlock(lock);
+}
+
+/*
+ * Makes the entry of a file. It comes with a hold, in *made: a task that lets
+ * go must not take it away before somebody wants it. Without, when another CPU
+ * was faster; NULL without memory. RCU.
+ */
+struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
+				 u64 subvol, struct duet_file **spare,
+				 struct duet_file **made, enum duet_drop *why)
+{
+	spinlock_t *lock = duet_living_lock(inode);
+	struct duet_file *file, *found;
+	unsigned int seen = 0;
+
+	file = duet_file_former(fs, inode, subvol, &seen);
+	if (unlikely(file)) {
+		/* See duet_key_locks. */
+		spin_lock(lock);
+		found = duet_file_find(inode);
+		if (!found && duet_file_revive(file, inode))
+			found = *made = file;
+		spin_unlock(lock);
+		if (found)
+			return found;
+	}
+	if (unlikely(seen >= DUET_FILE_CHAIN)) {
+		*why = DUET_DROP_LIMIT;
+		return NULL;
+	}
+	file = duet_file_new(fs, inode, subvol, spare, why);
+	if (!file)
+		return NULL;
+
+	/* As above. */
 	spin_lock(lock);
 	found = duet_file_find(inode);
 	if (!found)
-		hlist_add_head_rcu(&file->hash, bucket);
+		hlist_nulls_add_head_rcu(&file->living,
+					 duet_living_bucket(inode));
 	spin_unlock(lock);
 	if (found) {
 		duet_file_free(file);
 		return found;
 	}
+	duet_file_list(file);
 	*made = file;
 	return file;
 }
@@ -254,11 +343,18 @@ bool duet_file_unused(struct duet_file *file)
 /* Takes an entry away that was found unused and marked dead. */
 void duet_file_bury(struct duet_file *file)
 {
-	spinlock_t *lock = duet_ino_lock(file->ino);
+	spinlock_t *lock;
 
-	/* See duet_ino_locks. */
+	/* Which does not change any more. See duet_key_locks. */
+	if (file->inode) {
+		lock = duet_living_lock(file->inode);
+		spin_lock(lock);
+		hlist_nulls_del_rcu(&file->living);
+		spin_unlock(lock);
+	}
+	lock = duet_key_lock(duet_file_key(file->ino, file->gen));
 	spin_lock(lock);
-	hlist_del_rcu(&file->hash);
+	hlist_del_rcu(&file->all);
 	spin_unlock(lock);
 	duet_remember_file(file);
 	duet_file_free(file);
@@ -291,7 +387,9 @@ struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen)
 {
 	struct duet_file *file;
 
-	hlist_for_each_entry_rcu(file, duet_file_bucket(ino), hash,
+	/* Bounded by DUET_FILE_CHAIN. */
+	hlist_for_each_entry_rcu(file,
+				 duet_file_bucket(duet_file_key(ino, gen)), all,
 				 rcu_read_lock_sched_held()) {
 		if (file->ino != ino || file->gen != gen ||
 		    file->fs != task->fs || file->subvol != task->subvol ||
@@ -319,18 +417,18 @@ struct duet_file *duet_file_held(struct duet_task *task, u64 ino, u32 gen)
 
 static struct duet_file *duet_file_head(unsigned long bucket)
 {
-	return hlist_entry_safe(duet_dereference(hlist_first_rcu(&duet.file_buckets[bucket])),
-				struct duet_file, hash);
+	return hlist_entry_safe(duet_dereference(hlist_first_rcu(&duet.files[bucket])),
+				struct duet_file, all);
 }
 
 static struct duet_file *duet_file_after(struct duet_file *file)
 {
-	return hlist_entry_safe(duet_dereference(hlist_next_rcu(&file->hash)),
-				struct duet_file, hash);
+	return hlist_entry_safe(duet_dereference(hlist_next_rcu(&file->all)),
+				struct duet_file, all);
 }
 
 /*
- * The next entry of the hash after file, which was the last one or NULL to
+ * The next of all entries after file, which was the last one or NULL to
  * begin, with a hold; gives up the hold of file. NULL at the end.
  */
 struct duet_file *duet_file_next(struct duet_file *file, unsigned long *bucket)
@@ -339,7 +437,7 @@ struct duet_file *duet_file_next(struct duet_file *file, unsigned long *bucket)
 
 	rcu_read_lock();
 	if (file) {
-		/* It is held, so it is in the hash still. */
+		/* It is held, so it is there still. */
 		next = duet_file_after(file);
 	} else {
 		*bucket = 0;
@@ -376,8 +474,10 @@ static void duet_node_evicted(struct duet_node *node, void *arg)
 /* The inode dies: it has no page any more, and its address will be reused. */
 void duet_inode_evicted(struct inode *inode)
 {
+	spinlock_t *lock = duet_living_lock(inode);
 	struct duet_file *file;
 	unsigned long flags;
+	bool dead;
 
 	rcu_read_lock();
 	if (!S_ISREG(inode->i_mode)) {
@@ -390,16 +490,22 @@ again:
 	file = duet_file_find(inode);
 	if (!file)
 		goto out;
-	/* As in every probe: see table.c. */
+	/* See duet_key_locks; below, as in every probe: see table.c. */
+	spin_lock(lock);
 	spin_lock_irqsave(&file->lock, flags);
-	if (file->dead) {
-		spin_unlock_irqrestore(&file->lock, flags);
+	dead = file->dead;
+	if (!dead) {
+		hlist_nulls_del_rcu(&file->living);
+		WRITE_ONCE(file->inode, NULL);
+		file->holds++;
+	}
+	spin_unlock_irqrestore(&file->lock, flags);
+	spin_unlock(lock);
+	if (dead) {
+		/* It goes with preemption off: a moment. */
 		cpu_relax();
 		goto again;
 	}
-	WRITE_ONCE(file->inode, NULL);
-	file->holds++;
-	spin_unlock_irqrestore(&file->lock, flags);
 	rcu_read_unlock();
 	/* Every file system may sleep where it evicts an inode. */
 	duet_file_each_node_traced(file, duet_node_evicted, NULL);

@@ -60,7 +60,7 @@ void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
 		   const struct duet_origin *origin)
 {
 	struct duet_remembered *slot = duet_remembered_slot(ino);
-	spinlock_t *lock = duet_ino_lock(ino);
+	spinlock_t *lock = duet_key_lock(ino);
 
 	/* No interrupt comes here, and what a probe waits for is five words. */
 	spin_lock(lock);
@@ -101,7 +101,7 @@ static bool duet_recall_origin(const struct duet_task *task, u64 ino, u32 gen,
 			       struct duet_origin *origin)
 {
 	struct duet_remembered *slot = duet_remembered_slot(ino);
-	spinlock_t *lock = duet_ino_lock(ino);
+	spinlock_t *lock = duet_key_lock(ino);
 	bool found;
 
 	spin_lock(lock);

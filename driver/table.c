@@ -162,7 +162,7 @@ long duet_bytes(void)
  */
 static struct hlist_bl_head *duet_bucket(const struct duet_file *file, u64 run)
 {
-	u64 key = run * duet.run_key + ((u64)file->salt << 32);
+	u64 key = run * duet.hash_key + ((u64)file->salt << 32);
 
 	/* Or the keys of what is added up would go on adding up. */
 	key ^= key >> 32;
@@ -191,7 +191,7 @@ int duet_table_start(void)
 	unsigned long nodes = duet.limit / duet.node_size;
 
 	/* Odd: so that no bit of what they are multiplied with is lost. */
-	duet.run_key = get_random_u64() | 1;
+	duet.hash_key = get_random_u64() | 1;
 	duet.salt_key = get_random_u64() | 1;
 	/* As many buckets as there can be nodes: chains stay short. */
 	duet.node_bits = clamp_t(unsigned int, ilog2(nodes | 1) + 1, 10, 24);
