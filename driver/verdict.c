@@ -534,17 +534,17 @@ static void duet_want_verify(struct duet_file *file, struct duet_task *task)
 static void duet_file_decided(struct duet_file *file,
 			      struct duet_verdict *verdict, bool holds)
 {
-	const unsigned long nrpages = verdict->inode->i_mapping->nrpages;
+	const struct address_space *mapping = verdict->inode->i_mapping;
 	struct duet_task *task;
 	bool fresh, all, told;
 	unsigned int i;
 
 	lockdep_assert_held(&file->lock);
 	/*
-	 * No other page is cached, and who adds one from here on finds the
-	 * entry, and waits for us.
+	 * Under xa_lock: no other page is cached, and who adds one from here
+	 * on finds the entry, and waits for us.
 	 */
-	fresh = verdict->added && verdict->added == nrpages;
+	fresh = verdict->added && verdict->added == mapping->nrpages;
 	duet_for_each_slot(i, &verdict->map) {
 		task = duet_dereference(duet.task[i]);
 		if (!task)
@@ -660,6 +660,7 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 			struct duet_file **found)
 {
 	struct inode *inode = verdict->inode;
+	struct address_space *mapping = inode->i_mapping;
 	enum duet_drop why = DUET_DROP_NOMEM;
 	struct duet_task *silent;
 	struct duet_file *file;
@@ -698,11 +699,14 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 		}
 		/* CPUs that believe that nobody wants it look again. */
 		duet_nobody_clear(inode);
-		spin_lock_irq(&file->lock);
+		/* Both, for duet_file_decided(); as in duet_sync_locked(). */
+		xa_lock_irq(&mapping->i_pages);
+		spin_lock(&file->lock);
 		if (!file->dead)
 			break;
 		/* It leaves the hash with preemption off: a moment. */
-		spin_unlock_irq(&file->lock);
+		spin_unlock(&file->lock);
+		xa_unlock_irq(&mapping->i_pages);
 		cpu_relax();
 	}
 	/* What was seen with the old roots, or names, throws nobody off. */
@@ -710,7 +714,8 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 		duet_verdict_holds(verdict);
 	if (holds || put_off)
 		duet_file_decided(file, verdict, holds);
-	spin_unlock_irq(&file->lock);
+	spin_unlock(&file->lock);
+	xa_unlock_irq(&mapping->i_pages);
 	*found = file;
 	return put_off || (holds && duet_verdict_holds(verdict));
 }
