@@ -28,7 +28,7 @@ static __always_inline bool duet_node_differs(const struct duet_node *node,
 
 /* Tells one task of an event, in a probe. */
 static __always_inline void duet_slot_event(struct duet_node *node,
-					    unsigned int i, u64 pages,
+					    unsigned long i, u64 pages,
 					    enum duet_event event)
 {
 	struct duet_task *task = duet_dereference(duet.task[i]);
@@ -58,8 +58,7 @@ static __always_inline void duet_node_event(struct duet_file *file,
 					    struct duet_node *node, u64 pages,
 					    enum duet_event event)
 {
-	const unsigned long *word = file->active.words;
-	unsigned int words = duet.map_words, base = 0;
+	unsigned long word = 0, left;
 
 	switch (event) {
 	case DUET_EVENT_ADDED:
@@ -80,12 +79,10 @@ static __always_inline void duet_node_event(struct duet_file *file,
 	}
 	/* What duet_for_each_slot() does, in fewer instructions. */
 	do {
-		unsigned long left;
-
-		for (left = *word++; left; left &= left - 1)
-			duet_slot_event(node, base + __ffs(left), pages, event);
-		base += BITS_PER_LONG;
-	} while (--words);
+		for (left = file->active.words[word]; left; left &= left - 1)
+			duet_slot_event(node, word * BITS_PER_LONG + __ffs(left),
+					pages, event);
+	} while (++word < duet.map_words);
 }
 
 /*
@@ -188,7 +185,7 @@ static __always_inline void duet_run_event(struct duet_file *file, u64 run,
 	duet_node_event(file, node, pages, event);
 	/* Only these take something away that was all that it said. */
 	if ((event == DUET_EVENT_REMOVED || event == DUET_EVENT_FLUSHED) &&
-	    !(node->cached | node->dirty) && !node->nr_queued)
+	    !node->nr_queued && !(node->cached | node->dirty))
 		duet_node_gc(node);
 }
 
