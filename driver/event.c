@@ -189,18 +189,16 @@ static __always_inline void duet_run_event(struct duet_file *file, u64 run,
 		duet_node_gc(node);
 }
 
-/* Records an event of a folio; file->lock, the file is not dead. */
-static __always_inline void duet_file_event(struct duet_file *file, u64 index,
-					    u64 nr, enum duet_event event)
+/*
+ * Records an event of a folio of several pages; file->lock. Out of the way of
+ * the others, and once for all kinds of events.
+ */
+static noinline void duet_large_event(struct duet_file *file, u64 index,
+				      u64 nr, enum duet_event event)
 {
 	u64 end = index + nr, next;
 
-	lockdep_assert_held(&file->lock);
-	if (likely(nr == 1)) {
-		duet_run_event(file, index >> DUET_RUN_SHIFT,
-			       1ULL << (index & (DUET_RUN_PAGES - 1)), event);
-		return;
-	}
+	/* Bounded by the runs of the folio: 8 for 2 MiB. */
 	for (; index < end; index = next) {
 		u64 run = index >> DUET_RUN_SHIFT;
 		u64 pages = ~0ULL << (index & (DUET_RUN_PAGES - 1));
@@ -212,6 +210,18 @@ static __always_inline void duet_file_event(struct duet_file *file, u64 index,
 		}
 		duet_run_event(file, run, pages, event);
 	}
+}
+
+/* Records an event of a folio; file->lock, the file is not dead. */
+static __always_inline void duet_file_event(struct duet_file *file, u64 index,
+					    u64 nr, enum duet_event event)
+{
+	lockdep_assert_held(&file->lock);
+	if (likely(nr == 1))
+		duet_run_event(file, index >> DUET_RUN_SHIFT,
+			       1ULL << (index & (DUET_RUN_PAGES - 1)), event);
+	else
+		duet_large_event(file, index, nr, event);
 }
 
 /*
