@@ -614,7 +614,8 @@ void duet_files_stop(void);
 struct duet_fs *duet_watched_fs(const struct super_block *sb);
 void duet_inode_evicted(struct inode *inode);
 bool duet_has_file(const struct inode *inode);
-struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen);
+struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen,
+				   bool others);
 struct duet_file *duet_file_held(struct duet_task *task, u64 ino, u32 gen);
 void duet_file_deactivate(struct duet_file *file, struct duet_task *task);
 struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,

@@ -382,20 +382,24 @@ void duet_file_release(struct duet_file *file)
 	preempt_enable();
 }
 
-/* The entry that this task's uuid means. RCU. */
-struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen)
+/*
+ * The entry that this task's uuid means, or, of a file that the task may be
+ * done with, any that others have. RCU.
+ */
+struct duet_file *duet_file_by_ino(struct duet_task *task, u64 ino, u32 gen,
+				   bool others)
 {
+	u64 key = duet_file_key(ino, gen);
 	struct duet_file *file;
 
 	/* Bounded by DUET_FILE_CHAIN. */
-	hlist_for_each_entry_rcu(file,
-				 duet_file_bucket(duet_file_key(ino, gen)), all,
+	hlist_for_each_entry_rcu(file, duet_file_bucket(key), all,
 				 rcu_read_lock_sched_held()) {
 		if (file->ino != ino || file->gen != gen ||
 		    file->fs != task->fs || file->subvol != task->subvol ||
 		    READ_ONCE(file->dead))
 			continue;
-		if (duet_is_active(file, task) ||
+		if (others || duet_is_active(file, task) ||
 		    duet_want_flags(&file->want[task->slot]))
 			return file;
 	}
@@ -408,7 +412,7 @@ struct duet_file *duet_file_held(struct duet_task *task, u64 ino, u32 gen)
 	struct duet_file *file;
 
 	rcu_read_lock();
-	file = duet_file_by_ino(task, ino, gen);
+	file = duet_file_by_ino(task, ino, gen, false);
 	if (file && !duet_file_hold(file))
 		file = NULL;
 	rcu_read_unlock();

@@ -276,7 +276,7 @@ int duet_task_check(struct duet_task *task, u64 ino, u32 gen)
 		return 1;
 	if (task->privileged) {
 		rcu_read_lock();
-		file = duet_file_by_ino(task, ino, gen);
+		file = duet_file_by_ino(task, ino, gen, false);
 		if (file && READ_ONCE(file->inode) &&
 		    duet_is_active(file, task))
 			ret = 0;

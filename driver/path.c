@@ -245,7 +245,7 @@ bool duet_is_known(struct duet_task *task, u64 ino, u32 gen)
 	bool known;
 
 	rcu_read_lock();
-	known = duet_file_by_ino(task, ino, gen);
+	known = duet_file_by_ino(task, ino, gen, false);
 	rcu_read_unlock();
 	return known || duet_recall_origin(task, ino, gen, &origin);
 }
@@ -402,7 +402,8 @@ int duet_name_again(struct duet_task *task, u64 ino, u32 gen,
 	int err;
 
 	rcu_read_lock();
-	file = duet_file_by_ino(task, ino, gen);
+	/* Others' is kept up where this task is done with the file. */
+	file = duet_file_by_ino(task, ino, gen, true);
 	if (file)
 		origin = duet_origin_of(file);
 	known = file && origin.ino;

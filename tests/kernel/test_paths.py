@@ -50,13 +50,16 @@ def test_path_without_dentry_or_inode(watch: Register, place: Path, what: int) -
     assert one.task.path_of(file, max_age=0) == str(path)
 
 
-def test_path_of_a_done_file_follows_renames(watch: Register, place: Path) -> None:
-    """A done file has no entry, and its last directory is remembered all the same."""
+@pytest.mark.parametrize("others", [False, True])
+def test_path_of_a_done_file_follows_renames(watch: Register, place: Path, others: bool) -> None:
+    """A done file has no entry, or others', and its last directory is known all the same."""
     for name in "abc":
         (place / "tree" / name).mkdir()
     path = fill(place / "tree/a/file", 1)
     one = watch(place / "tree")
     one.read()
+    if others:
+        watch(place / "tree")
     file = identity(path)
     one.task.mark_done(file)
     # To b while the inode is in memory, to c when nothing of it is.
