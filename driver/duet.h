@@ -201,10 +201,12 @@ struct duet_file {
 	u32 salt;			/* fixed, for the hash of its nodes */
 	struct duet_node *last;		/* found last, most often next */
 	struct duet_map active;		/* tasks that want its events */
-	struct list_head nodes;
+	union {
+		struct list_head nodes;
+		struct rcu_head rcu;	/* once it has none, and is dead */
+	};
 	struct duet_origin origin;
 	struct hlist_node all;		/* in duet.files; RCU */
-	struct rcu_head rcu;
 	struct duet_want want[];	/* duet.max_tasks, then the first node */
 };
 

@@ -527,6 +527,49 @@ static void duet_want_verify(struct duet_file *file, struct duet_task *task)
 	duet_queue_file(file, task);
 }
 
+/* Of a verdict that was cut short, tasks that may have a name; file->lock. */
+static noinline void duet_decided_maybe(struct duet_file *file,
+					const struct duet_verdict *verdict,
+					bool fresh)
+{
+	unsigned int i;
+
+	duet_for_each_slot(i, &verdict->maybe) {
+		struct duet_task *task = duet_dereference(duet.task[i]);
+		struct duet_want *want = &file->want[i];
+		bool told = want->flags & (DUET_WANT_LEFT | DUET_WANT_TOLD);
+
+		if (!task)
+			continue;
+		if (duet_file_join(file, task, fresh) && !told)
+			want->flags |= DUET_WANT_MAYBE;
+		if (test_bit(i, file->active.words))
+			duet_want_verify(file, task);
+	}
+}
+
+/* Those who wanted the file and have no name of it any more; file->lock. */
+static noinline void duet_decided_left(struct duet_file *file,
+				       const struct duet_verdict *verdict,
+				       bool holds)
+{
+	unsigned int i;
+
+	duet_for_each_slot(i, &file->active) {
+		struct duet_task *task = duet_dereference(duet.task[i]);
+
+		/* Who was told nothing yet has nothing taken back. */
+		if (!task || test_bit(i, verdict->map.words) ||
+		    test_bit(i, verdict->maybe.words) ||
+		    file->want[i].flags & DUET_WANT_MAYBE)
+			continue;
+		if (likely(holds))
+			duet_file_leave(file, task);
+		else
+			duet_want_verify(file, task);
+	}
+}
+
 /*
  * Writes the verdict into the file's entry; file->lock, RCU. Of one that is void
  * already, and stands for now, each task that it is about looks again.
@@ -536,7 +579,7 @@ static void duet_file_decided(struct duet_file *file,
 {
 	const struct address_space *mapping = verdict->inode->i_mapping;
 	struct duet_task *task;
-	bool fresh, all, told;
+	bool fresh, all;
 	unsigned int i;
 
 	lockdep_assert_held(&file->lock);
@@ -554,34 +597,15 @@ static void duet_file_decided(struct duet_file *file,
 		if (unlikely(!holds) && test_bit(i, file->active.words))
 			duet_want_verify(file, task);
 	}
-	duet_for_each_slot(i, &verdict->maybe) {
-		task = duet_dereference(duet.task[i]);
-		if (!task)
-			continue;
-		told = file->want[i].flags & (DUET_WANT_LEFT | DUET_WANT_TOLD);
-		if (duet_file_join(file, task, fresh) && !told)
-			file->want[i].flags |= DUET_WANT_MAYBE;
-		if (test_bit(i, file->active.words))
-			duet_want_verify(file, task);
-	}
+	if (unlikely(verdict->steps.cut))
+		duet_decided_maybe(file, verdict, fresh);
 	/* A name outside says nothing while another may be inside. */
 	all = verdict->known && !verdict->steps.cut &&
 	      (verdict->inode->i_nlink < 2 ||
 	       verdict->how & DUET_DECIDE_LEAVE);
-	if (all || verdict->how & DUET_DECIDE_UNNAMED) {
-		duet_for_each_slot(i, &file->active) {
-			task = duet_dereference(duet.task[i]);
-			/* Who was told nothing yet has nothing taken back. */
-			if (!task || test_bit(i, verdict->map.words) ||
-			    test_bit(i, verdict->maybe.words) ||
-			    file->want[i].flags & DUET_WANT_MAYBE)
-				continue;
-			if (likely(holds))
-				duet_file_leave(file, task);
-			else
-				duet_want_verify(file, task);
-		}
-	}
+	/* Of an entry that we made ourselves, nobody knows but from now on. */
+	if ((all || verdict->how & DUET_DECIDE_UNNAMED) && !verdict->made)
+		duet_decided_left(file, verdict, holds);
 	if (verdict->origin.ino)
 		file->origin = verdict->origin;
 	file->nlink = verdict->inode->i_nlink;
@@ -674,7 +698,8 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 	    inode->i_nlink > 1)
 		duet_fs_unnamed(verdict->fs);
 	silent = duet_leave_out(verdict, &verdict->map);
-	duet_leave_out(verdict, &verdict->maybe);
+	if (unlikely(verdict->steps.cut))
+		duet_leave_out(verdict, &verdict->maybe);
 	duet_delay(DUET_DELAY_WANTED);
 
 	/* Nothing of the page cache is locked, so interrupts are on. */
@@ -730,11 +755,12 @@ static void duet_verdict_end(struct duet_verdict *verdict)
 static bool duet_is_settled(const struct duet_verdict *verdict,
 			    struct duet_file **file)
 {
+	if (!(verdict->how & DUET_DECIDE_OPENED) ||
+	    verdict->inode->i_nlink > 1)
+		return false;
 	*file = duet_file_find(verdict->inode);
-	return verdict->how & DUET_DECIDE_OPENED &&
-	       verdict->inode->i_nlink < 2 &&
-	       (*file ? READ_ONCE((*file)->epoch) == verdict->epoch :
-			duet_nobody_wants(verdict->inode));
+	return *file ? READ_ONCE((*file)->epoch) == verdict->epoch :
+		       duet_nobody_wants(verdict->inode);
 }
 
 static struct duet_file *duet_decide_quickly(struct duet_verdict *verdict)
