@@ -130,6 +130,13 @@ bench: PACKAGE_LISTS += tests/bench/apt-packages.txt
 bench: setup  ## What Duet costs, and its peers: tables in build/bench
 	$(VENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
 
+# Options of tests/bounds/bounds.py.
+BOUNDS_ARGS ?=
+
+.PHONY: bounds
+bounds: setup  ## How long interrupts or preemption are off, whatever a user makes long
+	$(VENV)/bin/python tests/bounds/bounds.py $(BOUNDS_ARGS)
+
 .PHONY: bench-io
 bench-io: setup  ## How much I/O maintenance saves with Duet: docs/io-saved.md; hours
 	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test,bench]'

@@ -12,7 +12,9 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 #: What is built against the kernel; all else runs in user space.
-KERNEL = re.compile(r"driver/|tests/bench/probe/|tests/bench/bpf/peers\.bpf\.c$")
+KERNEL = re.compile(
+    r"driver/|tests/bench/probe/|tests/bounds/sections/|tests/bench/bpf/peers\.bpf\.c$"
+)
 HEADER = "driver/uapi/duet.h"
 
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""How long interrupts or preemption are off in Duet, whatever a user makes long."""
