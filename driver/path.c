@@ -284,13 +284,29 @@ struct inode *duet_inode_of(struct duet_task *task, u64 ino, u32 gen,
 	return NULL;
 }
 
+/* The names of a path, from its end: those of one walk, over those of another. */
+struct duet_names {
+	char *buf;			/* room begins here */
+	char *pos;			/* what was written does */
+	char *seen;			/* and what the walk before wrote */
+	bool same;			/* as it did, so far */
+};
+
+static void duet_path_put(struct duet_names *names, const char *name,
+			  unsigned int len)
+{
+	names->pos -= len;
+	if (names->pos < names->seen || memcmp(names->pos, name, len))
+		names->same = false;
+	memcpy(names->pos, name, len);
+}
+
 /*
- * Writes the names from a dentry up to the root of the task's mount before
- * *pos. Under rename_lock, or under RCU, where the caller finds out whether
- * one changed meanwhile.
+ * Writes the names from a dentry up to the root of the task's mount. Under
+ * RCU: the caller finds out whether one changed meanwhile.
  */
-static int duet_path_names(const struct duet_task *task,
-			   struct dentry *dentry, char *buf, char **pos)
+static int duet_path_names(const struct duet_task *task, struct dentry *dentry,
+			   struct duet_names *names)
 {
 	const struct inode *root = READ_ONCE(task->root), *inode;
 	const struct inode *top = READ_ONCE(task->top);
@@ -310,11 +326,10 @@ static int duet_path_names(const struct duet_task *task,
 		/* Keeps the name: not to be waited for with another one's. */
 		spin_lock(&dentry->d_lock);
 		len = dentry->d_name.len;
-		fits = *pos - buf >= len + 1;
+		fits = names->pos - names->buf >= len + 1;
 		if (fits) {
-			*pos -= len;
-			memcpy(*pos, dentry->d_name.name, len);
-			*--*pos = '/';
+			duet_path_put(names, dentry->d_name.name, len);
+			duet_path_put(names, "/", 1);
 		}
 		spin_unlock(&dentry->d_lock);
 		if (!fits)
@@ -324,34 +339,42 @@ static int duet_path_names(const struct duet_task *task,
 	return inside && inode == top ? 0 : -ENOENT;
 }
 
+/* How often one looks for a path that somebody changes all the time. */
+#define DUET_PATH_WALKS	16
+
 /*
  * Writes the path of a dentry to the end of buf, as the registering process
- * would say it. As d_path() does, it keeps others from renaming only when one
- * came between.
+ * would say it. Nobody is kept from renaming, which d_path() does: a path has
+ * thousands of names. Where a rename came between, it is what two walks, one
+ * after the other, saw: so it was in between. Beyond DUET_PATH_WALKS it is what
+ * the last one saw, each name at its moment.
  */
 static char *duet_path_render(const struct duet_task *task,
 			      struct dentry *dentry, char *buf, size_t size)
 {
 	size_t prefix = strlen(task->prefix);
-	char *end = buf + size - 1, *pos = end;
-	unsigned int seq;
-	int err;
+	char *end = buf + size - 1;
+	struct duet_names names = { .buf = buf + prefix, .pos = end };
+	unsigned int seq, walks = 0;
+	int err = 0, before;
 
 	*end = '\0';
-	rcu_read_lock();
-	seq = read_seqbegin(&rename_lock);
-	err = duet_path_names(task, dentry, buf + prefix, &pos);
-	rcu_read_unlock();
-	if (read_seqretry(&rename_lock, seq)) {
-		pos = end;
-		read_seqlock_excl(&rename_lock);
-		err = duet_path_names(task, dentry, buf + prefix, &pos);
-		read_sequnlock_excl(&rename_lock);
-	}
+	do {
+		before = err;
+		names.seen = names.pos;
+		names.pos = end;
+		names.same = true;
+		rcu_read_lock();
+		seq = read_seqbegin(&rename_lock);
+		err = duet_path_names(task, dentry, &names);
+		rcu_read_unlock();
+		names.same &= names.pos == names.seen && err == before;
+	} while (read_seqretry(&rename_lock, seq) && !names.same &&
+		 ++walks < DUET_PATH_WALKS);
 	if (err)
 		return ERR_PTR(err);
-	pos -= prefix;
-	return memcpy(pos, task->prefix, prefix);
+	names.pos -= prefix;
+	return memcpy(names.pos, task->prefix, prefix);
 }
 
 static int duet_acceptable(void *arg, struct dentry *dentry)
