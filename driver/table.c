@@ -371,9 +371,10 @@ bool duet_node_gc(struct duet_node *node)
 
 /*
  * So many nodes are looked at in one section, and so many slots of theirs:
- * where there are more tasks than eight, fewer nodes.
+ * where there are more tasks than sixteen, fewer nodes. Most of it is what the
+ * kernel takes to free a node.
  */
-#define DUET_BATCH		32U
+#define DUET_BATCH		16U
 #define DUET_BATCH_SLOTS	256U
 
 unsigned int duet_batch(void)
