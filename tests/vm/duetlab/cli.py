@@ -56,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-q", "--quiet", action="store_true", help="no words about progress")
     one = argparse.ArgumentParser(add_help=False)
-    one.add_argument("--kernel", metavar="SERIES", help="of `lab kernels`, or debug [the first]")
+    one.add_argument(
+        "--kernel", metavar="SERIES", help="of `lab kernels`, or debug or kcsan [the first]"
+    )
 
     guest = argparse.ArgumentParser(add_help=False)
     add = guest.add_argument
