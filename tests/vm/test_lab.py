@@ -175,6 +175,40 @@ def test_what_is_trouble(line: str, trouble: bool) -> None:
     assert bool(console.trouble) == trouble
 
 
+_RACE = """\
+==================================================================
+BUG: KCSAN: data-race in {} / mutex_spin_on_owner
+
+write to 0xffff888002ae1dd8 of 4 bytes by task 71 on cpu 1:
+ {}
+ __x64_sys_read+0x3c/0x50
+
+read to 0xffff888002ae1dd8 of 4 bytes by task 72 on cpu 0:
+ mutex_spin_on_owner+0x3f/0xa0
+
+Reported by Kernel Concurrency Sanitizer on:
+CPU: 0 PID: 72 Comm: sh Not tainted
+==================================================================
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "trouble"),
+    [("duet_task_read+0x10/0x20 [duet]", True), ("vfs_read+0x1/0x2", False)],
+)
+def test_races_of_others_are_no_trouble(function: str, trouble: bool) -> None:
+    """And what comes after one of theirs is not held to be a part of it."""
+    console = Console(show=False)
+    console.feed(_RACE.format("someone", function).encode())
+    assert [console.lines[index] for index in console.trouble] == (
+        ["BUG: KCSAN: data-race in someone / mutex_spin_on_owner"] if trouble else []
+    )
+    console.feed(b"a line of duet.ko [duet]\n")
+    assert len(console.trouble) == trouble
+    console.feed(b"BUG: unable to handle page fault\n")
+    assert len(console.trouble) == trouble + 1
+
+
 def test_no_mirror_in_the_tree() -> None:
     hosts = {
         match[1]

@@ -10,7 +10,7 @@ CANNOT_START = "duet-lab: cannot start: "
 _TROUBLE = re.compile(
     r"""
     \bWARNING: | \bBUG: | [kK]ernel\ BUG\ at | \bOops\b | Call\ Trace: | \bUBSAN: | \bKASAN: |
-    \bKCSAN: | \bKFENCE: | refcount_t: | list_(add|del)\ corruption | general\ protection |
+    \bKFENCE: | refcount_t: | list_(add|del)\ corruption | general\ protection |
     Kernel\ panic | [Uu]nable\ to\ handle | stack-protector: | Bad\ page\ (state|map) |
     INFO:\ task\ .*\ blocked | rcu.*\bdetected\b.*\bstall | soft\ lockup | hard\ LOCKUP |
     possible\ (circular|recursive|irq)\ lock | inconsistent\ lock\ state |
@@ -26,6 +26,12 @@ _HARMLESS = re.compile(
     r"WARNING: Unprivileged eBPF|Spectre V2 *:|MDS CPU bug|Stale Data CPU bug|debug is enabled"
 )
 
+# Two stacks between two lines of these. The kernel has races of its own: those count that duet.ko
+# takes part in, wherever in a stack.
+_RACE = "BUG: KCSAN:"
+_RACE_END = re.compile(r"={60,}$")
+_OURS = "[duet]"
+
 _CONTEXT_BEFORE = 3
 _CONTEXT_AFTER = 60
 
@@ -40,6 +46,7 @@ class Console:
         self.trouble: list[int] = []
         self.ended = False
         self.cannot_start: str | None = None
+        self._race: int | None = None
 
     def feed(self, data: bytes) -> None:
         """Take what the serial line brought."""
@@ -66,6 +73,13 @@ class Console:
             self.ended = True
         elif CANNOT_START in line:
             self.cannot_start = line.partition(CANNOT_START)[2]
+        elif _RACE in line:
+            self._race = len(self.lines) - 1
+        elif self._race is not None and _OURS in line:
+            self.trouble.append(self._race)
+            self._race = None
+        elif self._race is not None and _RACE_END.search(line):
+            self._race = None
         elif _TROUBLE.search(line) and not _HARMLESS.search(line):
             self.trouble.append(len(self.lines) - 1)
 

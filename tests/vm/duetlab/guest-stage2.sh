@@ -74,6 +74,9 @@ if [ -n "$LAB_MODULE" ]; then
 	bb insmod "$LAB_MODULE" 2>$lab/insmod.log || fail "cannot load duet.ko: $(bb cat $lab/insmod.log)"
 fi
 
+# From here on data races are looked for: before, all of them are the kernel's own.
+[ -e /sys/kernel/debug/kcsan ] && echo on >/sys/kernel/debug/kcsan
+
 tell running
 if [ -n "$LAB_TTY" ]; then
 	exec 4<>/dev/hvc0
