@@ -120,7 +120,9 @@ static void duet_check_run(struct duet_check *check,
 	if (empty && look.cached)
 		return;
 	if (!states) {
-		if (READ_ONCE(file->nr_exists) || READ_ONCE(file->nr_modified))
+		/* No decision rests on these: they are counted for people. */
+		if (data_race(READ_ONCE(file->nr_exists) ||
+			      READ_ONCE(file->nr_modified)))
 			check->nr_put_off++;
 		return;
 	}

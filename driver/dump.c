@@ -314,12 +314,17 @@ static int duet_walk_buckets(struct duet_out *out,
 	return duet_out_copy(out);
 }
 
+/*
+ * What follows reads a node without its file's lock, as data_race() says: each
+ * word was so a moment ago, and nothing but what is told rests on it.
+ */
+
 static bool duet_slot_empty(const struct duet_slot *slot)
 {
-	return !slot->next && !(slot->bits[DUET_EVENT_ADDED] |
-				slot->bits[DUET_EVENT_REMOVED] |
-				slot->bits[DUET_EVENT_DIRTY] |
-				slot->bits[DUET_EVENT_FLUSHED]);
+	return data_race(!slot->next && !(slot->bits[DUET_EVENT_ADDED] |
+					  slot->bits[DUET_EVENT_REMOVED] |
+					  slot->bits[DUET_EVENT_DIRTY] |
+					  slot->bits[DUET_EVENT_FLUSHED]));
 }
 
 static bool duet_put_node(struct duet_out *out, const struct duet_node *node,
@@ -340,14 +345,14 @@ static bool duet_put_node(struct duet_out *out, const struct duet_node *node,
 	info->gen = node->file->gen;
 	info->dev = dev;
 	info->idx = node->run << DUET_RUN_SHIFT;
-	info->cached = READ_ONCE(node->cached);
-	info->dirty = READ_ONCE(node->dirty);
+	info->cached = data_race(READ_ONCE(node->cached));
+	info->dirty = data_race(READ_ONCE(node->dirty));
 	if (slot == duet.max_tasks)
 		return true;
 	info->tid = slot + 1;
-	info->queued = !!READ_ONCE(node->slot[slot].next);
-	memcpy(info->bits, node->slot[slot].bits,
-	       sizeof(node->slot[slot].bits));
+	info->queued = !!data_race(READ_ONCE(node->slot[slot].next));
+	data_race(memcpy(info->bits, node->slot[slot].bits,
+			 sizeof(node->slot[slot].bits)));
 	return true;
 }
 
@@ -403,9 +408,10 @@ static bool duet_dump_news(struct duet_out *out, const struct duet_node *node,
 	struct duet_item item;
 	u64 left;
 
-	if (node->file->fs != task->fs || !node->slot[task->slot].next)
+	if (node->file->fs != task->fs ||
+	    !data_race(READ_ONCE(node->slot[task->slot].next)))
 		return true;
-	left = duet_node_news(node, task, &news);
+	left = data_race(duet_node_news(node, task, &news));
 	while (left) {
 		struct duet_item *to;
 

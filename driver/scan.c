@@ -624,7 +624,8 @@ static int duet_scan_inodes(struct duet_task *task, const struct duet_pin *pin,
 	spin_lock(&sb->s_inode_list_lock);
 	list_for_each_entry(inode, &sb->s_inodes, i_sb_list) {
 		bool look = S_ISREG(inode->i_mode) &&
-			    (inode->i_mapping->nrpages || duet_has_file(inode));
+			    (data_race(inode->i_mapping->nrpages) ||
+			     duet_has_file(inode));
 
 		if (!look && ++skipped < DUET_SCAN_STEP)
 			continue;

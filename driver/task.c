@@ -198,9 +198,10 @@ static void duet_task_unuse(struct duet_task *task);
 
 static DECLARE_WAIT_QUEUE_HEAD(duet_forgotten);
 
+/* Without duet.lock: who clears one wakes us after that, and we look again. */
 static bool duet_is_forgotten(void)
 {
-	return bitmap_empty(duet.slots, DUET_MAX_TASKS);
+	return data_race(bitmap_empty(duet.slots, DUET_MAX_TASKS));
 }
 
 /* Ends every task; readers wake and are told. */

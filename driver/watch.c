@@ -260,7 +260,7 @@ static int duet_opens_event(struct fsnotify_group *group, u32 mask,
 	struct inode *inode = fsnotify_data_inode(data, data_type);
 
 	if (!mark || !inode || !S_ISREG(inode->i_mode) ||
-	    !inode->i_mapping->nrpages)
+	    !data_race(inode->i_mapping->nrpages))
 		return 0;
 	rcu_read_lock();
 	duet_decide(container_of(mark, struct duet_opens_mark, mark)->fs,
