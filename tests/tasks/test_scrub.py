@@ -208,8 +208,9 @@ def test_memory_says_nothing_of_the_disk(
     assert named(found) == {}
     assert counts(found) == {"verified_on_disk": 5, "verified_in_memory": 1}
     report = found.objects[-1]["report"]
-    assert report["bytes_verified_in_memory"] == SIZE
-    assert report["bytes_verified_on_disk"] == 5 * SIZE
+    # The kernel may let a page of it go at any time.
+    assert 0 < report["bytes_verified_in_memory"] <= SIZE
+    assert report["bytes_verified_on_disk"] + report["bytes_verified_in_memory"] == 6 * SIZE
     (tree / "one/file0").read_bytes()
     assert named(scrub("--from-disk")) == {"one/file0": "different"}
 
