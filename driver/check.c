@@ -73,19 +73,17 @@ static void duet_check_differs(struct duet_check *check, const char *what,
 /* The states that the file's two words are kept for, and are right by now. */
 static u32 duet_check_states(const struct duet_file *file)
 {
+	const struct duet_task *task;
 	u32 states = 0;
 	unsigned int i;
 
 	lockdep_assert_held(&file->lock);
 	if (file->dead || file->stale || !file->inode)
 		return 0;
-	duet_for_each_slot(i, &file->active) {
-		const struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (task && !test_bit(DUET_TASK_QUIET, &task->flags) &&
+	duet_for_each_task(task, i, &file->active)
+		if (!test_bit(DUET_TASK_QUIET, &task->flags) &&
 		    !(file->want[i].flags & (DUET_WANT_SYNC | DUET_WANT_LOST)))
 			states |= task->states;
-	}
 	return states;
 }
 
@@ -172,6 +170,7 @@ static void duet_check_node(struct duet_node *node, void *arg)
 	struct duet_check *check = arg;
 	struct duet_file *file = node->file;
 	u64 words = node->cached | node->dirty, kept = 0;
+	const struct duet_task *task;
 	u64 told = 0;
 	unsigned int i, event;
 
@@ -191,13 +190,10 @@ static void duet_check_node(struct duet_node *node, void *arg)
 	if (!node->nr_queued && !told && !kept &&
 	    !duet_check_awaited(file))
 		duet_check_differs(check, "idle", node->run, words, 0);
-	duet_for_each_slot(i, &file->active) {
-		const struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (task && duet_check_untold(node, task))
+	duet_for_each_task(task, i, &file->active)
+		if (duet_check_untold(node, task))
 			duet_check_differs(check, "untold", node->run, words,
 					   told);
-	}
 }
 
 /* Every run that is cached, then every one that has a node. */

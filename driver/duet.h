@@ -402,6 +402,15 @@ static __always_inline bool duet_next_slot(struct duet_slots *slots,
 	for (struct duet_slots _slots = { .word = -1 };			\
 	     duet_next_slot(&_slots, map, &(slot));)
 
+/*
+ * The tasks of a map that have not gone; their slots, too. What is found is
+ * there until RCU, or who has preemption or interrupts off, lets it go.
+ */
+#define duet_for_each_task(found, slot, map)				\
+	duet_for_each_slot(slot, map)					\
+		if (!((found) = duet_dereference(duet.task[slot]))) {	\
+		} else
+
 /* More than one place of duet.watched is in use. */
 DECLARE_STATIC_KEY_FALSE(duet_watched_many);
 

@@ -91,21 +91,18 @@ static __always_inline void duet_node_event(struct duet_file *file,
  */
 static noinline void duet_file_lost(struct duet_file *file, enum duet_drop why)
 {
+	struct duet_task *task;
 	unsigned int i;
 
 	lockdep_assert_held(&file->lock);
 	file->stale = true;
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (task)
-			duet_want_lost(file, task, why);
-	}
+	duet_for_each_task(task, i, &file->active)
+		duet_want_lost(file, task, why);
 }
 
 static bool duet_wants(const struct duet_task *task, enum duet_event event)
 {
-	return task && task->events & DUET_EVENT_BIT(event);
+	return task->events & DUET_EVENT_BIT(event);
 }
 
 /*
@@ -114,31 +111,27 @@ static bool duet_wants(const struct duet_task *task, enum duet_event event)
  */
 static bool duet_is_news(const struct duet_file *file, enum duet_event event)
 {
+	const struct duet_task *task;
 	unsigned int i;
 
 	if ((event == DUET_EVENT_ADDED && file->nr_exists) ||
 	    (event == DUET_EVENT_DIRTY && file->nr_modified))
 		return true;
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
+	duet_for_each_task(task, i, &file->active)
 		if (duet_wants(task, event) && !duet_is_full(task))
 			return true;
-	}
 	return false;
 }
 
 /* No task that wants the event has room for it. */
 static void duet_event_lost(struct duet_file *file, enum duet_event event)
 {
+	struct duet_task *task;
 	unsigned int i;
 
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
+	duet_for_each_task(task, i, &file->active)
 		if (duet_wants(task, event))
 			duet_want_lost(file, task, DUET_DROP_TASK_LIMIT);
-	}
 }
 
 static noinline struct duet_node *duet_node_make(struct duet_file *file,

@@ -217,10 +217,7 @@ static bool duet_file_revive(struct duet_file *file, struct inode *inode)
 		WRITE_ONCE(file->inode, inode);
 		file->holds++;
 		/* They join again: something may have been missed. */
-		duet_for_each_slot(i, &file->active) {
-			task = duet_dereference(duet.task[i]);
-			if (!task)
-				continue;
+		duet_for_each_task(task, i, &file->active) {
 			file->want[i].flags |= DUET_WANT_TOLD;
 			duet_file_deactivate(file, task);
 		}

@@ -278,14 +278,13 @@ void duet_inode_put(struct inode *inode, struct duet_pin *pin)
  */
 static void duet_hand_over(struct duet_file *file, const struct duet_task *task)
 {
+	struct duet_task *other;
 	unsigned int i;
 
 	lockdep_assert_held(&file->lock);
 	file->stale = true;
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *other = duet_dereference(duet.task[i]);
-
-		if (!other || other == task || !other->states)
+	duet_for_each_task(other, i, &file->active) {
+		if (other == task || !other->states)
 			continue;
 		file->want[i].flags |= DUET_WANT_SYNC;
 		duet_queue_file(file, other);

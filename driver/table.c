@@ -618,14 +618,13 @@ u64 duet_node_news(const struct duet_node *node, const struct duet_task *task,
 void duet_node_announce(struct duet_node *node, const struct duet_task *but)
 {
 	struct duet_file *file = node->file;
+	struct duet_task *task;
 	struct duet_news news;
 	unsigned int i;
 
 	lockdep_assert_held(&file->lock);
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (!task || task == but || node->slot[i].next ||
+	duet_for_each_task(task, i, &file->active) {
+		if (task == but || node->slot[i].next ||
 		    !duet_node_news(node, task, &news))
 			continue;
 		if (duet_is_full(task))

@@ -532,15 +532,13 @@ static noinline void duet_decided_maybe(struct duet_file *file,
 					const struct duet_verdict *verdict,
 					bool fresh)
 {
+	struct duet_task *task;
 	unsigned int i;
 
-	duet_for_each_slot(i, &verdict->maybe) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
+	duet_for_each_task(task, i, &verdict->maybe) {
 		struct duet_want *want = &file->want[i];
 		bool told = want->flags & (DUET_WANT_LEFT | DUET_WANT_TOLD);
 
-		if (!task)
-			continue;
 		if (duet_file_join(file, task, fresh) && !told)
 			want->flags |= DUET_WANT_MAYBE;
 		if (test_bit(i, file->active.words))
@@ -553,13 +551,12 @@ static noinline void duet_decided_left(struct duet_file *file,
 				       const struct duet_verdict *verdict,
 				       bool holds)
 {
+	struct duet_task *task;
 	unsigned int i;
 
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
+	duet_for_each_task(task, i, &file->active) {
 		/* Who was told nothing yet has nothing taken back. */
-		if (!task || test_bit(i, verdict->map.words) ||
+		if (test_bit(i, verdict->map.words) ||
 		    test_bit(i, verdict->maybe.words) ||
 		    file->want[i].flags & DUET_WANT_MAYBE)
 			continue;
@@ -588,10 +585,7 @@ static void duet_file_decided(struct duet_file *file,
 	 * on finds the entry, and waits for us.
 	 */
 	fresh = verdict->added && verdict->added == mapping->nrpages;
-	duet_for_each_slot(i, &verdict->map) {
-		task = duet_dereference(duet.task[i]);
-		if (!task)
-			continue;
+	duet_for_each_task(task, i, &verdict->map) {
 		duet_file_join(file, task, fresh);
 		file->want[i].flags &= ~DUET_WANT_MAYBE;
 		if (unlikely(!holds) && test_bit(i, file->active.words))
@@ -622,14 +616,11 @@ static void duet_file_decided(struct duet_file *file,
 /* No entry for a file that these tasks want. In a probe. */
 static void duet_map_lost(const struct duet_map *map, enum duet_drop why)
 {
+	struct duet_task *task;
 	unsigned int i;
 
-	duet_for_each_slot(i, map) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (task)
-			duet_task_lost(task, why);
-	}
+	duet_for_each_task(task, i, map)
+		duet_task_lost(task, why);
 }
 
 /* Whether nothing has changed since the verdict began. */
@@ -934,6 +925,7 @@ bool duet_is_inside(const struct duet_task *task, struct inode *inode)
 void duet_names_changed(struct inode *inode, bool removed)
 {
 	struct duet_file *file;
+	struct duet_task *task;
 	unsigned long flags;
 	unsigned int i;
 
@@ -945,12 +937,8 @@ void duet_names_changed(struct inode *inode, bool removed)
 	if (file->dead || (!removed && file->nlink == inode->i_nlink))
 		goto unlock;
 	file->nlink = inode->i_nlink;
-	duet_for_each_slot(i, &file->active) {
-		struct duet_task *task = duet_dereference(duet.task[i]);
-
-		if (task)
-			duet_want_verify(file, task);
-	}
+	duet_for_each_task(task, i, &file->active)
+		duet_want_verify(file, task);
 unlock:
 	spin_unlock_irqrestore(&file->lock, flags);
 }
