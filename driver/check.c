@@ -172,14 +172,13 @@ static void duet_check_node(struct duet_node *node, void *arg)
 	u64 words = node->cached | node->dirty, kept = 0;
 	const struct duet_task *task;
 	u64 told = 0;
-	unsigned int i, event;
+	unsigned int i;
 
 	lockdep_assert_held(&file->lock);
 	if (check->nr_known < check->max_known)
 		check->known[check->nr_known++] = node->run;
 	for (i = 0; i < duet.max_tasks; i++)
-		for (event = 0; event < DUET_NR_EVENTS; event++)
-			told |= node->slot[i].bits[event];
+		told |= duet_slot_bits(&node->slot[i]);
 
 	if (!file->inode && words)
 		duet_check_differs(check, "gone", node->run, words, 0);

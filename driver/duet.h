@@ -138,6 +138,14 @@ struct duet_slot {
 	struct duet_node *next;
 };
 
+/* Pages of which the slot says something. */
+static inline u64 duet_slot_bits(const struct duet_slot *slot)
+{
+	BUILD_BUG_ON(DUET_NR_EVENTS != 4);
+	return slot->bits[DUET_EVENT_ADDED] | slot->bits[DUET_EVENT_REMOVED] |
+	       slot->bits[DUET_EVENT_DIRTY] | slot->bits[DUET_EVENT_FLUSHED];
+}
+
 /* Ends a list of nodes, so that NULL can mean "on no list". */
 #define DUET_LIST_END	((struct duet_node *)1)
 

@@ -321,10 +321,7 @@ static int duet_walk_buckets(struct duet_out *out,
 
 static bool duet_slot_empty(const struct duet_slot *slot)
 {
-	return data_race(!slot->next && !(slot->bits[DUET_EVENT_ADDED] |
-					  slot->bits[DUET_EVENT_REMOVED] |
-					  slot->bits[DUET_EVENT_DIRTY] |
-					  slot->bits[DUET_EVENT_FLUSHED]));
+	return data_race(!slot->next && !duet_slot_bits(slot));
 }
 
 static bool duet_put_node(struct duet_out *out, const struct duet_node *node,

@@ -345,13 +345,9 @@ bool duet_node_gc(struct duet_node *node)
 		return false;
 	/* Slots of no task say nothing: see duet_count_slots(). */
 	nr = READ_ONCE(duet.nr_slots);
-	for (i = 0; i < nr; i++) {
-		const u64 *bits = node->slot[i].bits;
-
-		if (bits[DUET_EVENT_ADDED] | bits[DUET_EVENT_REMOVED] |
-		    bits[DUET_EVENT_DIRTY] | bits[DUET_EVENT_FLUSHED])
+	for (i = 0; i < nr; i++)
+		if (duet_slot_bits(&node->slot[i]))
 			return false;
-	}
 	bucket = duet_bucket(file, node->run);
 	/* Below file->lock, interrupts are off. */
 	hlist_bl_lock(bucket);
