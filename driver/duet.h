@@ -665,6 +665,7 @@ void duet_node_free(struct duet_node *node);
 struct duet_node *duet_node_find(struct duet_file *file, u64 run);
 struct duet_node *duet_node_first(struct duet_file *file);
 void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node);
+void duet_node_set(struct duet_node *node, u64 cached, u64 dirty);
 void duet_node_trim(struct duet_node *node);
 bool duet_node_gc(struct duet_node *node);
 struct hlist_bl_head *duet_node_bucket(unsigned long i);

@@ -466,8 +466,7 @@ struct duet_file *duet_file_next(struct duet_file *file, unsigned long *bucket)
 
 static void duet_node_evicted(struct duet_node *node, void *arg)
 {
-	node->cached = 0;
-	node->dirty = 0;
+	duet_node_set(node, 0, 0);
 	duet_node_announce(node, NULL);
 	duet_node_gc(node);
 }

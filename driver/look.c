@@ -53,18 +53,20 @@ void duet_look_at(struct xa_state *xas, u64 first, u64 last,
 	}
 }
 
+/* Neither a shadow nor, where it is that of a leaf, part of a larger folio. */
+static bool duet_is_folio(const void *entry)
+{
+	return entry && !xa_is_value(entry) && !xa_is_internal(entry);
+}
+
 /* Whether each of these slots of a leaf has a folio of its own; xa_lock. */
 static bool duet_leaf_has(const struct xa_state *xas, u64 pages)
 {
 	/* Bounded by the 64 pages of the run. */
-	for (; pages; pages &= pages - 1) {
-		const void *entry = xa_entry_locked(xas->xa, xas->xa_node,
-						    __ffs64(pages));
-
-		/* Neither a shadow nor part of a larger folio, as few are. */
-		if (!entry || xa_is_value(entry) || xa_is_internal(entry))
+	for (; pages; pages &= pages - 1)
+		if (!duet_is_folio(xa_entry_locked(xas->xa, xas->xa_node,
+						   __ffs64(pages))))
 			return false;
-	}
 	return true;
 }
 
@@ -80,8 +82,7 @@ static u64 duet_leaf_folios(const struct xa_state *xas)
 
 		/* A sibling has what the slot has that it belongs to. */
 		if (!xa_is_sibling(entry))
-			folio = entry && !xa_is_value(entry) &&
-				!xa_is_internal(entry);
+			folio = duet_is_folio(entry);
 		pages |= (u64)folio << i;
 	}
 	return pages;
@@ -146,10 +147,12 @@ unsigned int duet_node_look(struct duet_node *node, const struct duet_task *task
 			    struct address_space *mapping)
 {
 	u64 first = node->run << DUET_RUN_SHIFT;
-	struct duet_file *file = node->file;
 	struct duet_look look = {};
+	u64 cached, dirty;
 
-	lockdep_assert_held(&file->lock);
+	duet_node_trim(node);
+	cached = node->cached;
+	dirty = node->dirty;
 	if (mapping) {
 		XA_STATE(xas, &mapping->i_pages, first);
 
@@ -159,17 +162,9 @@ unsigned int duet_node_look(struct duet_node *node, const struct duet_task *task
 				     &look);
 		}
 	}
-	look.dirty &= ~look.locked | node->dirty;
-	duet_node_trim(node);
-	if (!file->nr_exists)
-		look.cached = 0;
-	if (!file->nr_modified)
-		look.dirty = 0;
-	if (likely(node->cached == look.cached && node->dirty == look.dirty))
-		return look.entries;
-	node->cached = look.cached;
-	node->dirty = look.dirty;
-	duet_node_announce(node, task);
+	duet_node_set(node, look.cached, look.dirty & (~look.locked | dirty));
+	if (unlikely(node->cached != cached || node->dirty != dirty))
+		duet_node_announce(node, task);
 	return look.entries;
 }
 

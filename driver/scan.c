@@ -36,9 +36,7 @@ static void duet_sync_node(struct duet_sync *sync, struct duet_node *node,
 	u64 *bits = node->slot[task->slot].bits;
 	struct duet_news news;
 
-	node->cached = look->cached;
-	node->dirty = look->dirty;
-	duet_node_trim(node);
+	duet_node_set(node, look->cached, look->dirty);
 	duet_node_announce(node, task);
 	if (file->want[task->slot].flags & DUET_WANT_LEFT) {
 		if (task->events & DUET_PAGE_REMOVED)
@@ -232,11 +230,10 @@ static void duet_node_recheck(struct duet_node *node, void *arg)
 	struct duet_task *task = arg;
 	struct duet_news news;
 
-	if (!node->file->inode) {	/* nothing is cached */
-		node->cached = 0;
-		node->dirty = 0;
-	}
-	duet_node_trim(node);
+	if (node->file->inode)
+		duet_node_trim(node);
+	else			/* nothing is cached */
+		duet_node_set(node, 0, 0);
 	if (duet_node_news(node, task, &news))
 		duet_queue_node(node, task);
 	else

@@ -321,16 +321,20 @@ void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node)
 	hlist_bl_unlock(bucket);
 }
 
+/* What is so now, as far as somebody asks; the rest is not kept. */
+void duet_node_set(struct duet_node *node, u64 cached, u64 dirty)
+{
+	const struct duet_file *file = node->file;
+
+	lockdep_assert_held(&file->lock);
+	node->cached = file->nr_exists ? cached : 0;
+	node->dirty = file->nr_modified ? dirty : 0;
+}
+
 /* Forgets what nobody keeps up: what was so before may not be so now. */
 void duet_node_trim(struct duet_node *node)
 {
-	struct duet_file *file = node->file;
-
-	lockdep_assert_held(&file->lock);
-	if (!file->nr_exists)
-		node->cached = 0;
-	if (!file->nr_modified)
-		node->dirty = 0;
+	duet_node_set(node, node->cached, node->dirty);
 }
 
 /* Takes a node away that says nothing any more. */
