@@ -65,7 +65,6 @@ static unsigned long least = ULONG_MAX;
 /* Duet's probes of tracepoints. */
 static struct {
 	const char *name;
-	struct tracepoint *tp;
 	u64 begin;
 	u64 count;
 	u64 sum;
