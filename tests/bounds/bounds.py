@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 _HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(_HERE), str(_HERE.parent.parent)]
+sys.path[:0] = [str(_HERE), str(_HERE.parent / "bench"), str(_HERE.parent.parent)]
 
 from duetbounds.cli import main  # noqa: E402
 

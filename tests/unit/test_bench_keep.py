@@ -4,8 +4,8 @@
 from pathlib import Path
 
 import pytest
-from bench.duetbench.guest import Sample
-from bench.duetbench.report import Figures, keep
+from duetbench.guest import Sample
+from duetbench.report import Figures, keep
 
 MARK = "<!-- The rest is written by bench.py --keep. -->\n"
 

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 """On the host: the programs and modules that the guest gets, in build/bench."""
 
+import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 BENCH = Path(__file__).resolve().parent.parent
 PROJECT = BENCH.parent.parent
@@ -22,6 +26,36 @@ def output_of(*command: str) -> str:
     return subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, env=environment
     ).stdout.strip()
+
+
+def modules(kernel: str, source: Path, *options: str) -> None:
+    """Build the modules of a directory, there."""
+    headers = output_of(str(LAB), "headers", "--kernel", kernel)
+    # As for duet.ko: what BTF would be made from is not there.
+    fixed = ("CONFIG_DEBUG_INFO_BTF_MODULES=", *options)
+    output_of("make", "-C", headers, f"M={source}", *fixed, "modules")
+
+
+def told_by(command: list[str]) -> tuple[list[list[Any]], int]:
+    """Run a program that tells figures, a line of JSON each; its status. Other lines are seen."""
+    told = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            if line.startswith("["):
+                told.append(json.loads(line))
+            else:
+                sys.stderr.write(line)
+    return told, process.returncode
+
+
+def about(program: str, argv: list[str], kernel: str) -> str:
+    """What was measured, by which command."""
+    commit = output_of("git", "-C", str(PROJECT), "describe", "--always", "--dirty")
+    headers = Path(output_of(str(LAB), "headers", "--kernel", kernel)).name
+    release = headers.removeprefix("linux-headers-")
+    day = time.strftime("%Y-%m-%d")
+    command = " ".join([program, *argv])
+    return f"`{command}`, {day}, driver of commit {commit}, kernel {release}."
 
 
 def _programs(target: Path) -> None:
@@ -49,9 +83,7 @@ def _peers(target: Path) -> None:
 def _probe(kernel: str, target: Path) -> None:
     source = OUT / f"probe-{kernel}"
     shutil.copytree(BENCH / "probe", source, dirs_exist_ok=True)
-    headers = output_of(str(LAB), "headers", "--kernel", kernel)
-    # As for duet.ko: what BTF would be made from is not there.
-    output_of("make", "-C", headers, f"M={source}", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules")
+    modules(kernel, source)
     shutil.copy(source / "emptyprobe.ko", target)
 
 

@@ -4,7 +4,6 @@
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import guest, scenarios
-from .build import BENCH, LAB, OUT, PROJECT, build, output_of
+from .build import BENCH, LAB, OUT, PROJECT, about, build, told_by
 from .guest import Sample, Settings
 from .library import library
 from .report import Figures, keep
@@ -127,31 +126,15 @@ class Bench:
             *("python3", str(BENCH / "bench.py"), "--in-guest", job.name, str(self._programs)),
             *(["--full"] if args.full else []),
         ]
-        samples = []
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            for line in process.stdout or ():
-                if line.startswith("["):
-                    samples.append(Sample(*json.loads(line)))
-                else:
-                    sys.stderr.write(line)
-        if process.returncode:
-            raise SystemExit(f"bench: {job} failed, status {process.returncode}")
+        told, status = told_by(command)
+        if status:
+            raise SystemExit(f"bench: {job} failed, status {status}")
         _say(f"{job}: took {time.monotonic() - begin:.0f} s")
-        return samples
+        return [Sample(*one) for one in told]
 
 
 def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def _about(args: argparse.Namespace, argv: list[str]) -> str:
-    """What was measured, by which command."""
-    commit = output_of("git", "-C", str(PROJECT), "describe", "--always", "--dirty")
-    headers = Path(output_of(str(LAB), "headers", "--kernel", args.kernel)).name
-    release = headers.removeprefix("linux-headers-")
-    day = time.strftime("%Y-%m-%d")
-    command = " ".join(["tests/bench/bench.py", *argv])
-    return f"`{command}`, {day}, driver of commit {commit}, kernel {release}."
 
 
 def main(argv: list[str]) -> int:
@@ -169,10 +152,10 @@ def main(argv: list[str]) -> int:
         print(f"bench: no section {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     figures = Bench(args, sections).run()
-    about = _about(args, argv)
+    how = about("tests/bench/bench.py", argv, args.kernel)
     rows = list(figures.rows())
-    (OUT / "bench.json").write_text(json.dumps({"about": about, "figures": rows}, indent=1) + "\n")
-    tables = figures.tables(about)
+    (OUT / "bench.json").write_text(json.dumps({"about": how, "figures": rows}, indent=1) + "\n")
+    tables = figures.tables(how)
     text = "\n".join(tables.values())
     (OUT / "bench.md").write_text(text)
     if args.keep:

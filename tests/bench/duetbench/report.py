@@ -9,8 +9,8 @@ from statistics import fmean
 from .guest import Sample
 
 BASE, FLOOR = "no module", "empty probe"
-# In docs/performance.md: what comes after it is the last tables.
-_MARK = "<!-- The rest is written by bench.py --keep. -->\n"
+# In docs/performance.md, and docs/bounds.md: what comes after it is the last tables.
+_MARK = re.compile(r"<!-- The rest is written by \w+\.py --keep\. -->\n")
 
 
 class Figures:
@@ -86,7 +86,7 @@ def keep(page: Path, tables: dict[str, str], *, others: bool) -> None:
     """Put tables into a page, in the place of those with the same titles.
 
     Args:
-        page: docs/performance.md.
+        page: docs/performance.md, or another with such a line.
         tables: by title.
         others: whether the tables with other titles stay, as they are.
 
@@ -94,11 +94,15 @@ def keep(page: Path, tables: dict[str, str], *, others: bool) -> None:
         ValueError: the page has no place for tables.
 
     """
-    words, mark, last = page.read_text().partition(_MARK)
-    if not mark:
-        raise ValueError(f"{page} has no line {_MARK.strip()}; put it where the tables begin")
+    text = page.read_text()
+    mark = _MARK.search(text)
+    if mark is None:
+        raise ValueError(
+            f"{page} has no line <!-- The rest is written by ... --keep. -->; put it where the "
+            "tables begin"
+        )
     kept = {}
     if others:
-        for table in re.split("^### ", last, flags=re.MULTILINE)[1:]:
+        for table in re.split("^### ", text[mark.end() :], flags=re.MULTILINE)[1:]:
             kept[table.partition("\n")[0]] = f"### {table.rstrip()}\n"
-    page.write_text("\n".join([words + mark, *(kept | tables).values()]))
+    page.write_text("\n".join([text[: mark.end()], *(kept | tables).values()]))

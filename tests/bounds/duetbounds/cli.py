@@ -4,23 +4,22 @@
 import argparse
 import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from duetbench.build import LAB, PROJECT, about, modules, told_by
+from duetbench.report import keep
+
 from . import sections
-from .report import Row, failures, keep, tables
+from .report import Row, failures, tables
 from .workloads import WORKLOADS
 
 _HERE = Path(__file__).resolve().parent.parent
-_PROJECT = _HERE.parent.parent
-_LAB = _PROJECT / "tests/vm/lab"
-_OUT = _PROJECT / "build/bounds"
+_OUT = PROJECT / "build/bounds"
 #: What takes interrupts or preemption away, but for what is taken within such.
 _ATOMIC = re.compile(
     r"\b((?:raw_)?(?:spin|read|write)_(?:seq)?(?:try)?lock_(?!init)\w+|spin_(?:try)?lock|(?:hlist_bl|bit_spin)_\w*lock"
@@ -47,15 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _output_of(*command: str) -> str:
-    """Run a program; its output. Its errors are seen."""
-    made = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-    environment = {name: value for name, value in os.environ.items() if name not in made}
-    return subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
-    ).stdout.strip()
-
-
 def unmeasured(driver: Path) -> set[str]:
     """What the driver has interrupts or preemption off by that sections.h does not know."""
     known = set(re.findall(r"^#define (\w+)\(", (_HERE / "sections/sections.h").read_text(), re.M))
@@ -68,18 +58,15 @@ def unmeasured(driver: Path) -> set[str]:
 
 def _build(kernel: str) -> Path:
     """Build what measures, and a driver that it measures; the directory."""
-    if missed := unmeasured(_PROJECT / "driver"):
+    if missed := unmeasured(PROJECT / "driver"):
         raise SystemExit(f"bounds: not in sections.h: {', '.join(sorted(missed))}")
     target = _OUT / kernel
-    for name, source in (("sections", _HERE / "sections"), ("duet", _PROJECT / "driver")):
+    for name, source in (("sections", _HERE / "sections"), ("duet", PROJECT / "driver")):
         shutil.copytree(source, target / name, dirs_exist_ok=True)
-    headers = _output_of(str(_LAB), "headers", "--kernel", kernel)
-    # As for duet.ko: what BTF would be made from is not there.
-    make = ("make", "-C", headers, "CONFIG_DEBUG_INFO_BTF_MODULES=")
+    modules(kernel, target / "sections")
     symbols = f"KBUILD_EXTRA_SYMBOLS={target}/sections/Module.symvers"
-    _output_of(*make, f"M={target}/sections", "modules")
     counted = f"KCFLAGS=-include {target}/sections/sections.h"
-    _output_of(*make, f"M={target}/duet", symbols, counted, "modules")
+    modules(kernel, target / "duet", symbols, counted)
     return target
 
 
@@ -148,30 +135,13 @@ def _boot(
 ) -> tuple[list[Row], int]:
     """Measure workloads of one file system in one boot; the lab's status is the second."""
     command = [
-        *(str(_LAB), "run", "-q", "--no-load", "--kernel", args.kernel, "--fs", fs, "--icount"),
+        *(str(LAB), "run", "-q", "--no-load", "--kernel", args.kernel, "--fs", fs, "--icount"),
         *("--disk-size", "512", "--mem", "1600", "--timeout", str(args.timeout), "--"),
         *("python", str(_HERE / "bounds.py"), "--in-guest", ",".join(names), str(built)),
         *(["--few"] if args.few else []),
     ]
-    rows = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout or ():
-            if line.startswith("["):
-                rows.append(Row.back(json.loads(line)))
-            else:
-                sys.stderr.write(line)
-    return rows, process.returncode
-
-
-def _about(kernel: str, argv: list[str]) -> str:
-    """What was measured, by which command."""
-    commit = _output_of("git", "-C", str(_PROJECT), "describe", "--always", "--dirty")
-    release = Path(_output_of(str(_LAB), "headers", "--kernel", kernel)).name.removeprefix(
-        "linux-headers-"
-    )
-    command = " ".join(["tests/bounds/bounds.py", *argv])
-    day = time.strftime("%Y-%m-%d")
-    return f"`{command}`, {day}, driver of commit {commit}, kernel {release}."
+    told, status = told_by(command)
+    return [Row.back(one) for one in told], status
 
 
 def main(argv: list[str]) -> int:
@@ -194,11 +164,11 @@ def main(argv: list[str]) -> int:
         if status:
             print(f"bounds: on {fs} the lab failed, status {status}", file=sys.stderr)
             failed = True
-    measured = tables(rows, _about(args.kernel, argv))
+    measured = tables(rows, about("tests/bounds/bounds.py", argv, args.kernel))
     text = "\n".join(measured.values())
     (_OUT / "bounds.md").write_text(text)
     if args.keep:
-        keep(_PROJECT / "docs/bounds.md", measured)
+        keep(PROJECT / "docs/bounds.md", measured, others=True)
     print(text)
     for line in failures(rows):
         _say(f"too long: {line}")

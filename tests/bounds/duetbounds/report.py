@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What was measured, as tables, and what of it is longer than is promised."""
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from .sections import Measured, Probe
@@ -11,7 +9,6 @@ from .sections import Measured, Probe
 #: Instructions with interrupts or preemption off, at most.
 LIMIT = 20_000
 _SHOWN = 6
-_MARK = "<!-- The rest is written by bounds.py --keep. -->\n"
 
 Place = tuple[int, int, str]
 
@@ -91,14 +88,3 @@ def tables(rows: list[Row], about: str) -> dict[str, str]:
             lines.append(f"| {part} | {' | '.join(cells)} |")
         found[workload] = "\n".join(lines) + "\n"
     return found
-
-
-def keep(page: Path, new: dict[str, str]) -> None:
-    """Put tables into a page, in the place of those of the same workloads."""
-    words, mark, last = page.read_text().partition(_MARK)
-    if not mark:
-        raise ValueError(f"{page} has no line {_MARK.strip()}; put it where the tables begin")
-    kept = {}
-    for table in re.split("^### ", last, flags=re.MULTILINE)[1:]:
-        kept[table.partition("\n")[0]] = f"### {table.rstrip()}\n"
-    page.write_text("\n".join([words + mark, *(kept | new).values()]))
