@@ -35,6 +35,12 @@ void remember_file(struct chance *chance, uint64_t ino, uint32_t gen, unsigned t
 	atomic_store(&shared->file[slot].tid, tid);
 }
 
+/* One that somebody was told of a file by, or 0: it may have ended. */
+unsigned told_tid(struct caller *caller)
+{
+	return atomic_load(&shared->file[below(&caller->chance, NR_FILES)].tid);
+}
+
 /* Often one that the task was told of, or another before it. */
 void some_file(struct caller *caller, unsigned tid, uint64_t *ino, uint32_t *gen)
 {

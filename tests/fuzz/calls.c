@@ -153,6 +153,7 @@ static void call_bmap(struct caller *caller)
 	unsigned tid;
 	int fd = descriptor(caller, !one_in(&caller->chance, 8), &tid), ret;
 
+	tid = tid ?: told_tid(caller);
 	args.flags = caller->kind == BMAP_SET ? DUET_BMAP_SET :
 		     caller->kind == BMAP_RESET ? DUET_BMAP_RESET : DUET_BMAP_CHECK;
 	some_file(caller, tid, &ino, &args.uuid.gen);
@@ -181,6 +182,7 @@ static void call_gpath(struct caller *caller)
 	unsigned tid;
 	int fd = descriptor(caller, !one_in(&caller->chance, 8), &tid), ret;
 
+	tid = tid ?: told_tid(caller);
 	some_file(caller, tid, &ino, &args.uuid.gen);
 	args.uuid.ino = ino;
 	args.uuid.tid = some_tid(caller, tid);
@@ -675,8 +677,8 @@ void call_any(struct caller *caller)
 	/* How often, of the sum. */
 	static const unsigned char weights[NR_KINDS] = {
 		[START] = 20, [STOP] = 6, [REPORT] = 4, [PRINT_LIST] = 6, [PRINT_BMAP] = 6,
-		[PRINT_ITEM] = 6, [INIT] = 8, [BMAP_SET] = 10, [BMAP_RESET] = 10,
-		[BMAP_CHECK] = 16, [GPATH] = 20, [INFO] = 12, [REGISTER] = 26,
+		[PRINT_ITEM] = 6, [INIT] = 8, [BMAP_SET] = 16, [BMAP_RESET] = 10,
+		[BMAP_CHECK] = 16, [GPATH] = 30, [INFO] = 12, [REGISTER] = 26,
 		[REGISTER_FILE] = 8, [SNAPSHOT] = 8, [MARKS_SET] = 10, [MARKS_RESET] = 10,
 		[MARKS_CHECK] = 12, [PATHS] = 20, [RESCAN] = 14, [END] = 6, [TABLE] = 6,
 		[DUMP_TASKS] = 14, [DUMP_NODES] = 14, [DUMP_PENDING] = 24, [DUMP_MARKS] = 14,

@@ -222,6 +222,7 @@ void call_unknown(struct caller *caller);
 
 /* arguments.c */
 unsigned some_tid(struct caller *caller, unsigned own);
+unsigned told_tid(struct caller *caller);
 void some_file(struct caller *caller, unsigned tid, uint64_t *ino, uint32_t *gen);
 const char *some_path(struct caller *caller, bool file, char *buf, size_t size);
 uint32_t some_number(struct caller *caller);

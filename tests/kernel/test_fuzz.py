@@ -21,6 +21,8 @@ from pyduet import AlreadyError, Device
 
 TOP = Path(__file__).parents[2]
 SOURCES = [*sorted((TOP / "tests/fuzz").glob("*.[ch]")), TOP / "driver/uapi/duet.h"]
+#: What is in each line in which the fuzzer tells of a fault.
+FAULTS = ("fuzz: FAULT: ", " ended with status ", "  NEVER SUCCEEDED", "  SUCCEEDED")
 #: In all; enough for each kind to succeed some dozens of times.
 CALLS = int(os.environ.get("FUZZ_CALLS", "16000"))
 
@@ -66,9 +68,22 @@ def fuzz(
 
     def run(*options: object) -> None:
         command = [program, "--seed", seed, "--calls", CALLS, *options, place, *disks]
-        # Not kept until the end, which the machine may not live to see.
-        with capfd.disabled():
-            subprocess.run([*map(str, command)], check=True, stdout=sys.stdout, stderr=sys.stderr)
+        words = []
+        # Shown as they come: the machine may not live to see the end.
+        with (
+            capfd.disabled(),
+            subprocess.Popen(
+                [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ) as fuzzer,
+        ):
+            assert fuzzer.stdout
+            for line in fuzzer.stdout:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+                if any(one in line for one in FAULTS):
+                    words.append(line)
+        # With what it found: of a failure, many a reader sees the last lines only.
+        assert not fuzzer.returncode, "".join(words) or f"status {fuzzer.returncode}"
 
     with device_for_group():
         yield run
