@@ -158,7 +158,7 @@ static bool duet_check_untold(const struct duet_node *node,
 	const unsigned int flags = node->file->want[task->slot].flags;
 	struct duet_news news;
 
-	return !node->slot[task->slot].next &&
+	return !duet_slot_seen(node, task->slot)->next &&
 	       !(flags & (DUET_WANT_SYNC | DUET_WANT_LOST)) &&
 	       !(READ_ONCE(task->flags) & later) &&
 	       duet_node_news(node, task, &news);
@@ -178,7 +178,7 @@ static void duet_check_node(struct duet_node *node, void *arg)
 	if (check->nr_known < check->max_known)
 		check->known[check->nr_known++] = node->run;
 	for (i = 0; i < duet.max_tasks; i++)
-		told |= duet_slot_bits(&node->slot[i]);
+		told |= duet_slot_bits(duet_slot_seen(node, i));
 
 	if (!file->inode && words)
 		duet_check_differs(check, "gone", node->run, words, 0);
@@ -189,10 +189,14 @@ static void duet_check_node(struct duet_node *node, void *arg)
 	if (!node->nr_queued && !told && !kept &&
 	    !duet_check_awaited(file))
 		duet_check_differs(check, "idle", node->run, words, 0);
-	duet_for_each_task(task, i, &file->active)
+	duet_for_each_task(task, i, &file->active) {
+		if (!duet_slot_is(node, i))
+			duet_check_differs(check, "no slot", node->run, words,
+					   told);
 		if (duet_check_untold(node, task))
 			duet_check_differs(check, "untold", node->run, words,
 					   told);
+	}
 }
 
 /* Every run that is cached, then every one that has a node. */

@@ -158,8 +158,16 @@ struct duet_node {
 	u64 cached;			/* one copy for all tasks; see nr_exists */
 	u64 dirty;
 	unsigned int nr_queued;		/* tasks that have it on a list */
-	struct duet_slot slot[];	/* duet.max_tasks of them */
+	struct duet_slot *more;		/* the slots behind the first few */
+	struct duet_slot slot[];	/* duet.max_tasks of them, or those few */
 };
+
+/*
+ * So many slots has the node in a file's entry, where most tasks are: it is a
+ * third of what the entry takes. The others come when a task needs one: see
+ * duet_first_grow().
+ */
+#define DUET_FIRST_SLOTS	4U
 
 /* One task's share of a file. file->lock, but for what is said otherwise. */
 struct duet_want {
@@ -219,6 +227,24 @@ struct duet_file {
 };
 
 static_assert(DUET_MAX_TASKS <= U8_MAX);	/* nr_exists, nr_modified */
+
+/* Where there can be so many tasks: what a node takes, ... */
+static inline unsigned int duet_node_bytes(unsigned int max_tasks)
+{
+	return offsetof(struct duet_node, slot[max_tasks]);
+}
+
+/* ... what a file's entry does without its first node, and with it. */
+static inline unsigned int duet_first_place(unsigned int max_tasks)
+{
+	return offsetof(struct duet_file, want[max_tasks]);
+}
+
+static inline unsigned int duet_file_bytes(unsigned int max_tasks)
+{
+	return duet_first_place(max_tasks) +
+	       duet_node_bytes(min(max_tasks, DUET_FIRST_SLOTS));
+}
 
 /* The registered directories of a file system. Replaced whole, under RCU. */
 struct duet_roots {
@@ -360,9 +386,11 @@ struct duet {
 	u64 hash_key;			/* random, for the hashes */
 	u64 salt_key;
 	unsigned int node_size;
+	unsigned int more_size;		/* of the slots that a first node lacks */
 	unsigned int file_size;
 	unsigned int first_node;	/* where it is in a file's entry */
 	struct kmem_cache *node_cache;
+	struct kmem_cache *more_cache;
 	struct kmem_cache *file_cache;
 	struct duet_watched watched[DUET_MAX_TASKS + 1];
 	struct duet_task __rcu *task[DUET_MAX_TASKS];
@@ -383,6 +411,9 @@ struct duet {
 };
 
 extern struct duet duet;
+
+/* How memory is taken in a probe: nothing waits, and the reserves stay. */
+#define DUET_GFP_PROBE	(GFP_NOWAIT | __GFP_NOWARN | __GFP_NOMEMALLOC)
 
 struct duet_slots {
 	unsigned int word;
@@ -490,6 +521,33 @@ static inline bool duet_is_full(const struct duet_task *task)
 static inline struct duet_node *duet_first_node(struct duet_file *file)
 {
 	return (void *)file + duet.first_node;
+}
+
+/* Whether the node has a slot of this number: a first node may lack it. */
+static __always_inline bool duet_slot_is(const struct duet_node *node,
+					 unsigned int i)
+{
+	return likely(i < DUET_FIRST_SLOTS) || READ_ONCE(node->more);
+}
+
+/* A task's slot, which is there if it has joined the file: duet_has_slot(). */
+static __always_inline struct duet_slot *duet_slot_of(struct duet_node *node,
+						      unsigned int i)
+{
+	if (likely(i < DUET_FIRST_SLOTS))
+		return &node->slot[i];
+	return &READ_ONCE(node->more)[i - DUET_FIRST_SLOTS];
+}
+
+extern const struct duet_slot duet_no_slot;
+
+/* Any task's, to look at: one that is not there says nothing. */
+static inline const struct duet_slot *duet_slot_seen(const struct duet_node *node,
+						     unsigned int i)
+{
+	if (unlikely(!duet_slot_is(node, i)))
+		return &duet_no_slot;
+	return duet_slot_of((struct duet_node *)node, i);
 }
 
 /*
@@ -660,9 +718,13 @@ u32 duet_salt(void);
 void duet_uncharge(unsigned long bytes);
 void duet_stocks_drain(void);
 long duet_bytes(void);
+void *duet_alloc(struct kmem_cache *cache, unsigned int size, gfp_t gfp,
+		 enum duet_drop *why);
 struct duet_node *duet_node_alloc(gfp_t gfp, enum duet_drop *why);
 void duet_node_free(struct duet_node *node);
 struct duet_node *duet_node_find(struct duet_file *file, u64 run);
+bool duet_has_slot(struct duet_file *file, const struct duet_task *task,
+		   enum duet_drop *why);
 struct duet_node *duet_node_first(struct duet_file *file);
 void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node);
 void duet_node_set(struct duet_node *node, u64 cached, u64 dirty);

@@ -59,9 +59,8 @@ void duet_info_fill(struct duet_info *info)
 	info->max_tasks = duet.max_tasks;
 	info->nr_tasks = duet.nr_tasks;
 	info->node_pages = DUET_RUN_PAGES;
-	info->node_bytes = offsetof(struct duet_node, slot[duet.max_tasks]);
-	info->file_bytes = offsetof(struct duet_file, want[duet.max_tasks]) +
-			   info->node_bytes;
+	info->node_bytes = duet_node_bytes(duet.max_tasks);
+	info->file_bytes = duet_file_bytes(duet.max_tasks);
 	duet_hooks_state(&info->hooks_found, &info->hooks_alive);
 	info->limit = duet.limit;
 	info->task_limit = duet.task_limit;
@@ -328,6 +327,7 @@ static bool duet_put_node(struct duet_out *out, const struct duet_node *node,
 			  unsigned long bucket, u32 *skip, unsigned int slot,
 			  u32 dev)
 {
+	const struct duet_slot *said;
 	struct duet_node_info *info;
 
 	if (*skip) {
@@ -347,9 +347,9 @@ static bool duet_put_node(struct duet_out *out, const struct duet_node *node,
 	if (slot == duet.max_tasks)
 		return true;
 	info->tid = slot + 1;
-	info->queued = !!data_race(READ_ONCE(node->slot[slot].next));
-	data_race(memcpy(info->bits, node->slot[slot].bits,
-			 sizeof(node->slot[slot].bits)));
+	said = duet_slot_seen(node, slot);
+	info->queued = !!data_race(READ_ONCE(said->next));
+	data_race(memcpy(info->bits, said->bits, sizeof(said->bits)));
 	return true;
 }
 
@@ -367,7 +367,7 @@ static bool duet_dump_node(struct duet_out *out, const struct duet_node *node,
 		dev = new_encode_dev(sb->s_dev);
 	rcu_read_unlock();
 	for (i = 0; i < duet.max_tasks; i++) {
-		if (duet_slot_empty(&node->slot[i]))
+		if (duet_slot_empty(duet_slot_seen(node, i)))
 			continue;
 		any = true;
 		if (!duet_put_node(out, node, bucket, skip, i, dev))
@@ -406,7 +406,7 @@ static bool duet_dump_news(struct duet_out *out, const struct duet_node *node,
 	u64 left;
 
 	if (node->file->fs != task->fs ||
-	    !data_race(READ_ONCE(node->slot[task->slot].next)))
+	    !data_race(READ_ONCE(duet_slot_seen(node, task->slot)->next)))
 		return true;
 	left = data_race(duet_node_news(node, task, &news));
 	while (left) {

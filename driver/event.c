@@ -14,9 +14,9 @@ DEFINE_PER_CPU(struct duet_counts, duet_counts);
 
 /* Whether a state-based task has to be told something of the node. */
 static __always_inline bool duet_node_differs(const struct duet_node *node,
-					      const struct duet_task *task)
+					      const struct duet_task *task,
+					      const u64 *bits)
 {
-	const u64 *bits = node->slot[task->slot].bits;
 	u64 differs = 0;
 
 	if (task->states & DUET_PAGE_EXISTS)
@@ -32,7 +32,7 @@ static __always_inline void duet_slot_event(struct duet_node *node,
 					    enum duet_event event)
 {
 	struct duet_task *task = duet_dereference(duet.task[i]);
-	struct duet_slot *slot = &node->slot[i];
+	struct duet_slot *slot = duet_slot_of(node, i);
 
 	if (unlikely(!task))
 		return;
@@ -43,7 +43,7 @@ static __always_inline void duet_slot_event(struct duet_node *node,
 	}
 	if (!(task->events & DUET_EVENT_BIT(event)) &&
 	    (!(task->looks & DUET_EVENT_BIT(event)) ||
-	     !duet_node_differs(node, task)))
+	     !duet_node_differs(node, task, slot->bits)))
 		return;
 	if (unlikely(duet_is_full(task))) {
 		duet_want_lost(node->file, task, DUET_DROP_TASK_LIMIT);
@@ -153,8 +153,7 @@ static noinline struct duet_node *duet_node_make(struct duet_file *file,
 	 * waits, leaves the reserves alone.
 	 */
 	if (!node)
-		node = duet_node_alloc(GFP_NOWAIT | __GFP_NOWARN |
-				       __GFP_NOMEMALLOC, &why);
+		node = duet_node_alloc(DUET_GFP_PROBE, &why);
 	if (node)
 		duet_node_add(file, run, node);
 	else

@@ -121,18 +121,11 @@ struct duet_fs *duet_watched_fs(const struct super_block *sb)
 
 struct duet_file *duet_file_alloc(gfp_t gfp, enum duet_drop *why)
 {
-	struct duet_file *file;
+	struct duet_file *file = duet_alloc(duet.file_cache, duet.file_size,
+					    gfp, why);
 
-	if (!duet_charge(duet.file_size)) {
-		*why = DUET_DROP_LIMIT;
+	if (!file)
 		return NULL;
-	}
-	file = kmem_cache_zalloc(duet.file_cache, gfp);
-	if (!file) {
-		duet_uncharge(duet.file_size);
-		*why = DUET_DROP_NOMEM;
-		return NULL;
-	}
 	this_cpu_inc(duet_counts.files);
 	spin_lock_init(&file->lock);
 	file->salt = duet_salt();
@@ -142,14 +135,20 @@ struct duet_file *duet_file_alloc(gfp_t gfp, enum duet_drop *why)
 
 static void duet_file_free_rcu(struct rcu_head *rcu)
 {
-	kmem_cache_free(duet.file_cache,
-			container_of(rcu, struct duet_file, rcu));
+	struct duet_file *file = container_of(rcu, struct duet_file, rcu);
+	struct duet_slot *more = duet_first_node(file)->more;
+
+	if (more)
+		kmem_cache_free(duet.more_cache, more);
+	kmem_cache_free(duet.file_cache, file);
 }
 
 /* Probes may still be looking at it. */
 void duet_file_free(struct duet_file *file)
 {
 	duet_uncharge(duet.file_size);
+	if (duet_first_node(file)->more)
+		duet_uncharge(duet.more_size);
 	this_cpu_dec(duet_counts.files);
 	call_rcu(&file->rcu, duet_file_free_rcu);
 }
@@ -240,8 +239,7 @@ static struct duet_file *duet_file_new(struct duet_fs *fs, struct inode *inode,
 		*spare = NULL;
 	} else {
 		/* First sight of a file in a probe, where nothing may wait. */
-		file = duet_file_alloc(GFP_NOWAIT | __GFP_NOWARN |
-				       __GFP_NOMEMALLOC, why);
+		file = duet_file_alloc(DUET_GFP_PROBE, why);
 	}
 	if (!file)
 		return NULL;
@@ -520,8 +518,11 @@ out:
 static void duet_node_forget(struct duet_node *node, void *arg)
 {
 	struct duet_task *task = arg;
-	struct duet_slot *slot = &node->slot[task->slot];
+	struct duet_slot *slot;
 
+	if (!duet_slot_is(node, task->slot))
+		return;
+	slot = duet_slot_of(node, task->slot);
 	if (slot->next) {
 		node->nr_queued--;
 		atomic_long_sub(duet.node_size, &task->pending);

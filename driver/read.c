@@ -45,7 +45,7 @@ struct duet_chain {
 static struct duet_node **duet_node_next(const struct duet_sort *sort,
 					 struct duet_node *node)
 {
-	return &node->slot[sort->task->slot].next;
+	return &duet_slot_of(node, sort->task->slot)->next;
 }
 
 /* One more node was moved. False when the rest may stay as it is. */
@@ -299,7 +299,7 @@ static enum duet_progress duet_read_nodes(struct duet_task *task,
 	}
 	room = min(max, n + DUET_READ_ITEMS);
 	while ((node = task->nodes) != DUET_LIST_END) {
-		struct duet_slot *slot = &node->slot[task->slot];
+		struct duet_slot *slot = duet_slot_of(node, task->slot);
 		struct duet_news news;
 		u64 pages, left;
 

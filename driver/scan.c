@@ -33,7 +33,8 @@ static void duet_sync_node(struct duet_sync *sync, struct duet_node *node,
 {
 	struct duet_file *file = sync->file;
 	struct duet_task *task = sync->task;
-	u64 *bits = node->slot[task->slot].bits;
+	struct duet_slot *slot = duet_slot_of(node, task->slot);
+	u64 *bits = slot->bits;
 	struct duet_news news;
 
 	duet_node_set(node, look->cached, look->dirty);
@@ -42,7 +43,7 @@ static void duet_sync_node(struct duet_sync *sync, struct duet_node *node,
 		if (task->events & DUET_PAGE_REMOVED)
 			bits[DUET_EVENT_REMOVED] |= look->cached;
 	} else if (test_bit(DUET_TASK_QUIET, &task->flags)) {
-		if (!node->slot[task->slot].next)
+		if (!slot->next)
 			duet_node_told(node, task, ~0ULL);
 	} else if (sync->fresh) {
 		if (task->events & DUET_PAGE_ADDED)

@@ -203,8 +203,12 @@ int duet_table_start(void)
 		return -ENOMEM;
 	duet.node_cache = kmem_cache_create("duet_node", duet.node_size, 0, 0,
 					    NULL);
-	if (!duet.node_cache) {
-		kvfree(duet.node_buckets);
+	/* Nothing is taken of it where a first node has all the slots. */
+	duet.more_cache = kmem_cache_create("duet_slots",
+					    max(duet.more_size, 1U), 0, 0,
+					    NULL);
+	if (!duet.node_cache || !duet.more_cache) {
+		duet_table_stop();
 		return -ENOMEM;
 	}
 	return 0;
@@ -212,6 +216,7 @@ int duet_table_start(void)
 
 void duet_table_stop(void)
 {
+	kmem_cache_destroy(duet.more_cache);
 	kmem_cache_destroy(duet.node_cache);
 	kvfree(duet.node_buckets);
 }
@@ -246,20 +251,34 @@ void duet_table_measure(struct duet_table *table)
 	}
 }
 
-/* In a probe: GFP_NOWAIT, may fail, and takes nothing of the reserves. */
-struct duet_node *duet_node_alloc(gfp_t gfp, enum duet_drop *why)
+/*
+ * Memory, zeroed, that counts against the limit. In a probe: GFP_NOWAIT, may
+ * fail, and takes nothing of the reserves.
+ */
+void *duet_alloc(struct kmem_cache *cache, unsigned int size, gfp_t gfp,
+		 enum duet_drop *why)
 {
-	struct duet_node *node;
+	void *memory;
 
-	if (!duet_charge(duet.node_size)) {
+	if (!duet_charge(size)) {
 		*why = DUET_DROP_LIMIT;
 		return NULL;
 	}
-	node = kmem_cache_zalloc(duet.node_cache, gfp);
-	if (!node) {
-		duet_uncharge(duet.node_size);
+	memory = kmem_cache_zalloc(cache, gfp);
+	if (!memory) {
+		duet_uncharge(size);
 		*why = DUET_DROP_NOMEM;
 	}
+	return memory;
+}
+
+struct duet_node *duet_node_alloc(gfp_t gfp, enum duet_drop *why)
+{
+	struct duet_node *node = duet_alloc(duet.node_cache, duet.node_size,
+					    gfp, why);
+
+	if (node)
+		node->more = &node->slot[DUET_FIRST_SLOTS];
 	return node;
 }
 
@@ -270,13 +289,54 @@ void duet_node_free(struct duet_node *node)
 	kmem_cache_free(duet.node_cache, node);
 }
 
-/* The node that is part of the file's entry, if it is not in use. */
+const struct duet_slot duet_no_slot;
+
+/*
+ * Gives the node in a file's entry all slots, which it keeps, if it has not
+ * got them; file->lock. Once a file, and only where there are more tasks than
+ * DUET_FIRST_SLOTS. False without memory.
+ */
+static noinline bool duet_first_grow(struct duet_file *file,
+				     enum duet_drop *why)
+{
+	struct duet_node *node = duet_first_node(file);
+	struct duet_slot *more;
+
+	lockdep_assert_held(&file->lock);
+	if (node->more)
+		return true;
+	/* In a probe: as a node, in duet_node_make(). */
+	more = duet_alloc(duet.more_cache, duet.more_size, DUET_GFP_PROBE, why);
+	if (!more)
+		return false;
+	/* A dump looks without the lock, and sees what it points to. */
+	smp_store_release(&node->more, more);
+	return true;
+}
+
+/* Whether the file's nodes have the task's slot, or could be given it. */
+bool duet_has_slot(struct duet_file *file, const struct duet_task *task,
+		   enum duet_drop *why)
+{
+	return likely(task->slot < DUET_FIRST_SLOTS) ||
+	       !duet_first_node(file)->file || duet_first_grow(file, why);
+}
+
+/*
+ * The node that is part of the file's entry, if it is not in use, and has a
+ * slot for each task that may have joined the file.
+ */
 struct duet_node *duet_node_first(struct duet_file *file)
 {
 	struct duet_node *node = duet_first_node(file);
+	enum duet_drop why;
 
 	lockdep_assert_held(&file->lock);
-	return node->file ? NULL : node;
+	if (node->file ||
+	    (unlikely(READ_ONCE(duet.nr_slots) > DUET_FIRST_SLOTS) &&
+	     !duet_first_grow(file, &why)))
+		return NULL;
+	return node;
 }
 
 struct duet_node *duet_node_find(struct duet_file *file, u64 run)
@@ -350,7 +410,7 @@ bool duet_node_gc(struct duet_node *node)
 	/* Slots of no task say nothing: see duet_count_slots(). */
 	nr = READ_ONCE(duet.nr_slots);
 	for (i = 0; i < nr; i++)
-		if (duet_slot_bits(&node->slot[i]))
+		if (duet_slot_bits(duet_slot_seen(node, i)))
 			return false;
 	bucket = duet_bucket(file, node->run);
 	/* Below file->lock, interrupts are off. */
@@ -487,7 +547,7 @@ void duet_queue_node(struct duet_node *node, struct duet_task *task)
 {
 	struct duet_file *file = node->file;
 	struct duet_want *want = &file->want[task->slot];
-	struct duet_slot *slot = &node->slot[task->slot];
+	struct duet_slot *slot = duet_slot_of(node, task->slot);
 
 	lockdep_assert_held(&file->lock);
 	if (!slot->next) {
@@ -587,7 +647,7 @@ void duet_want_lost(struct duet_file *file, struct duet_task *task,
 u64 duet_node_news(const struct duet_node *node, const struct duet_task *task,
 		   struct duet_news *news)
 {
-	const u64 *bits = node->slot[task->slot].bits;
+	const u64 *bits = duet_slot_seen(node, task->slot)->bits;
 	bool left = node->file->want[task->slot].flags & DUET_WANT_LEFT;
 	u64 cached = left ? 0 : node->cached;
 	u64 dirty = left ? 0 : node->dirty;
@@ -624,7 +684,7 @@ void duet_node_announce(struct duet_node *node, const struct duet_task *but)
 
 	lockdep_assert_held(&file->lock);
 	duet_for_each_task(task, i, &file->active) {
-		if (task == but || node->slot[i].next ||
+		if (task == but || duet_slot_seen(node, i)->next ||
 		    !duet_node_news(node, task, &news))
 			continue;
 		if (duet_is_full(task))
@@ -638,7 +698,7 @@ void duet_node_announce(struct duet_node *node, const struct duet_task *but)
 void duet_node_told(struct duet_node *node, const struct duet_task *task,
 		    u64 pages)
 {
-	u64 *bits = node->slot[task->slot].bits;
+	u64 *bits = duet_slot_of(node, task->slot)->bits;
 	bool left = node->file->want[task->slot].flags & DUET_WANT_LEFT;
 	unsigned int i;
 

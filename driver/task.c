@@ -114,9 +114,10 @@ static int duet_build(void)
 
 	duet.built_limit = duet.limit;
 	duet.map_words = BITS_TO_LONGS(duet.max_tasks);
-	duet.node_size = offsetof(struct duet_node, slot[duet.max_tasks]);
-	duet.first_node = offsetof(struct duet_file, want[duet.max_tasks]);
-	duet.file_size = duet.first_node + duet.node_size;
+	duet.node_size = duet_node_bytes(duet.max_tasks);
+	duet.first_node = duet_first_place(duet.max_tasks);
+	duet.file_size = duet_file_bytes(duet.max_tasks);
+	duet.more_size = duet.node_size + duet.first_node - duet.file_size;
 	err = duet_table_start();
 	if (err)
 		return err;

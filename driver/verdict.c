@@ -65,6 +65,7 @@ struct duet_verdict {
 	struct duet_steps steps;	/* left of it */
 	bool known;			/* where a name of the file is */
 	bool moving;			/* it had no name for a moment */
+	bool short_of;			/* of memory for some task's slot */
 	struct duet_map map;		/* tasks with a name in their directory */
 	struct duet_map maybe;		/* tasks that may have one */
 	u64 subvol;			/* of a task that wants the file */
@@ -355,6 +356,7 @@ static void duet_verdict_begin(struct duet_verdict *verdict,
 	verdict->steps = (struct duet_steps){ .left = budget };
 	verdict->known = false;
 	verdict->moving = false;
+	verdict->short_of = false;
 }
 
 /* Which tasks' directories one name lies below. RCU. */
@@ -527,9 +529,26 @@ static void duet_want_verify(struct duet_file *file, struct duet_task *task)
 	duet_queue_file(file, task);
 }
 
+/*
+ * Whether the file has room for what a task that wants it is told. Without, it
+ * is for the task as one that has no entry; file->lock.
+ */
+static bool duet_has_room_for(struct duet_file *file,
+			      struct duet_verdict *verdict,
+			      struct duet_task *task)
+{
+	enum duet_drop why;
+
+	if (likely(duet_has_slot(file, task, &why)))
+		return true;
+	duet_task_lost(task, why);
+	verdict->short_of = true;
+	return false;
+}
+
 /* Of a verdict that was cut short, tasks that may have a name; file->lock. */
 static noinline void duet_decided_maybe(struct duet_file *file,
-					const struct duet_verdict *verdict,
+					struct duet_verdict *verdict,
 					bool fresh)
 {
 	struct duet_task *task;
@@ -539,6 +558,8 @@ static noinline void duet_decided_maybe(struct duet_file *file,
 		struct duet_want *want = &file->want[i];
 		bool told = want->flags & (DUET_WANT_LEFT | DUET_WANT_TOLD);
 
+		if (!duet_has_room_for(file, verdict, task))
+			continue;
 		if (duet_file_join(file, task, fresh) && !told)
 			want->flags |= DUET_WANT_MAYBE;
 		if (test_bit(i, file->active.words))
@@ -576,7 +597,7 @@ static void duet_file_decided(struct duet_file *file,
 {
 	const struct address_space *mapping = verdict->inode->i_mapping;
 	struct duet_task *task;
-	bool fresh, all;
+	bool fresh, all, lasts;
 	unsigned int i;
 
 	lockdep_assert_held(&file->lock);
@@ -586,6 +607,8 @@ static void duet_file_decided(struct duet_file *file,
 	 */
 	fresh = verdict->added && verdict->added == mapping->nrpages;
 	duet_for_each_task(task, i, &verdict->map) {
+		if (!duet_has_room_for(file, verdict, task))
+			continue;
 		duet_file_join(file, task, fresh);
 		file->want[i].flags &= ~DUET_WANT_MAYBE;
 		if (unlikely(!holds) && test_bit(i, file->active.words))
@@ -603,9 +626,9 @@ static void duet_file_decided(struct duet_file *file,
 	if (verdict->origin.ino)
 		file->origin = verdict->origin;
 	file->nlink = verdict->inode->i_nlink;
-	/* With no name known, the next event or open decides again. */
-	WRITE_ONCE(file->epoch, verdict->known || verdict->steps.cut ?
-				verdict->epoch : verdict->epoch - 1);
+	/* With no name known, or room, the next event or open decides again. */
+	lasts = (verdict->known || verdict->steps.cut) && !verdict->short_of;
+	WRITE_ONCE(file->epoch, lasts ? verdict->epoch : verdict->epoch - 1);
 	/* Somebody wants it, which keeps it. */
 	if (verdict->made && !duet_map_empty(&file->active)) {
 		file->holds--;

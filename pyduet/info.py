@@ -46,7 +46,8 @@ class DriverInfo:
         tasks: how many are.
         node_pages: pages that a node covers.
         node_bytes: size of a node for ``max_tasks`` tasks, in bytes.
-        file_bytes: size of a file's entry with its first node, in bytes.
+        file_bytes: size of a file's entry with its first node, in bytes, for a few tasks; more
+            take the room that they need in that node, once there are so many.
         hooks_found: the events whose hook this kernel has.
         hooks_alive: the events whose hook is attached and proved to work.
         limit: bytes that files, nodes and marks of all tasks may take.

@@ -246,7 +246,7 @@ enum duet_event {
  * @node_pages: pages that a node covers. This and the next two say how the
  *	driver keeps things now: they are for people, and may become 0.
  * @node_bytes: size of a node for @max_tasks tasks
- * @file_bytes: size of a file's entry, with its first node
+ * @file_bytes: size of a file's entry, with its first node for a few tasks
  * @hooks_found: bit for each event whose hook this kernel has
  * @hooks_alive: bit for each event whose hook is attached and proved to work
  * @page_shift: a page, the unit of all indices, is 1 << @page_shift bytes
