@@ -117,11 +117,10 @@ static inline bool duet_map_empty(const struct duet_map *map)
 {
 	unsigned int i;
 
-	BUILD_BUG_ON(DUET_MAP_WORDS != 4);
-	for (i = 1; i < DUET_MAP_WORDS; i++)
+	for (i = 0; i < DUET_MAP_WORDS; i++)
 		if (map->words[i])
 			return false;
-	return !map->words[0];
+	return true;
 }
 
 struct duet_node;
@@ -438,7 +437,7 @@ static __always_inline bool duet_next_slot(struct duet_slots *slots,
 
 /* A slot may be taken off the map meanwhile. */
 #define duet_for_each_slot(slot, map)					\
-	for (struct duet_slots _slots = { .word = -1 };			\
+	for (struct duet_slots _slots = { .left = (map)->words[0] };	\
 	     duet_next_slot(&_slots, map, &(slot));)
 
 /*
@@ -581,6 +580,12 @@ static inline u64 duet_nobody_word(const struct inode *inode,
 	return (u64)(uintptr_t)inode << 16 | (u16)epoch;
 }
 
+/* Whether duet_is_lost() is worth asking. */
+static inline bool duet_may_be_lost(const struct inode *inode)
+{
+	return READ_ONCE(*duet_nobody_slot(inode)) & DUET_NOBODY_LOST;
+}
+
 static inline bool duet_nobody_wants(const struct inode *inode)
 {
 	return READ_ONCE(*duet_nobody_slot(inode)) ==
@@ -685,7 +690,27 @@ void duet_decide_for(struct duet_task *task, struct duet_file *file,
 void duet_names_changed(struct inode *inode, bool removed);
 
 /* file.c */
-spinlock_t *duet_key_lock(u64 key);
+
+/*
+ * The buckets of files and the slots of path.c are changed under one of these
+ * locks, in process context or a probe that has no lock of the page cache, so
+ * with interrupts on. Each has a cache line; a bit lock in each bucket is none
+ * that lockdep sees.
+ */
+struct duet_key_lock {
+	spinlock_t lock;
+} ____cacheline_aligned_in_smp;
+
+#define DUET_KEY_BITS	8
+
+extern struct duet_key_lock duet_key_locks[1 << DUET_KEY_BITS];
+
+/* The top bits of the hash are those of the bucket and of the slot, too. */
+static inline spinlock_t *duet_key_lock(u64 key)
+{
+	return &duet_key_locks[hash_64(key, DUET_KEY_BITS)].lock;
+}
+
 int duet_files_start(void);
 void duet_files_stop(void);
 struct duet_fs *duet_watched_fs(const struct super_block *sb);
@@ -714,7 +739,6 @@ void duet_table_stop(void);
 void duet_table_measure(struct duet_table *table);
 bool duet_has_room(unsigned long bytes);
 bool duet_charge(unsigned long bytes);
-u32 duet_salt(void);
 void duet_uncharge(unsigned long bytes);
 void duet_stocks_drain(void);
 long duet_bytes(void);
@@ -723,9 +747,33 @@ void *duet_alloc(struct kmem_cache *cache, unsigned int size, gfp_t gfp,
 struct duet_node *duet_node_alloc(gfp_t gfp, enum duet_drop *why);
 void duet_node_free(struct duet_node *node);
 struct duet_node *duet_node_find(struct duet_file *file, u64 run);
-bool duet_has_slot(struct duet_file *file, const struct duet_task *task,
-		   enum duet_drop *why);
-struct duet_node *duet_node_first(struct duet_file *file);
+bool duet_first_grow(struct duet_file *file, enum duet_drop *why);
+
+/* Whether the file's nodes have the task's slot, or could be given it. */
+static inline bool duet_has_slot(struct duet_file *file,
+				 const struct duet_task *task,
+				 enum duet_drop *why)
+{
+	return likely(task->slot < DUET_FIRST_SLOTS) ||
+	       !duet_first_node(file)->file || duet_first_grow(file, why);
+}
+
+/*
+ * The node that is part of the file's entry, if it is not in use, and has a
+ * slot for each task that may have joined the file; file->lock.
+ */
+static inline struct duet_node *duet_node_first(struct duet_file *file,
+						enum duet_drop *why)
+{
+	struct duet_node *node = duet_first_node(file);
+
+	if (node->file ||
+	    (unlikely(READ_ONCE(duet.nr_slots) > DUET_FIRST_SLOTS) &&
+	     !duet_first_grow(file, why)))
+		return NULL;
+	return node;
+}
+
 void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node);
 void duet_node_set(struct duet_node *node, u64 cached, u64 dirty);
 void duet_node_trim(struct duet_node *node);
@@ -840,7 +888,15 @@ int duet_with_name(struct duet_task *task, u64 ino, u32 gen,
 		   void *arg);
 
 /* marks.c */
-bool duet_is_silent(struct duet_task *task, u64 ino, u32 gen);
+bool duet_is_marked_silent(struct duet_task *task, u64 ino, u32 gen);
+
+/* Whether the task is to be told nothing of the file. */
+static inline bool duet_is_silent(struct duet_task *task, u64 ino, u32 gen)
+{
+	return !mtree_empty(&task->marks) &&
+	       duet_is_marked_silent(task, ino, gen);
+}
+
 int duet_task_done(struct duet_task *task, u64 ino, u32 gen);
 int duet_task_undone(struct duet_task *task, u64 ino, u32 gen);
 int duet_task_check(struct duet_task *task, u64 ino, u32 gen);

@@ -147,7 +147,7 @@ static noinline struct duet_node *duet_node_make(struct duet_file *file,
 		duet_event_lost(file, event);
 		return NULL;
 	}
-	node = duet_node_first(file);
+	node = duet_node_first(file, &why);
 	/*
 	 * Once in 64 pages. Possibly in reclaim, with xa_lock held: never
 	 * waits, leaves the reserves alone.
@@ -234,7 +234,7 @@ static noinline struct duet_file *duet_first_sight(struct inode *inode,
 	fs = duet_watched_fs(inode->i_sb);
 	if (!fs)
 		return NULL;
-	if (duet_is_lost(inode)) {
+	if (unlikely(duet_may_be_lost(inode)) && duet_is_lost(inode)) {
 		this_cpu_inc(duet_counts.drops[DUET_DROP_LIMIT]);
 		return NULL;
 	}

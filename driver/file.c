@@ -14,23 +14,7 @@
 #include <linux/vmalloc.h>
 #include "duet.h"
 
-/*
- * The buckets here and the slots of path.c are changed under one of these
- * locks, in process context or a probe that has no lock of the page cache, so
- * with interrupts on. Each has a cache line; a bit lock in each bucket is none
- * that lockdep sees.
- */
-#define DUET_KEY_BITS	8
-
-static struct {
-	spinlock_t lock;
-} ____cacheline_aligned_in_smp duet_key_locks[1 << DUET_KEY_BITS];
-
-/* The top bits of the hash are those of the bucket and of the slot, too. */
-spinlock_t *duet_key_lock(u64 key)
-{
-	return &duet_key_locks[hash_64(key, DUET_KEY_BITS)].lock;
-}
+struct duet_key_lock duet_key_locks[1 << DUET_KEY_BITS];
 
 static spinlock_t *duet_living_lock(const struct inode *inode)
 {
@@ -119,6 +103,18 @@ struct duet_fs *duet_watched_fs(const struct super_block *sb)
 
 /* ---- entries of files ---- */
 
+static DEFINE_PER_CPU(u32, duet_nr_salts);
+
+/* A number for a file that nobody can foretell, and that few others have. */
+static u32 duet_salt(void)
+{
+	/* On another CPU by now: then two files may have the same. */
+	u64 nr = (u64)raw_smp_processor_id() << 32 |
+		 this_cpu_inc_return(duet_nr_salts);
+
+	return nr * duet.salt_key >> 32;
+}
+
 struct duet_file *duet_file_alloc(gfp_t gfp, enum duet_drop *why)
 {
 	struct duet_file *file = duet_alloc(duet.file_cache, duet.file_size,
@@ -182,9 +178,8 @@ void duet_file_deactivate(struct duet_file *file,
  */
 static struct duet_file *duet_file_former(const struct duet_fs *fs,
 					  const struct inode *inode, u64 subvol,
-					  unsigned int *seen)
+					  u64 key, unsigned int *seen)
 {
-	u64 key = duet_file_key(inode->i_ino, inode->i_generation);
 	struct duet_file *file;
 
 	/* Bounded by DUET_FILE_CHAIN, and what CPUs added at the same time. */
@@ -254,9 +249,8 @@ static struct duet_file *duet_file_new(struct duet_fs *fs, struct inode *inode,
 }
 
 /* Puts an entry that is held among all of them. */
-static void duet_file_list(struct duet_file *file)
+static void duet_file_list(struct duet_file *file, u64 key)
 {
-	u64 key = duet_file_key(file->ino, file->gen);
 	spinlock_t *lock = duet_key_lock(key);
 
 	/* See duet_key_locks. */
@@ -274,11 +268,12 @@ struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
 				 u64 subvol, struct duet_file **spare,
 				 struct duet_file **made, enum duet_drop *why)
 {
+	const u64 key = duet_file_key(inode->i_ino, inode->i_generation);
 	spinlock_t *lock = duet_living_lock(inode);
 	struct duet_file *file, *found;
 	unsigned int seen = 0;
 
-	file = duet_file_former(fs, inode, subvol, &seen);
+	file = duet_file_former(fs, inode, subvol, key, &seen);
 	if (unlikely(file)) {
 		/* See duet_key_locks. */
 		spin_lock(lock);
@@ -308,7 +303,7 @@ struct duet_file *duet_file_make(struct duet_fs *fs, struct inode *inode,
 		duet_file_free(file);
 		return found;
 	}
-	duet_file_list(file);
+	duet_file_list(file, key);
 	*made = file;
 	return file;
 }

@@ -59,10 +59,9 @@ static bool duet_is_refused(struct duet_task *task, u64 ino, u32 gen)
 			     duet_refusal(gen, atomic_read(&task->asked)));
 }
 
-bool duet_is_silent(struct duet_task *task, u64 ino, u32 gen)
+/* For duet_is_silent(), where the task has marks. */
+bool duet_is_marked_silent(struct duet_task *task, u64 ino, u32 gen)
 {
-	if (mtree_empty(&task->marks))
-		return false;
 	return duet_is_done(task, ino, gen) ||
 	       (!task->privileged && duet_is_refused(task, ino, gen));
 }

@@ -112,7 +112,7 @@ static struct folio *duet_sync_locked(struct duet_sync *sync, u64 run)
 	duet_delay(DUET_DELAY_LOOK);
 	node = duet_node_find(file, run);
 	if (!node && duet_sync_needs(sync, &look)) {
-		node = duet_node_first(file);
+		node = duet_node_first(file, &sync->why);
 		if (!node)
 			swap(node, sync->spare);
 		if (node)

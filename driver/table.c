@@ -169,18 +169,6 @@ static struct hlist_bl_head *duet_bucket(const struct duet_file *file, u64 run)
 	return &duet.node_buckets[hash_64(key, duet.node_bits)];
 }
 
-static DEFINE_PER_CPU(u32, duet_nr_salts);
-
-/* A number for a file that nobody can foretell, and that few others have. */
-u32 duet_salt(void)
-{
-	/* On another CPU by now: then two files may have the same. */
-	u64 nr = (u64)raw_smp_processor_id() << 32 |
-		 this_cpu_inc_return(duet_nr_salts);
-
-	return nr * duet.salt_key >> 32;
-}
-
 struct hlist_bl_head *duet_node_bucket(unsigned long i)
 {
 	return &duet.node_buckets[i];
@@ -296,8 +284,7 @@ const struct duet_slot duet_no_slot;
  * got them; file->lock. Once a file, and only where there are more tasks than
  * DUET_FIRST_SLOTS. False without memory.
  */
-static noinline bool duet_first_grow(struct duet_file *file,
-				     enum duet_drop *why)
+bool duet_first_grow(struct duet_file *file, enum duet_drop *why)
 {
 	struct duet_node *node = duet_first_node(file);
 	struct duet_slot *more;
@@ -314,30 +301,6 @@ static noinline bool duet_first_grow(struct duet_file *file,
 	return true;
 }
 
-/* Whether the file's nodes have the task's slot, or could be given it. */
-bool duet_has_slot(struct duet_file *file, const struct duet_task *task,
-		   enum duet_drop *why)
-{
-	return likely(task->slot < DUET_FIRST_SLOTS) ||
-	       !duet_first_node(file)->file || duet_first_grow(file, why);
-}
-
-/*
- * The node that is part of the file's entry, if it is not in use, and has a
- * slot for each task that may have joined the file.
- */
-struct duet_node *duet_node_first(struct duet_file *file)
-{
-	struct duet_node *node = duet_first_node(file);
-	enum duet_drop why;
-
-	lockdep_assert_held(&file->lock);
-	if (node->file ||
-	    (unlikely(READ_ONCE(duet.nr_slots) > DUET_FIRST_SLOTS) &&
-	     !duet_first_grow(file, &why)))
-		return NULL;
-	return node;
-}
 
 struct duet_node *duet_node_find(struct duet_file *file, u64 run)
 {

@@ -70,7 +70,9 @@ struct duet_verdict {
 	struct duet_map maybe;		/* tasks that may have one */
 	u64 subvol;			/* of a task that wants the file */
 	struct duet_origin origin;
-	struct duet_file *made;		/* its entry, with a hold */
+	struct duet_file *file;		/* its entry, if it has one */
+	struct duet_file *made;		/* the same, with a hold, if it is new */
+	enum duet_drop why;		/* there is none, or no room in it */
 };
 
 static DEFINE_SPINLOCK(duet_epoch_lock);
@@ -188,39 +190,42 @@ bool duet_is_border(const struct duet_fs *fs, const struct inode *inode)
 	return fs->subvol_ino && inode->i_ino == fs->subvol_ino;
 }
 
-/*
- * Walks from a dentry up, under RCU, by which dentries are freed. Returns
- * whether the walk ended at the top, that is, whether the dentry is connected,
- * and in *below whether it met a registered directory.
- */
-static bool duet_walk(const struct duet_fs *fs, const struct duet_roots *roots,
-		      const struct dentry *dentry, struct duet_map *map,
-		      struct duet_steps *steps, bool *below)
+/* What was met on the way up: the top, so the dentry is connected, ... */
+#define DUET_WALK_TOP	BIT(0)
+/* ... and a registered directory. */
+#define DUET_WALK_ROOT	BIT(1)
+
+/* Walks from a dentry up, under RCU, by which dentries are freed. */
+static unsigned int duet_walk(const struct duet_fs *fs,
+			      const struct duet_roots *roots,
+			      const struct dentry *dentry,
+			      struct duet_map *map, struct duet_steps *steps)
 {
 	const struct dentry *parent;
-	unsigned int i;
+	unsigned int i, met = 0;
 
 	for (;; dentry = parent) {
 		const struct inode *inode = READ_ONCE(dentry->d_inode);
 
 		if (unlikely(!inode) || !duet_step(steps, DUET_STEPS_LEVEL))
-			return false;
+			return met;
 		/* Each registered directory has a mark: duet_pin_inode(). */
 		if (rcu_access_pointer(inode->i_fsnotify_marks)) {
 			if (!duet_step(steps, DUET_STEPS_ROOT * roots->nr))
-				return false;
+				return met;
 			for (i = 0; i < roots->nr; i++) {
 				if (READ_ONCE(roots->task[i]->root) != inode)
 					continue;
 				__set_bit(roots->task[i]->slot, map->words);
-				*below = true;
+				met |= DUET_WALK_ROOT;
 			}
 		}
 		if (duet_is_border(fs, inode))
-			return true;
+			return met | DUET_WALK_TOP;
 		parent = READ_ONCE(dentry->d_parent);
 		if (parent == dentry)
-			return dentry == dentry->d_sb->s_root;
+			return dentry == dentry->d_sb->s_root ?
+			       met | DUET_WALK_TOP : met;
 	}
 }
 
@@ -233,11 +238,10 @@ bool duet_roots_above(const struct duet_fs *fs, const struct dentry *dentry,
 {
 	const struct duet_roots *roots = duet_dereference(fs->roots);
 	struct duet_steps steps = { .left = DUET_STEPS_THOROUGH };
-	bool below;
 
 	bitmap_zero(map->words, DUET_MAX_TASKS);
 	if (roots)
-		duet_walk(fs, roots, dentry, map, &steps, &below);
+		duet_walk(fs, roots, dentry, map, &steps);
 	return !steps.cut;
 }
 
@@ -365,15 +369,17 @@ static void duet_look_at_name(struct duet_verdict *verdict,
 			      const struct dentry *name)
 {
 	const struct inode *dir;
-	bool below = false;
+	unsigned int met;
 
 	if (!duet_step(&verdict->steps, DUET_STEPS_LEVEL) ||
 	    duet_is_former(name, verdict->inode))
 		return;
-	verdict->known |= duet_walk(verdict->fs, roots, name, &verdict->map,
-				    &verdict->steps, &below);
+	met = duet_walk(verdict->fs, roots, name, &verdict->map,
+			&verdict->steps);
+	if (met & DUET_WALK_TOP)
+		verdict->known = true;
 	dir = READ_ONCE(READ_ONCE(name->d_parent)->d_inode);
-	if (!below || !dir)
+	if (!(met & DUET_WALK_ROOT) || !dir)
 		return;
 	verdict->origin.ino = dir->i_ino;
 	verdict->origin.gen = dir->i_generation;
@@ -537,11 +543,9 @@ static bool duet_has_room_for(struct duet_file *file,
 			      struct duet_verdict *verdict,
 			      struct duet_task *task)
 {
-	enum duet_drop why;
-
-	if (likely(duet_has_slot(file, task, &why)))
+	if (likely(duet_has_slot(file, task, &verdict->why)))
 		return true;
-	duet_task_lost(task, why);
+	duet_task_lost(task, verdict->why);
 	verdict->short_of = true;
 	return false;
 }
@@ -673,37 +677,34 @@ static void duet_nobody_decided(const struct duet_verdict *verdict,
 }
 
 /*
- * There is no entry of a file that somebody wants, and why. What all its tasks
+ * There is no entry of a file that somebody wants. What all its tasks
  * know is not told them again with each page, as far as the names are known.
  */
-static void duet_lost_decided(const struct duet_verdict *verdict,
-			      enum duet_drop why)
+static void duet_lost_decided(const struct duet_verdict *verdict)
 {
 	const struct inode *inode = verdict->inode;
 
-	duet_map_lost(&verdict->map, why);
-	duet_map_lost(&verdict->maybe, why);
-	if (why == DUET_DROP_LIMIT &&
+	duet_map_lost(&verdict->map, verdict->why);
+	duet_map_lost(&verdict->maybe, verdict->why);
+	if (verdict->why == DUET_DROP_LIMIT &&
 	    (verdict->steps.cut || (verdict->known && inode->i_nlink < 2)))
 		WRITE_ONCE(*duet_nobody_slot(inode),
 			   duet_lost_word(inode, verdict->losses));
 }
 
 /*
- * Writes a verdict down, and returns in *found the file's entry, if it has one
- * then. False when it is void already, and put_off does not say that it is to
- * stand for now. RCU.
+ * Writes a verdict down. False when it is void already, and put_off does not
+ * say that it is to stand for now. RCU.
  */
-static bool duet_settle(struct duet_verdict *verdict, bool put_off,
-			struct duet_file **found)
+static bool duet_settle(struct duet_verdict *verdict, bool put_off)
 {
 	struct inode *inode = verdict->inode;
 	struct address_space *mapping = inode->i_mapping;
-	enum duet_drop why = DUET_DROP_NOMEM;
 	struct duet_task *silent;
 	struct duet_file *file;
 	bool holds;
 
+	verdict->file = NULL;
 	duet_delay(DUET_DELAY_VERDICT);
 	trace_duet_verdict(inode, verdict->map.words[0], verdict->known,
 			   verdict->budget - verdict->steps.left,
@@ -724,15 +725,13 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 			    duet_map_empty(&verdict->maybe)) {
 				duet_nobody_decided(verdict, silent);
 				duet_delay(DUET_DELAY_NOBODY);
-				*found = NULL;
 				return duet_verdict_holds(verdict) || put_off;
 			}
 			file = duet_file_make(verdict->fs, inode,
 					      verdict->subvol, verdict->spare,
-					      &verdict->made, &why);
+					      &verdict->made, &verdict->why);
 			if (!file) {
-				duet_lost_decided(verdict, why);
-				*found = NULL;
+				duet_lost_decided(verdict);
 				return true;
 			}
 		}
@@ -755,7 +754,7 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off,
 		duet_file_decided(file, verdict, holds);
 	spin_unlock(&file->lock);
 	xa_unlock_irq(&mapping->i_pages);
-	*found = file;
+	verdict->file = file;
 	return put_off || (holds && duet_verdict_holds(verdict));
 }
 
@@ -766,41 +765,42 @@ static void duet_verdict_end(struct duet_verdict *verdict)
 }
 
 /* Whether a verdict of before holds, where only an open asks. */
-static bool duet_is_settled(const struct duet_verdict *verdict,
-			    struct duet_file **file)
+static bool duet_is_settled(struct duet_verdict *verdict)
 {
+	struct duet_file *file;
+
 	if (!(verdict->how & DUET_DECIDE_OPENED) ||
 	    verdict->inode->i_nlink > 1)
 		return false;
-	*file = duet_file_find(verdict->inode);
-	return *file ? READ_ONCE((*file)->epoch) == verdict->epoch :
-		       duet_nobody_wants(verdict->inode);
+	file = duet_file_find(verdict->inode);
+	verdict->file = file;
+	return file ? READ_ONCE(file->epoch) == verdict->epoch :
+		      duet_nobody_wants(verdict->inode);
 }
 
 static struct duet_file *duet_decide_quickly(struct duet_verdict *verdict)
 {
 	unsigned int tries, left = DUET_STEPS_QUICK;
-	struct duet_file *file;
 
 	for (tries = 0; tries < DUET_VERDICT_TRIES; tries++) {
 		duet_verdict_begin(verdict, left);
-		if (!tries && duet_is_settled(verdict, &file))
-			return file;
+		if (!tries && duet_is_settled(verdict))
+			return verdict->file;
 		duet_look_quickly(verdict);
 		left = verdict->steps.left;
 		if (unlikely(verdict->steps.cut))
 			break;
 		if (likely(!verdict->moving) &&
-		    duet_settle(verdict, false, &file))
+		    duet_settle(verdict, false))
 			goto end;
 	}
 	/* Each task's reader looks, before anything of it is told. */
 	verdict->steps.cut = true;
 	duet_put_off(verdict);
-	duet_settle(verdict, true, &file);
+	duet_settle(verdict, true);
 end:
 	duet_verdict_end(verdict);
-	return file;
+	return verdict->file;
 }
 
 /*
@@ -837,7 +837,7 @@ struct duet_file *duet_decide_added(struct duet_fs *fs, struct inode *inode,
 /* As the quick one; not under RCU. Returns the entry with a hold. */
 static struct duet_file *duet_decide_thoroughly(struct duet_verdict *verdict)
 {
-	struct duet_file *file;
+	struct duet_file *file = NULL;
 	unsigned int tries = 0;
 	bool last, done;
 
@@ -850,7 +850,8 @@ static struct duet_file *duet_decide_thoroughly(struct duet_verdict *verdict)
 		if (verdict->moving && !last)
 			continue;
 		rcu_read_lock();
-		done = duet_settle(verdict, last, &file);
+		done = duet_settle(verdict, last);
+		file = verdict->file;
 		if (done && file && !duet_file_hold(file))
 			file = NULL;
 		rcu_read_unlock();
