@@ -166,7 +166,7 @@ struct duet_node {
  * third of what the entry takes. The others come when a task needs one: see
  * duet_first_grow().
  */
-#define DUET_FIRST_SLOTS	4U
+#define DUET_FIRST_SLOTS	2U
 
 /* One task's share of a file. file->lock, but for what is said otherwise. */
 struct duet_want {

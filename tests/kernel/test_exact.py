@@ -213,6 +213,26 @@ def test_random_workload(watch: Register, place: Path, seed: int) -> None:
 
 
 @SEEDS
+def test_tasks_that_come_and_go(watch: Register, place: Path, seed: int) -> None:
+    """The same, where files are known of already when one more task begins to want them.
+
+    The node in a file's entry has slots for two tasks, until a third comes.
+    """
+    work = Workload(place, seed)
+    tasks: list[Watch] = []
+    for _ in range(24):
+        for _ in range(10):
+            work.step()
+        if len(tasks) == 6 or (tasks and work.random.random() < 0.4):
+            tasks.pop(work.random.randrange(len(tasks))).task.close()
+        else:
+            tasks.append(watch(place / "tree"))
+        for one in tasks:
+            assert one.disagreements(place / "tree") == [], f"after {work.log[-60:]}"
+    work.finish()
+
+
+@SEEDS
 def test_random_names(watch: Register, place: Path, seed: int) -> None:
     """Files of many names that come and go, most of which the dcache has lost."""
     work = Workload(place, seed)
