@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pytest
+from actions import evict
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
 from mounts import mount, unmount
 from ordinary import in_child
@@ -422,6 +423,26 @@ def test_a_state_based_task_helps_itself(device: Device, place: Path) -> None:
     assert watch.disagreements(place / "tree") == []
     assert len(watch.tally.cached_files()) == 60
     watch.task.close()
+
+
+@pytest.mark.parametrize("mask", [STATES, EVENTS], ids=["states", "events"])
+def test_no_room_for_a_third_task_in_a_file(device: Device, place: Path, mask: Mask) -> None:
+    """A file that two tasks know takes more memory for one more: without, that one is told so."""
+    path = fill(place / "tree/file", 3)
+    file, all_of_it = identity(path), {0, 1, 2}
+    watches = [Watch(device.register(place / "tree", STATES)) for _ in range(2)]
+    for one in watches:
+        assert pages_of(one.read(), file, State.ADDED) == all_of_it
+    with tight(device, 0):
+        third = Watch(device.register(place / "tree", mask))
+        items = third.read()
+        assert overflows(items) == items != []
+    third.task.rescan()
+    assert pages_of(third.read(), file, State.ADDED) == all_of_it
+    evict(path)
+    for one in (*watches, third):
+        assert pages_of(one.read(), file, State.REMOVED) == all_of_it
+        one.task.close()
 
 
 def test_room_that_comes_back_when_files_are_deleted(device: Device, place: Path) -> None:
