@@ -122,6 +122,11 @@ stress: setup  ## Everything at once on four file systems in little memory, 20 m
 		--mem $(if $(filter debug,$(STRESS_KERNEL)),2048,1024) -- \
 		python tests/stress/stress.py --still --seconds $(STRESS_SECONDS) $(STRESS_ARGS)
 
+.PHONY: faults
+faults: setup  ## Each allocation of the module fails in turn, in the debug kernel, which it builds first
+	$(LAB) run --kernel debug --fs ext4 --smp 2 --mem 2048 --timeout 7200 -- \
+		python -m pytest tests/kernel/test_faults.py
+
 # Options of tests/bench/bench.py, and of tests/bench/io_saved.py.
 BENCH_ARGS ?=
 

@@ -2,50 +2,32 @@
 """Allocations that fail: nothing is lost in silence, and nothing else breaks.
 
 Only on a kernel that can make them fail (the lab's debug kernel), and there
-only those of the module: the backtrace has to go through its code.
+only those of the module: the backtrace has to go through its code. Starts and
+registrations by chance; in each other operation the first, the second, ...
+until it has no more (failing.py). After each one the operation did its work or
+said ENOMEM, what a task is told is true or an overflow, and a new task is told
+as ever.
+
+Not reached: memory per CPU, which no fault injection of the kernel knows.
 """
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import EVENTS, counter
-from truth import Watch, drop_caches, fill
+from conftest import EVENTS, STATES, SYSFS, counter, eventually
+from failing import FAILSLAB, Fault, Tally, Workers, failing
+from invariant import look_until_sure
+from truth import Watch, drop_caches, fill, identity, mincore, truth_of
 
-from pyduet import Device, DuetError, State
-
-FAILSLAB = Path("/sys/kernel/debug/failslab")
+from pyduet import Device, DuetError, Mask, State
 
 pytestmark = pytest.mark.kernel_with(FAILSLAB)
 
 Register = Callable[..., Watch]
-
-
-@contextlib.contextmanager
-def failing(percent: int, *, atomic_only: bool) -> Iterator[None]:
-    """Make so many allocations fail that the module asks for."""
-    start, size = next(
-        (int(line.split()[5], 16), int(line.split()[1]))
-        for line in Path("/proc/modules").read_text().splitlines()
-        if line.startswith("duet ")
-    )
-    settings = {
-        "require-start": hex(start),
-        "require-end": hex(start + size),
-        "stacktrace-depth": "32",
-        "interval": "1",
-        "times": "-1",
-        "verbose": "0",
-        "ignore-gfp-wait": "Y" if atomic_only else "N",
-        "probability": str(percent),
-    }
-    for name, value in settings.items():
-        (FAILSLAB / name).write_text(value)
-    try:
-        yield
-    finally:
-        (FAILSLAB / "probability").write_text("0")
 
 
 def work(tree: Path) -> None:
@@ -81,6 +63,257 @@ def test_events_that_are_lost_are_said_to_be(watch: Register, place: Path) -> No
     one.task.rescan()
     told = {item.file[0] for item in one.read() if item.state & State.ADDED}
     assert told >= {path.stat().st_ino for path in (place / "tree").iterdir()}
+
+
+@pytest.fixture(scope="session")
+def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
+    """Count, and say at the end what failed how often."""
+    tally = Tally()
+    yield tally
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    for line in ["", "allocations that failed:", *tally.lines]:
+        reporter.write_line(line)
+
+
+def levels() -> dict[str, int]:
+    """Return how much there is of what can be left behind."""
+    return {name: counter(name) for name in ("tasks", "files", "nodes", "bytes")}
+
+
+def assert_no_more_than(before: dict[str, int], when: object) -> None:
+    """Wait for what goes a moment later, and see that there is not more than before."""
+
+    def more() -> dict[str, int]:
+        return {name: now for name, now in levels().items() if now > before[name]}
+
+    assert eventually(lambda: not more()), f"{when}: left {more()}, where there was {before}"
+
+
+#: After each so many faults a new task is tried: that takes seconds.
+TRY_EACH = 5
+
+
+def is_well(device: Device, tree: Path, when: object) -> None:
+    """Have a new task told of a new file, and nothing left of it; the table is right."""
+    if isinstance(when, Fault) and when.nth % TRY_EACH != 1:
+        return
+    before = levels()
+    assert look_until_sure().lines == frozenset()
+    # Beside the tree: whoever watches that would have the file kept until he reads.
+    place = tree.with_name("well")
+    place.mkdir()
+    with device.register(place, STATES, no_scan=True) as task:
+        path = fill(place / "file", 3, sync=False)
+        watch = Watch(task)
+        watch.read()
+        assert watch.tally.cached(identity(path)) == mincore(path)
+        path.unlink()
+    place.rmdir()
+    assert_no_more_than(before, when)
+
+
+def drain(watch: Watch) -> bool:
+    """Read all, each batch remembered at once, so an error loses none; return if any overflowed."""
+    lost = False
+    while batch := watch.task.read_batch():
+        watch.tally.apply(batch)
+        lost |= any(item.state & State.OVERFLOW for item in batch)
+    return lost
+
+
+def is_told_now(watch: Watch, tree: Path) -> bool:
+    """Return whether the kernel says what was told, of every file; waits for no news."""
+    files = {identity(path): path for path in tree.rglob("*") if path.is_file()}
+    watch.read()
+    if not files.keys() >= set(watch.tally.cached_files()):
+        return False
+    told = {file: (watch.tally.cached(file), watch.tally.dirty(file)) for file in files}
+    return told == {file: truth_of(path)[:2] for file, path in files.items()}
+
+
+def is_told(watch: Watch, tree: Path) -> None:
+    """Whoever asks for states is told the truth, whatever failed; others of an overflow, or all."""
+    if watch.task.snapshot or watch.task.mask & (Mask.ADDED | Mask.REMOVED):
+        items = watch.read()
+        if any(item.state & State.OVERFLOW for item in items):
+            return
+        cached = {identity(path): mincore(path) for path in tree.iterdir() if path.is_file()}
+        told = {file: watch.tally.cached(file) for file in cached}
+        assert told == cached
+    elif not is_told_now(watch, tree):
+        assert watch.disagreements(tree) == []
+
+
+def cached_files(tree: Path) -> None:
+    """Have files cached, one of several nodes, that no task wants yet."""
+    for number in range(3):
+        fill(tree / f"f{number}", 3)
+    fill(tree / "large", 200)
+
+
+def test_first_sight(watch: Register, device: Device, place: Path, tally: Tally) -> None:
+    """A probe that meets a file, and its pages, has no memory for them.
+
+    Pitfall: allocation failure returned with the bucket lock held and interrupts off.
+    """
+    tree = place / "tree"
+    states, events = watch(tree), watch(tree, EVENTS)
+    paths = [fill(tree / "small", 3), fill(tree / "large", 200)]
+    for fault in tally.faults("first sight"):
+        drop_caches()
+        for one in (states, events):
+            one.read()
+        with fault.armed():
+            for path in paths:
+                path.read_bytes()
+        is_told(states, tree)
+        is_told(events, tree)
+        is_well(device, tree, fault)
+
+
+def test_writes(watch: Register, device: Device, place: Path, tally: Tally) -> None:
+    """A file is made, written, written back and cut off."""
+    tree = place / "tree"
+    states, events = watch(tree), watch(tree, EVENTS)
+    for fault in tally.faults("writes"):
+        path = tree / "file"
+        with fault.armed():
+            fill(path, 200)
+            os.truncate(path, 4096 * 70)
+        is_told(states, tree)
+        is_told(events, tree)
+        path.unlink()
+        is_well(device, tree, fault)
+
+
+@pytest.mark.parametrize("mask", [STATES, EVENTS], ids=["states", "events"])
+def test_rescan(watch: Register, device: Device, place: Path, tally: Tally, mask: Mask) -> None:
+    """The call and the read that looks at all inodes."""
+    tree = place / "tree"
+    cached_files(tree)
+    one = watch(tree, mask)
+
+    def again() -> None:
+        one.task.rescan()
+        drain(one)
+
+    for fault in tally.faults(f"rescan for {'states' if mask == STATES else 'events'}"):
+        drop_caches()
+        drain(one)
+        with failing(100, atomic_only=False):
+            for path in tree.iterdir():
+                path.read_bytes()
+        fault.error_of(again)
+        one.task.rescan()
+        is_told(one, tree)
+    is_well(device, tree, "rescan")
+
+
+def test_comparison(watch: Register, device: Device, place: Path, tally: Tally) -> None:
+    """A read that compares files, which had no memory before, with the page cache."""
+    tree = place / "tree"
+    one = watch(tree)
+    for fault in tally.faults("comparison in a read"):
+        drop_caches()
+        drain(one)
+        with failing(100, atomic_only=False):
+            fill(tree / "file", 200)
+        lost: list[bool] = []
+        fault.error_of(lambda lost=lost: lost.append(drain(one)))
+        lost.append(drain(one))
+        # Where not even the comparison had memory that is told, and the task has to ask again.
+        if any(lost):
+            one.task.rescan()
+        is_told(one, tree)
+        is_well(device, tree, fault)
+
+
+def test_paths(watch: Register, device: Device, place: Path, tally: Tally) -> None:
+    """Of files whose names the kernel has forgotten.
+
+    exportfs, which reads directories, goes on without memory as if a name were not there.
+    """
+    tree = place / "tree"
+    (tree / "deep").mkdir()
+    path = fill(tree / "deep/file", 3)
+    one = watch(tree)
+    one.read()
+    file = identity(path)
+    for name, ask in {
+        "path": lambda: one.task.path_of(file, max_age=0),
+        "paths": lambda: one.task.paths_of([file]),
+        "whether it is done": lambda: one.task.is_done(file),
+    }.items():
+        for fault in tally.faults(name):
+            drop_caches()
+            drop_caches(2)  # those that were used lately go at the second time
+            fault.error_of(ask, errno.ENOENT)
+            assert one.task.path_of(file, max_age=0).endswith("deep/file")
+        is_well(device, tree, name)
+
+
+def test_marks(watch: Register, device: Device, place: Path, tally: Tally) -> None:
+    """Many are set, and taken back.
+
+    Pitfall: a mark that there was no memory to take away stayed, and was counted as gone.
+    """
+    tree = place / "tree"
+    one = watch(tree)
+    files = [identity(fill(tree / f"f{number}", 1, sync=False)) for number in range(8)]
+    for fault in tally.faults("marks set"):
+        fault.error_of(lambda: one.task.mark_many(files))
+        assert {file for file in files if one.task.is_done(file)} == set(one.task.marked())
+        one.task.mark_many(files)
+        assert one.task.are_done(files) == [True] * len(files)
+        one.task.unmark_many(files)
+        assert list(one.task.marked()) == []
+    for fault in tally.faults("marks cleared"):
+        one.task.mark_many(files)
+        fault.error_of(lambda: one.task.unmark_many(files))
+        assert {file for file in files if one.task.is_done(file)} == set(one.task.marked())
+        one.task.unmark_many(files)
+        assert list(one.task.marked()) == []
+
+
+@pytest.mark.parametrize("name", ["limit_bytes", "task_limit_bytes", "user_share_percent"])
+def test_settings(device: Device, place: Path, tally: Tally, name: str) -> None:
+    """A setting by sysfs, of which udev is told: that may fail, the setting does not."""
+    value = (SYSFS / name).read_text()
+    for fault in tally.faults(f"sysfs {name}"):
+        assert fault.error_of(lambda: (SYSFS / name).write_text(value) and None) == 0
+        assert (SYSFS / name).read_text() == value
+    is_well(device, place / "tree", name)
+
+
+def test_listening(device: Device, place: Path, tally: Tally) -> None:
+    """What begins to hear of opens, in a thread of the kernel, does so later.
+
+    Pitfall: for want of memory opens were not heard of until another such file was met.
+    """
+    tree, out = place / "tree", place / "out"
+    path = fill(tree / "file", 3)
+    os.link(path, out / "other")
+
+    def listen(fault: Fault) -> bool:
+        """Have somebody begin to listen; false when that was a thread made just now."""
+        drop_caches()
+        device.stop()
+        device.start()
+        watch = Watch(device.register(tree, STATES))
+        workers = Workers(fault)
+        with workers.armed():
+            (out / "other").read_bytes()
+            begun = eventually(workers.begun, 30)
+            # The rest of the work takes no second, but on a slow machine.
+            eventually(lambda: 0 in workers.left(), 2)
+        # Opened under the name inside, it is found.
+        assert watch.disagreements(tree) == [], str(fault)
+        watch.task.close()
+        return begun
+
+    for fault in tally.faults("listening for opens"):
+        assert any(listen(fault) for _ in range(4)), "nobody began to listen"
+    is_well(device, tree, "listening")
 
 
 def test_calls_fail_cleanly(device: Device, place: Path) -> None:
