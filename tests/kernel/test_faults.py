@@ -2,17 +2,17 @@
 """Allocations that fail: nothing is lost in silence, and nothing else breaks.
 
 Only on a kernel that can make them fail (the lab's debug kernel), and there
-only those of the module: the backtrace has to go through its code. Starts and
-registrations by chance; in each other operation the first, the second, ...
-until it has no more (failing.py). After each one the operation did its work or
-said ENOMEM, what a task is told is true or an overflow, and a new task is told
-as ever.
+only those of the module: the backtrace has to go through its code. Some by
+chance, and in each operation the first, the second, ... until it has no more
+(failing.py). After each one the operation did its work or said ENOMEM, what a
+task is told is true or an overflow, and a new task is told as ever.
 
 Not reached: memory per CPU, which no fault injection of the kernel knows.
 """
 
-import contextlib
+import ctypes
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +20,11 @@ from pathlib import Path
 import pytest
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
 from failing import FAILSLAB, Fault, Tally, Workers, failing
-from invariant import look_until_sure
+from invariant import CHECK, look_until_sure
 from truth import Watch, drop_caches, fill, identity, mincore, truth_of
 
-from pyduet import Device, DuetError, Mask, State
+from pyduet import Device, FileId, Mask, State, Task
+from pyduet._driver import abi
 
 pytestmark = pytest.mark.kernel_with(FAILSLAB)
 
@@ -144,6 +145,21 @@ def is_told(watch: Watch, tree: Path) -> None:
         assert watch.disagreements(tree) == []
 
 
+def of_states(device: Device, tree: Path) -> Task:
+    """Register for states, in ranges."""
+    return device.register(tree, STATES, ranges=True)
+
+
+def of_events(device: Device, tree: Path) -> Task:
+    """Register for events."""
+    return device.register(tree, EVENTS)
+
+
+def of_a_snapshot(device: Device, tree: Path) -> Task:
+    """Register for what is cached now."""
+    return device.register(tree, STATES, snapshot=True)
+
+
 def cached_files(tree: Path) -> None:
     """Have files cached, one of several nodes, that no task wants yet."""
     for number in range(3):
@@ -253,7 +269,7 @@ def test_paths(watch: Register, device: Device, place: Path, tally: Tally) -> No
 
 
 def test_marks(watch: Register, device: Device, place: Path, tally: Tally) -> None:
-    """Many are set, and taken back.
+    """Many are set, asked for, told and taken back.
 
     Pitfall: a mark that there was no memory to take away stayed, and was counted as gone.
     """
@@ -273,6 +289,33 @@ def test_marks(watch: Register, device: Device, place: Path, tally: Tally) -> No
         assert {file for file in files if one.task.is_done(file)} == set(one.task.marked())
         one.task.unmark_many(files)
         assert list(one.task.marked()) == []
+    for fault in tally.faults("marks asked for"):
+        drop_caches()
+        drop_caches(2)  # of a file in memory it takes none
+        fault.error_of(lambda: one.task.are_done(files))
+    is_told(one, tree)
+    is_well(device, tree, "marks")
+
+
+def test_looks(watch: Register, device: Device, place: Path, tally: Tally) -> None:
+    """The dumps, and the check in debugfs."""
+    tree = place / "tree"
+    one = watch(tree)
+    cached_files(tree)
+    one.task.mark_done(FileId(10**6, 1))  # of no file
+    looks: dict[str, Callable[[], object]] = {
+        "dump of tasks": device.tasks,
+        "dump of nodes": lambda: list(device.nodes()),
+        "dump of what is pending": lambda: list(one.task.pending()),
+        "dump of marks": lambda: list(one.task.marked()),
+        "check": CHECK.read_text,
+    }
+    for name, look in looks.items():
+        for fault in tally.faults(name):
+            fault.error_of(look)
+        look()
+    is_told(one, tree)
+    is_well(device, tree, "looks")
 
 
 @pytest.mark.parametrize("name", ["limit_bytes", "task_limit_bytes", "user_share_percent"])
@@ -316,24 +359,116 @@ def test_listening(device: Device, place: Path, tally: Tally) -> None:
     is_well(device, tree, "listening")
 
 
-def test_calls_fail_cleanly(device: Device, place: Path) -> None:
-    """Start, registration and calls say ENOMEM, or succeed; nothing leaks.
+def test_ends(device: Device, place: Path, tally: Tally) -> None:
+    """A close and a stop need no memory but for telling udev: they cannot fail."""
+    tree = place / "tree"
+    cached_files(tree)
 
-    Pitfall: leaks on error paths. Pitfall: a failed start or stop left the status stuck.
-    """
-    path = fill(place / "tree/file", 70)
-    device.stop()
-    done = 0
-    for _ in range(300):
-        with failing(15, atomic_only=False), contextlib.suppress(DuetError, MemoryError, OSError):
+    def busy() -> Task:
+        task = device.register(tree, STATES)
+        task.mark_many(identity(path) for path in tree.iterdir())
+        # More than are taken away in one step, which has memory of its own. Of no file that is.
+        task.mark_many(FileId(number, 1) for number in range(10**6, 10**6 + 600))
+        return task
+
+    for fault in tally.faults("stop"):
+        task = busy()
+        assert fault.error_of(device.stop) == 0
+        assert not device.is_on()
+        assert not any(levels().values())
+        task.close()
+        device.start()
+    is_well(device, tree, "stop")
+    for nth in range(1, 6):
+        task = busy()
+        fd = os.dup(task.fileno())
+        task.close()
+        with Fault(nth, rest=True).armed():
+            os.close(fd)
+        assert eventually(lambda: counter("tasks") == 0)
+        is_well(device, tree, nth)
+
+
+@pytest.mark.parametrize("register", [of_states, of_events, of_a_snapshot])
+def test_registration(
+    device: Device, place: Path, tally: Tally, register: Callable[[Device, Path], Task]
+) -> None:
+    """Of each kind, with a scan; the hooks are attached. Pitfall: leaks on error paths."""
+    tree = place / "tree"
+    cached_files(tree)
+    keeper = device.register(place / "out", EVENTS)
+    for fault in tally.faults(f"registration {register.__name__}"):
+        before = levels()
+        made: list[Task] = []
+        fault.error_of(lambda made=made: made.append(register(device, tree)))
+        for task in made:
+            is_told(Watch(task), tree)
+            task.close()
+        assert_no_more_than(before, fault)
+        is_well(device, tree, fault)
+    keeper.close()
+
+
+class _List(ctypes.Structure):
+    """The argument of PRINT_LIST, with room for two tasks."""
+
+    _fields_ = [("head", abi.StatusArgs), ("tasks", abi.TaskAttrs * 2)]
+
+
+def test_published_calls(device: Device, place: Path, tally: Tally) -> None:
+    """Registration, a file's path, and the list of tasks, as the author's programs ask."""
+    tree = place / "tree"
+    uuid = identity(fill(tree / "file", 1))
+    size = ctypes.sizeof
+
+    def register() -> int:
+        request = abi.InitArgs(size(abi.InitArgs), b"own", 0, Mask.EXISTS, os.fsencode(tree))
+        return int(fcntl.ioctl(device.fileno(), abi.IOC_INIT, request))  # type: ignore[call-overload]
+
+    made: list[int] = []
+    for fault in tally.faults("published registration"):
+        before = levels()
+        fault.error_of(lambda: made.append(register()))
+        while made:
+            os.close(made.pop())
+        assert_no_more_than(before, fault)
+
+    task = register()
+    request = abi.GpathArgs(size=size(abi.GpathArgs))
+    request.uuid.ino, request.uuid.gen, request.uuid.tid = *uuid, 1
+    for fault in tally.faults("published path"):
+        drop_caches()
+        fault.error_of(lambda: fcntl.ioctl(task, abi.IOC_GPATH, request) and None, errno.ENOENT)
+    assert request.path == os.fsencode(tree / "file")
+
+    tasks = _List(abi.StatusArgs(size(abi.StatusArgs), abi.Status.PRINT_LIST))
+    for fault in tally.faults("published list of tasks"):
+        tasks.head.numtasks = 2
+        fault.error_of(lambda: fcntl.ioctl(device.fileno(), abi.IOC_STATUS, tasks) and None)
+    assert tasks.head.numtasks == 1
+    assert tasks.tasks[0].name == b"own"
+    os.close(task)
+    is_well(device, tree, "published calls")
+
+
+def test_start(device: Device, place: Path, tally: Tally) -> None:
+    """Pitfall: a failed start or stop left the status stuck."""
+    for fault in tally.faults("start"):
+        device.stop()
+        if fault.error_of(device.start):
+            assert not device.is_on()
+            assert not any(levels().values())
             device.start()
-            with device.register(place / "tree", EVENTS) as task:
-                items = task.read()
-                task.mark_done(items[0].file)
-                task.path_of(items[0].file, max_age=0)
-                done += 1
-        if device.is_on():
-            device.stop()
-    assert done, "every round failed somewhere"
-    assert path.exists()
-    device.start()
+        is_well(device, place / "tree", fault)
+
+
+def test_hooks(device: Device, place: Path, tally: Tally) -> None:
+    """A registration that attaches the hooks; each is proved, and detached after a failure."""
+    for fault in tally.faults("register, with the hooks"):
+        device.stop()
+        device.start()
+        made: list[Task] = []
+        fault.error_of(lambda made=made: made.append(device.register(place / "tree", EVENTS)))
+        for task in made:
+            task.close()
+        is_well(device, place / "tree", fault)
