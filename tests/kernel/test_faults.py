@@ -168,22 +168,22 @@ def cached_files(tree: Path) -> None:
 
 
 def test_first_sight(watch: Register, device: Device, place: Path, tally: Tally) -> None:
-    """A probe that meets a file, and its pages, has no memory for them.
+    """A probe that meets a file, and its pages, has no memory for them, nor for a third task.
 
     Pitfall: allocation failure returned with the bucket lock held and interrupts off.
     """
     tree = place / "tree"
-    states, events = watch(tree), watch(tree, EVENTS)
+    watches = [watch(tree), watch(tree, EVENTS), watch(tree)]
     paths = [fill(tree / "small", 3), fill(tree / "large", 200)]
     for fault in tally.faults("first sight"):
         drop_caches()
-        for one in (states, events):
+        for one in watches:
             one.read()
         with fault.armed():
             for path in paths:
                 path.read_bytes()
-        is_told(states, tree)
-        is_told(events, tree)
+        for one in watches:
+            is_told(one, tree)
         is_well(device, tree, fault)
 
 
