@@ -44,24 +44,24 @@ def on_processor(number: int) -> Iterator[None]:
 
 def test_no_processor_keeps_room_from_another(device: Device, place: Path) -> None:
     """What one took of the limit ahead of its files is there for the others, to the last byte."""
-    paths = [fill(place / f"tree/{i}", 1) for i in range(101)]
+    paths = [fill(place / f"tree/{i}", 1) for i in range(201)]
     drop_caches()
     try:
-        with device.register(place / "tree", EVENTS) as task, tight(device, 100):
+        with device.register(place / "tree", EVENTS) as task, tight(device, 200):
             info = device.info()
             # More than a processor takes at a time, or there would be nothing to see.
             assert info.limit - info.bytes > 2 * (32 << 10)
             with on_processor(1):
                 read_page(paths[0], 0)
             with on_processor(0):
-                for path in paths[1:100]:
+                for path in paths[1:200]:
                     read_page(path, 0)
                 after = device.info()
-                assert after.files == info.files + 100
+                assert after.files == info.files + 200
                 assert (after.bytes, after.drops) == (after.limit, info.drops)
-                read_page(paths[100], 0)
+                read_page(paths[200], 0)
                 assert device.info().drops != info.drops
-            assert len(Watch(task).read()) == 101  # and an overflow
+            assert len(Watch(task).read()) == 201  # and an overflow
     finally:
         store("limit_bytes", 0)
 
