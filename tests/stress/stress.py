@@ -434,6 +434,9 @@ def reclaimed() -> int:
 
 def prepare() -> None:
     """Make the cgroup and the program."""
+    # The sync(2) of one stressor waits for those of all others, on four file systems at once: for
+    # minutes where the machine below is busy. What hangs for good hangs longer.
+    Path("/proc/sys/kernel/hung_task_timeout_secs").write_text("600")
     if not (CGROUPS / "cgroup.controllers").exists():
         run("mount", "-t", "cgroup2", "none", CGROUPS)
     (CGROUPS / "cgroup.subtree_control").write_text("+memory")
