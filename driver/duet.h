@@ -749,7 +749,7 @@ void duet_node_free(struct duet_node *node);
 struct duet_node *duet_node_find(struct duet_file *file, u64 run);
 bool duet_first_grow(struct duet_file *file, enum duet_drop *why);
 
-/* Whether the file's nodes have the task's slot, or could be given it. */
+/* Whether the file's nodes have the task's slot, or get it now; file->lock. */
 static inline bool duet_has_slot(struct duet_file *file,
 				 const struct duet_task *task,
 				 enum duet_drop *why)
@@ -767,6 +767,7 @@ static inline struct duet_node *duet_node_first(struct duet_file *file,
 {
 	struct duet_node *node = duet_first_node(file);
 
+	lockdep_assert_held(&file->lock);
 	if (node->file ||
 	    (unlikely(READ_ONCE(duet.nr_slots) > DUET_FIRST_SLOTS) &&
 	     !duet_first_grow(file, why)))

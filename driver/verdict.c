@@ -837,7 +837,6 @@ struct duet_file *duet_decide_added(struct duet_fs *fs, struct inode *inode,
 /* As the quick one; not under RCU. Returns the entry with a hold. */
 static struct duet_file *duet_decide_thoroughly(struct duet_verdict *verdict)
 {
-	struct duet_file *file = NULL;
 	unsigned int tries = 0;
 	bool last, done;
 
@@ -851,13 +850,12 @@ static struct duet_file *duet_decide_thoroughly(struct duet_verdict *verdict)
 			continue;
 		rcu_read_lock();
 		done = duet_settle(verdict, last);
-		file = verdict->file;
-		if (done && file && !duet_file_hold(file))
-			file = NULL;
+		if (done && verdict->file && !duet_file_hold(verdict->file))
+			verdict->file = NULL;
 		rcu_read_unlock();
 	} while (!done);
 	duet_verdict_end(verdict);
-	return file;
+	return verdict->file;
 }
 
 /*
