@@ -18,6 +18,7 @@ class Series:
     package: str
     build: str | None = None
     config: tuple[str, ...] = ()
+    make: tuple[str, ...] = ()
     append: str = ""
 
 
@@ -37,6 +38,7 @@ def all_series() -> list[Series]:
             tuple(line["suites"]),
             line["source"],
             config=tuple(line["config"]),
+            make=tuple(line["make"]),
             append=line["append"],
         )
         for line in _list("built")

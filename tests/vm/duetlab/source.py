@@ -26,7 +26,7 @@ _PROGRESS_SECONDS = 60
 def identity(series: Series) -> str:
     """The name under which the cache has a series that is built: the same recipe, the same name."""
     version = output_of([program(_COMPILER, _COMPILER), "--version"], "asking for gcc's version")
-    recipe = [_configuration(series), *_MAKE, version]
+    recipe = [_configuration(series), *_MAKE, *series.make, version]
     return f"{series.name}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]}"
 
 
@@ -42,7 +42,7 @@ def build_kernel(apt: Apt, package: Package, series: Series, release: str, targe
     tree = target / "tree"
     _unpack(target / "package/usr/src" / f"{package.name}.tar.xz", package.name, tree)
     shutil.rmtree(target / "package")
-    make = [program("make", "make"), "-C", str(tree), *_MAKE]
+    make = [program("make", "make"), "-C", str(tree), *_MAKE, *series.make]
     make.append(f"LOCALVERSION=-{release.partition('-')[2]}")
     _configure(make, tree, series)
     say(f"building {release}, which takes some 10 to 20 minutes, once")
