@@ -158,7 +158,7 @@ static bool duet_check_untold(const struct duet_node *node,
 	const unsigned int flags = node->file->want[task->slot].flags;
 	struct duet_news news;
 
-	return !duet_slot_seen(node, task->slot)->next &&
+	return !duet_is_queued(duet_slot_seen(node, task->slot)) &&
 	       !(flags & (DUET_WANT_SYNC | DUET_WANT_LOST)) &&
 	       !(READ_ONCE(task->flags) & later) &&
 	       duet_node_news(node, task, &news);

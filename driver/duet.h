@@ -148,6 +148,15 @@ static inline u64 duet_slot_bits(const struct duet_slot *slot)
 /* Ends a list of nodes, so that NULL can mean "on no list". */
 #define DUET_LIST_END	((struct duet_node *)1)
 
+/*
+ * Whether the node is on the task's list; file->lock, or for a dump. The reader
+ * puts that list in order without: links change meanwhile, but none is NULL.
+ */
+static __always_inline bool duet_is_queued(const struct duet_slot *slot)
+{
+	return data_race(slot->next);
+}
+
 struct duet_node {
 	struct hlist_bl_node hash;	/* bucket's bit lock */
 	struct duet_file *file;		/* fixed; NULL: the first, not in use */

@@ -320,7 +320,7 @@ static int duet_walk_buckets(struct duet_out *out,
 
 static bool duet_slot_empty(const struct duet_slot *slot)
 {
-	return data_race(!slot->next && !duet_slot_bits(slot));
+	return !duet_is_queued(slot) && !data_race(duet_slot_bits(slot));
 }
 
 static bool duet_put_node(struct duet_out *out, const struct duet_node *node,
@@ -348,7 +348,7 @@ static bool duet_put_node(struct duet_out *out, const struct duet_node *node,
 		return true;
 	info->tid = slot + 1;
 	said = duet_slot_seen(node, slot);
-	info->queued = !!data_race(READ_ONCE(said->next));
+	info->queued = duet_is_queued(said);
 	data_race(memcpy(info->bits, said->bits, sizeof(said->bits)));
 	return true;
 }
@@ -406,7 +406,7 @@ static bool duet_dump_news(struct duet_out *out, const struct duet_node *node,
 	u64 left;
 
 	if (node->file->fs != task->fs ||
-	    !data_race(READ_ONCE(duet_slot_seen(node, task->slot)->next)))
+	    !duet_is_queued(duet_slot_seen(node, task->slot)))
 		return true;
 	left = data_race(duet_node_news(node, task, &news));
 	while (left) {

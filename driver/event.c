@@ -36,7 +36,7 @@ static __always_inline void duet_slot_event(struct duet_node *node,
 
 	if (unlikely(!task))
 		return;
-	if (slot->next) {	/* queued already: just mark */
+	if (duet_is_queued(slot)) {	/* already: just mark */
 		if (task->events & DUET_EVENT_BIT(event))
 			slot->bits[event] |= pages;
 		return;

@@ -518,7 +518,7 @@ static void duet_node_forget(struct duet_node *node, void *arg)
 	if (!duet_slot_is(node, task->slot))
 		return;
 	slot = duet_slot_of(node, task->slot);
-	if (slot->next) {
+	if (duet_is_queued(slot)) {
 		node->nr_queued--;
 		atomic_long_sub(duet.node_size, &task->pending);
 	}

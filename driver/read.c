@@ -48,6 +48,13 @@ static struct duet_node **duet_node_next(const struct duet_sort *sort,
 	return &duet_slot_of(node, sort->task->slot)->next;
 }
 
+/* An event may look at the link just now: duet_is_queued(). */
+static void duet_node_link(const struct duet_sort *sort,
+			   struct duet_node *node, struct duet_node *next)
+{
+	WRITE_ONCE(*duet_node_next(sort, node), next);
+}
+
 /* One more node was moved. False when the rest may stay as it is. */
 static bool duet_sort_step(struct duet_sort *sort)
 {
@@ -70,18 +77,18 @@ static struct duet_chain duet_merge(struct duet_sort *sort,
 		/* The one that begins first; where it ends, the other is left. */
 		if (b.first->run < a.first->run)
 			swap(a, b);
-		*tail = a.first;
+		WRITE_ONCE(*tail, a.first);
 		tail = duet_node_next(sort, a.first);
 		if (a.first == a.last) {
-			*tail = b.first;
+			WRITE_ONCE(*tail, b.first);
 			all.last = b.last;
 			return all;
 		}
 		a.first = *tail;
 		duet_sort_step(sort);
 	}
-	*tail = a.first;
-	*duet_node_next(sort, a.last) = b.first;
+	WRITE_ONCE(*tail, a.first);
+	duet_node_link(sort, a.last, b.first);
 	all.last = b.last;
 	return all;
 }
@@ -101,7 +108,7 @@ static struct duet_chain duet_sort_run(struct duet_sort *sort,
 		node = next;
 		next = *duet_node_next(sort, node);
 		if (down) {
-			*duet_node_next(sort, node) = run.first;
+			duet_node_link(sort, node, run.first);
 			run.first = node;
 		} else {
 			run.last = node;
@@ -109,7 +116,7 @@ static struct duet_chain duet_sort_run(struct duet_sort *sort,
 		if (!duet_sort_step(sort))
 			break;
 	}
-	*duet_node_next(sort, run.last) = DUET_LIST_END;
+	duet_node_link(sort, run.last, DUET_LIST_END);
 	*list = next;
 	return run;
 }
@@ -143,7 +150,7 @@ static bool duet_sort(struct duet_task *task)
 		run = run.first ? duet_merge(&sort, part[i], run) : part[i];
 	}
 	if (run.first) {
-		*duet_node_next(&sort, run.last) = list;
+		duet_node_link(&sort, run.last, list);
 		task->nodes = run.first;
 	}
 	task->sorted = !sort.cut_short;

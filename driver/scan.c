@@ -43,7 +43,7 @@ static void duet_sync_node(struct duet_sync *sync, struct duet_node *node,
 		if (task->events & DUET_PAGE_REMOVED)
 			bits[DUET_EVENT_REMOVED] |= look->cached;
 	} else if (test_bit(DUET_TASK_QUIET, &task->flags)) {
-		if (!slot->next)
+		if (!duet_is_queued(slot))
 			duet_node_told(node, task, ~0ULL);
 	} else if (sync->fresh) {
 		if (task->events & DUET_PAGE_ADDED)

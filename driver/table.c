@@ -513,7 +513,7 @@ void duet_queue_node(struct duet_node *node, struct duet_task *task)
 	struct duet_slot *slot = duet_slot_of(node, task->slot);
 
 	lockdep_assert_held(&file->lock);
-	if (!slot->next) {
+	if (!duet_is_queued(slot)) {
 		slot->next = want->pending ?: DUET_LIST_END;
 		want->pending = node;
 		node->nr_queued++;
@@ -647,7 +647,7 @@ void duet_node_announce(struct duet_node *node, const struct duet_task *but)
 
 	lockdep_assert_held(&file->lock);
 	duet_for_each_task(task, i, &file->active) {
-		if (task == but || duet_slot_seen(node, i)->next ||
+		if (task == but || duet_is_queued(duet_slot_seen(node, i)) ||
 		    !duet_node_news(node, task, &news))
 			continue;
 		if (duet_is_full(task))
