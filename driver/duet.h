@@ -684,6 +684,7 @@ struct dentry *duet_next_name(struct inode *inode, struct dentry *name);
 struct dentry *duet_name_below(const struct duet_task *task,
 			       struct inode *inode);
 bool duet_is_inside(const struct duet_task *task, struct inode *inode);
+bool duet_has_name(const struct duet_task *task, struct inode *inode);
 struct duet_file *duet_decide(struct duet_fs *fs, struct inode *inode,
 			      struct duet_file **spare, unsigned int how);
 #define DUET_DECIDE_LEAVE	0x1	/* though it may have names not seen now */

@@ -492,33 +492,13 @@ static bool duet_scan_wants(struct duet_file *file, struct duet_task *task)
 }
 
 /*
- * Whether the dcache has a name of the inode. That of who opened a file and
- * removed the name is none, while the file has others.
- */
-static bool duet_has_name(struct inode *inode)
-{
-	struct dentry *alias;
-	bool found = false;
-
-	/* In process context, where nothing else is locked. */
-	spin_lock(&inode->i_lock);
-	hlist_for_each_entry(alias, &inode->i_dentry, DUET_D_ALIAS) {
-		found = !d_unhashed(alias);
-		if (found)
-			break;
-	}
-	spin_unlock(&inode->i_lock);
-	return found;
-}
-
-/*
  * Whether the inode may have a name below the task's directory that the dcache
  * does not know. It is where any of a single name's dentries is.
  */
 static bool duet_is_unseen(const struct duet_task *task, struct inode *inode)
 {
 	if (inode->i_nlink == 1)
-		return !duet_has_name(inode);
+		return !duet_has_name(task, inode);
 	return inode->i_nlink && !duet_is_inside(task, inode);
 }
 

@@ -271,7 +271,10 @@ bool duet_is_former(const struct dentry *name, const struct inode *inode)
 	return d_unhashed(name) && inode->i_nlink;
 }
 
-/* Whether a name leads to the task's directory. The caller has a reference. */
+/*
+ * Whether a name leads to the task's directory. The caller has a reference to
+ * it, or i_lock.
+ */
 static bool duet_leads_below(const struct duet_task *task,
 			     const struct dentry *name,
 			     struct duet_steps *steps)
@@ -320,19 +323,27 @@ struct dentry *duet_next_name(struct inode *inode, struct dentry *name)
 	return next;
 }
 
-/*
- * A name of the inode below the task's directory that the dcache has, with a
- * reference, or NULL. Of a file that is deleted there is the last one, as long
- * as somebody has it open.
- */
-struct dentry *duet_name_below(const struct duet_task *task,
-			       struct inode *inode)
+/* What a name may be asked for. */
+typedef bool duet_name_test(const struct duet_task *task,
+			    const struct dentry *name,
+			    struct duet_steps *steps);
+
+static bool duet_is_hashed(const struct duet_task *task,
+			   const struct dentry *name, struct duet_steps *steps)
+{
+	return !d_unhashed(name);
+}
+
+/* The first such name of the inode that the dcache has, with a reference. */
+static __always_inline struct dentry *
+duet_first_name(const struct duet_task *task, struct inode *inode,
+		duet_name_test *is)
 {
 	struct duet_steps steps = { .left = DUET_STEPS_THOROUGH };
 	struct dentry *name = NULL;
 
 	while ((name = duet_next_name(inode, name))) {
-		if (duet_leads_below(task, name, &steps))
+		if (is(task, name, &steps))
 			return name;
 		if (!duet_step(&steps, DUET_STEPS_LEVEL) ||
 		    duet_is_cut_short(task)) {
@@ -342,6 +353,61 @@ struct dentry *duet_name_below(const struct duet_task *task,
 		cond_resched();
 	}
 	return NULL;
+}
+
+/*
+ * Whether the inode has such a name. Most files have one name, which needs no
+ * reference. May sleep.
+ */
+static __always_inline bool duet_any_name(const struct duet_task *task,
+					  struct inode *inode,
+					  duet_name_test *is)
+{
+	struct duet_steps steps = { .left = DUET_STEPS_QUICK };
+	struct dentry *name;
+	bool found = false;
+
+	/* In process context, where nothing else is locked. */
+	spin_lock(&inode->i_lock);
+	/* Bounded by the steps. */
+	hlist_for_each_entry(name, &inode->i_dentry, DUET_D_ALIAS) {
+		found = is(task, name, &steps);
+		if (found || !duet_step(&steps, DUET_STEPS_LEVEL))
+			break;
+	}
+	spin_unlock(&inode->i_lock);
+	if (likely(found || !steps.cut))
+		return found;
+	name = duet_first_name(task, inode, is);
+	dput(name);
+	return name;
+}
+
+/*
+ * A name of the inode below the task's directory that the dcache has, with a
+ * reference, or NULL. Of a file that is deleted there is the last one, as long
+ * as somebody has it open.
+ */
+struct dentry *duet_name_below(const struct duet_task *task,
+			       struct inode *inode)
+{
+	return duet_first_name(task, inode, duet_leads_below);
+}
+
+/* Whether there is one. May sleep. */
+bool duet_is_inside(const struct duet_task *task, struct inode *inode)
+{
+	return duet_any_name(task, inode, duet_leads_below);
+}
+
+/*
+ * Whether the dcache has a name of the inode. That of who opened a file and
+ * removed the name is none, while the file has others: of those there may be
+ * as many as somebody has descriptors. May sleep.
+ */
+bool duet_has_name(const struct duet_task *task, struct inode *inode)
+{
+	return duet_any_name(task, inode, duet_is_hashed);
 }
 
 /* ---- verdicts ---- */
@@ -834,6 +900,19 @@ struct duet_file *duet_decide_added(struct duet_fs *fs, struct inode *inode,
 	return duet_decide_quickly(&verdict);
 }
 
+/* At the inode's names; not under RCU. Most files have few. */
+static void duet_look(struct duet_verdict *verdict)
+{
+	duet_verdict_begin(verdict, DUET_STEPS_QUICK);
+	rcu_read_lock();
+	duet_look_quickly(verdict);
+	rcu_read_unlock();
+	if (likely(!verdict->steps.cut))
+		return;
+	duet_verdict_begin(verdict, DUET_STEPS_THOROUGH);
+	duet_look_thoroughly(verdict);
+}
+
 /* As the quick one; not under RCU. Returns the entry with a hold. */
 static struct duet_file *duet_decide_thoroughly(struct duet_verdict *verdict)
 {
@@ -842,8 +921,7 @@ static struct duet_file *duet_decide_thoroughly(struct duet_verdict *verdict)
 
 	do {
 		last = ++tries == DUET_VERDICT_TRIES;
-		duet_verdict_begin(verdict, DUET_STEPS_THOROUGH);
-		duet_look_thoroughly(verdict);
+		duet_look(verdict);
 		duet_delay(DUET_DELAY_LOOKED);
 		done = false;
 		if (verdict->moving && !last)
@@ -927,15 +1005,6 @@ void duet_decide_for(struct duet_task *task, struct duet_file *file,
 	duet_nobody_set(inode, verdict.epoch);
 	if (!duet_verdict_holds(&verdict) || duet_is_anybodys(file))
 		duet_nobody_clear(inode);
-}
-
-/* Whether the inode has a name below the task's directory. May sleep. */
-bool duet_is_inside(const struct duet_task *task, struct inode *inode)
-{
-	struct dentry *name = duet_name_below(task, inode);
-
-	dput(name);
-	return name;
 }
 
 /*
