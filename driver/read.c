@@ -122,23 +122,20 @@ static struct duet_chain duet_sort_run(struct duet_sort *sort,
 }
 
 /*
- * Puts the nodes that are being read in page order. Merge sort of the runs
- * that are there: part[i] holds 2^i of them. False when it was cut short: then
- * they are all there still, in some order. Nobody else touches a node that is
- * on a list.
+ * Merge sort of the runs that are there: part[i] holds 2^i of them. Cut short
+ * they are all there still, in some order.
  */
-static bool duet_sort(struct duet_task *task)
+static noinline struct duet_chain duet_sort_runs(struct duet_sort *sort,
+						 struct duet_chain run,
+						 struct duet_node *list)
 {
-	struct duet_sort sort = { .task = task };
-	struct duet_chain part[DUET_SORT_PARTS] = {}, run;
-	struct duet_node *list = task->nodes;
+	struct duet_chain part[DUET_SORT_PARTS] = { run };
 	unsigned int i;
 
-	lockdep_assert_held(&task->lock);
-	while (list != DUET_LIST_END && !sort.cut_short) {
-		run = duet_sort_run(&sort, &list);
+	while (list != DUET_LIST_END && !sort->cut_short) {
+		run = duet_sort_run(sort, &list);
 		for (i = 0; part[i].first; i++) {
-			run = duet_merge(&sort, part[i], run);
+			run = duet_merge(sort, part[i], run);
 			part[i].first = NULL;
 		}
 		part[i] = run;
@@ -147,10 +144,27 @@ static bool duet_sort(struct duet_task *task)
 	for (i = 0, run.first = NULL; i < ARRAY_SIZE(part); i++) {
 		if (!part[i].first)
 			continue;
-		run = run.first ? duet_merge(&sort, part[i], run) : part[i];
+		run = run.first ? duet_merge(sort, part[i], run) : part[i];
 	}
-	if (run.first) {
-		duet_node_link(&sort, run.last, list);
+	duet_node_link(sort, run.last, list);
+	return run;
+}
+
+/*
+ * Puts the nodes that are being read in page order. False when it was cut
+ * short. Nobody else touches a node that is on a list.
+ */
+static bool duet_sort(struct duet_task *task)
+{
+	struct duet_sort sort = { .task = task };
+	struct duet_node *list = task->nodes;
+	struct duet_chain run;
+
+	lockdep_assert_held(&task->lock);
+	if (list != DUET_LIST_END) {
+		run = duet_sort_run(&sort, &list);
+		if (unlikely(list != DUET_LIST_END))
+			run = duet_sort_runs(&sort, run, list);
 		task->nodes = run.first;
 	}
 	task->sorted = !sort.cut_short;
