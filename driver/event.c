@@ -28,11 +28,11 @@ static __always_inline bool duet_node_differs(const struct duet_node *node,
 
 /* Tells one task of an event, in a probe. */
 static __always_inline void duet_slot_event(struct duet_node *node,
+					    struct duet_slot *slot,
 					    unsigned long i, u64 pages,
 					    enum duet_event event)
 {
 	struct duet_task *task = duet_dereference(duet.task[i]);
-	struct duet_slot *slot = duet_slot_of(node, i);
 
 	if (unlikely(!task))
 		return;
@@ -54,16 +54,18 @@ static __always_inline void duet_slot_event(struct duet_node *node,
 	duet_queue_node(node, task);
 }
 
-/* What duet_for_each_slot() does, in fewer instructions: one word of the map. */
+/*
+ * What duet_for_each_slot() does, in fewer instructions: some of a word of the
+ * map, whose slots follow each other from the first of the word on.
+ */
 static __always_inline void duet_word_event(struct duet_node *node,
-					    const struct duet_map *map,
-					    unsigned int word, u64 pages,
+					    struct duet_slot *slots,
+					    unsigned long left,
+					    unsigned int first, u64 pages,
 					    enum duet_event event)
 {
-	unsigned long left;
-
-	for (left = map->words[word]; left; left &= left - 1)
-		duet_slot_event(node, word * BITS_PER_LONG + __ffs(left),
+	for (; left; left &= left - 1)
+		duet_slot_event(node, &slots[__ffs(left)], first + __ffs(left),
 				pages, event);
 }
 
@@ -72,10 +74,29 @@ static noinline void duet_words_event(struct duet_node *node,
 				      const struct duet_map *map, u64 pages,
 				      enum duet_event event)
 {
-	unsigned int word;
+	unsigned int word, first;
 
-	for (word = 1; word < duet.map_words; word++)
-		duet_word_event(node, map, word, pages, event);
+	for (word = 1; word < duet.map_words; word++) {
+		first = word * BITS_PER_LONG;
+		duet_word_event(node, duet_slot_of(node, first),
+				map->words[word], first, pages, event);
+	}
+}
+
+/* Each task that wants the file; file->lock. */
+static __always_inline void duet_tasks_event(struct duet_node *node,
+					     const struct duet_map *map,
+					     u64 pages, enum duet_event event)
+{
+	const unsigned long first = BIT(DUET_FIRST_SLOTS) - 1;
+	unsigned long left = map->words[0];
+
+	duet_word_event(node, node->slot, left & first, 0, pages, event);
+	if (left & ~first)
+		duet_word_event(node, node->more - DUET_FIRST_SLOTS,
+				left & ~first, 0, pages, event);
+	if (unlikely(duet.map_words > 1))
+		duet_words_event(node, map, pages, event);
 }
 
 static __always_inline void duet_node_event(struct duet_file *file,
@@ -99,9 +120,7 @@ static __always_inline void duet_node_event(struct duet_file *file,
 		node->dirty &= ~pages;
 		break;
 	}
-	duet_word_event(node, &file->active, 0, pages, event);
-	if (unlikely(duet.map_words > 1))
-		duet_words_event(node, &file->active, pages, event);
+	duet_tasks_event(node, &file->active, pages, event);
 }
 
 /*
