@@ -63,11 +63,13 @@ struct duet_verdict {
 	int moves;
 	unsigned int budget;
 	struct duet_steps steps;	/* left of it */
+	bool met;			/* some task's directory */
 	bool known;			/* where a name of the file is */
 	bool moving;			/* it had no name for a moment */
 	bool short_of;			/* of memory for some task's slot */
 	struct duet_map map;		/* tasks with a name in their directory */
 	struct duet_map maybe;		/* tasks that may have one */
+	unsigned int wanted;		/* of both, that are to be told */
 	u64 subvol;			/* of a task that wants the file */
 	struct duet_origin origin;
 	struct duet_file *file;		/* its entry, if it has one */
@@ -424,6 +426,7 @@ static void duet_verdict_begin(struct duet_verdict *verdict,
 	bitmap_zero(verdict->maybe.words, DUET_MAX_TASKS);
 	verdict->budget = budget;
 	verdict->steps = (struct duet_steps){ .left = budget };
+	verdict->met = false;
 	verdict->known = false;
 	verdict->moving = false;
 	verdict->short_of = false;
@@ -444,8 +447,11 @@ static void duet_look_at_name(struct duet_verdict *verdict,
 			&verdict->steps);
 	if (met & DUET_WALK_TOP)
 		verdict->known = true;
+	if (!(met & DUET_WALK_ROOT))
+		return;
+	verdict->met = true;
 	dir = READ_ONCE(READ_ONCE(name->d_parent)->d_inode);
-	if (!(met & DUET_WALK_ROOT) || !dir)
+	if (!dir)
 		return;
 	verdict->origin.ino = dir->i_ino;
 	verdict->origin.gen = dir->i_generation;
@@ -540,8 +546,10 @@ static struct duet_task *duet_leave_out(struct duet_verdict *verdict,
 			/* Who wants the file is in its subvolume. */
 			verdict->subvol = task->subvol;
 			if (!duet_is_silent(task, inode->i_ino,
-					    inode->i_generation))
+					    inode->i_generation)) {
+				verdict->wanted++;
 				continue;
+			}
 			silent = task;
 		}
 		__clear_bit(i, map->words);
@@ -602,18 +610,14 @@ static void duet_want_verify(struct duet_file *file, struct duet_task *task)
 }
 
 /*
- * Whether the file has room for what a task that wants it is told. Without, it
- * is for the task as one that has no entry; file->lock.
+ * The file has no room for what a task that wants it is told: it is for the
+ * task as one that has no entry. file->lock.
  */
-static bool duet_has_room_for(struct duet_file *file,
-			      struct duet_verdict *verdict,
-			      struct duet_task *task)
+static noinline void duet_short_of(struct duet_verdict *verdict,
+				   struct duet_task *task)
 {
-	if (likely(duet_has_slot(file, task, &verdict->why)))
-		return true;
 	duet_task_lost(task, verdict->why);
 	verdict->short_of = true;
-	return false;
 }
 
 /* Of a verdict that was cut short, tasks that may have a name; file->lock. */
@@ -628,8 +632,10 @@ static noinline void duet_decided_maybe(struct duet_file *file,
 		struct duet_want *want = &file->want[i];
 		bool told = want->flags & (DUET_WANT_LEFT | DUET_WANT_TOLD);
 
-		if (!duet_has_room_for(file, verdict, task))
+		if (unlikely(!duet_has_slot(file, task, &verdict->why))) {
+			duet_short_of(verdict, task);
 			continue;
+		}
 		if (duet_file_join(file, task, fresh) && !told)
 			want->flags |= DUET_WANT_MAYBE;
 		if (test_bit(i, file->active.words))
@@ -677,8 +683,10 @@ static void duet_file_decided(struct duet_file *file,
 	 */
 	fresh = verdict->added && verdict->added == mapping->nrpages;
 	duet_for_each_task(task, i, &verdict->map) {
-		if (!duet_has_room_for(file, verdict, task))
+		if (unlikely(!duet_has_slot(file, task, &verdict->why))) {
+			duet_short_of(verdict, task);
 			continue;
+		}
 		duet_file_join(file, task, fresh);
 		file->want[i].flags &= ~DUET_WANT_MAYBE;
 		if (unlikely(!holds) && test_bit(i, file->active.words))
@@ -766,11 +774,12 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off)
 {
 	struct inode *inode = verdict->inode;
 	struct address_space *mapping = inode->i_mapping;
-	struct duet_task *silent;
+	struct duet_task *silent = NULL;
 	struct duet_file *file;
 	bool holds;
 
 	verdict->file = NULL;
+	verdict->wanted = 0;
 	duet_delay(DUET_DELAY_VERDICT);
 	trace_duet_verdict(inode, verdict->map.words[0], verdict->known,
 			   verdict->budget - verdict->steps.left,
@@ -778,7 +787,8 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off)
 	if ((!verdict->known && !verdict->moving && !verdict->steps.cut) ||
 	    inode->i_nlink > 1)
 		duet_fs_unnamed(verdict->fs);
-	silent = duet_leave_out(verdict, &verdict->map);
+	if (verdict->met)
+		silent = duet_leave_out(verdict, &verdict->map);
 	if (unlikely(verdict->steps.cut))
 		duet_leave_out(verdict, &verdict->maybe);
 	duet_delay(DUET_DELAY_WANTED);
@@ -787,8 +797,7 @@ static bool duet_settle(struct duet_verdict *verdict, bool put_off)
 	for (;;) {
 		file = duet_file_find(inode);
 		if (!file) {
-			if (duet_map_empty(&verdict->map) &&
-			    duet_map_empty(&verdict->maybe)) {
+			if (!verdict->wanted) {
 				duet_nobody_decided(verdict, silent);
 				duet_delay(DUET_DELAY_NOBODY);
 				return duet_verdict_holds(verdict) || put_off;
