@@ -580,6 +580,8 @@ void duet_task_forget(struct duet_task *task)
 	unsigned long bucket;
 
 	lockdep_assert_held(&task->lock);
+	if (duet_is_snapshot(task))	/* which goes past them */
+		return;
 	while ((file = duet_file_next(file, &bucket)))
 		if (file->fs == task->fs)
 			duet_file_forget(file, task);

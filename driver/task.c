@@ -825,8 +825,10 @@ int duet_register(struct duet_registration *reg)
 		/*
 		 * Who decides about a file with the directories of before is
 		 * done after this, and who adds a page sees the new epoch.
+		 * Nobody decides for a snapshot.
 		 */
-		synchronize_rcu();
+		if (!duet_is_snapshot(task))
+			synchronize_rcu();
 		/* Its end may have come first: there is nothing to scan then. */
 		err = duet_task_lock(task);
 		if (!err) {
