@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import mmap
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -247,6 +248,34 @@ def links(part: Part, many: int) -> None:
                 _read(task)
             os.close(fd)
             (out / "elsewhere").rename(tree)
+
+
+def removed(part: Part, many: int) -> None:
+    """A file that was opened by so many names, each of which was then removed."""
+    tree, _ = _tree()
+    path, name = _sparse(tree / "file", PAGE), tree / "name"
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, 2 * many), max(most, 2 * many)))
+    with _on() as device, contextlib.ExitStack() as stack:
+        _stream(path)
+        for _ in range(many):
+            os.link(path, name)
+            stack.callback(os.close, os.open(name, os.O_RDWR))
+            name.unlink()
+        with device.register(tree, STATES) as task:
+            with part("scanned, read"):
+                task.rescan()
+                _read(task)
+            with part("written"):
+                path.write_bytes(b"x")
+                _read(task)
+            with part("one more comes and goes"):
+                os.link(path, name)
+                _read(task)
+                name.unlink()
+                _read(task)
+        with part("a snapshot"), device.register(tree, STATES, snapshot=True) as task:
+            _read(task)
 
 
 def deep(part: Part, many: int) -> None:
@@ -505,6 +534,7 @@ WORKLOADS = {
     "nodes": Workload(nodes, 5_000, 1_000_000),
     "shadows": Workload(shadows, 200_000, 2_000_000),
     "links": Workload(links, 4_000, 64_800),
+    "removed": Workload(removed, 4_000, 64_800),
     "renames": Workload(renames, 20, 500),
     "states": Workload(states, 2_000, 20_000),
     "tasks": Workload(tasks, 8, 48),
