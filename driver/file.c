@@ -477,12 +477,12 @@ void duet_inode_evicted(struct inode *inode)
 		duet_hook_proved(inode, DUET_HOOK_EVICTED);
 		goto out;
 	}
-	duet_delay(DUET_DELAY_EVICTED);
 	duet_nobody_clear(inode);
 again:
 	file = duet_file_find(inode);
 	if (!file)
 		goto out;
+	duet_delay(DUET_DELAY_EVICTED);
 	/* See duet_key_locks; below, as in every probe: see table.c. */
 	spin_lock(lock);
 	spin_lock_irqsave(&file->lock, flags);

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from actions import read_page
-from conftest import DELAY, MOUNT, PARAMETERS, STATES, counter, eventually
+from conftest import DELAY, EVENTS, MOUNT, PARAMETERS, STATES, counter, eventually
 from disk import Disk
 from held import Thread, held
-from truth import TRACEFS, Watch, drop_caches, fill, identity, truth_of
+from truth import PAGE, TRACEFS, Watch, drop_caches, fill, identity, truth_of
 
 from pyduet import Device, State
 
@@ -26,6 +26,8 @@ MODULE = Path("/run/duet-lab/duet.ko")
 PATIENCE = 2
 #: DUET_VERDICT_TRIES of driver/verdict.c.
 TRIES = 3
+#: Inodes: a shrinker takes up to 1,024 at once; a scan passes 256 (DUET_SCAN_STEP).
+DYING = 1200
 
 pytestmark = pytest.mark.kernel_with(DELAY)
 
@@ -122,6 +124,54 @@ def test_task_registers_during_a_scans_last_try(watch: Register, place: Path) ->
         scanning.result()
     one.read()
     assert one.tally.cached(identity(path)) == truth_of(path).cached == {2}
+
+
+def test_file_moves_in_between_its_first_pages(watch: Register, place: Path) -> None:
+    """Pitfall: its verdict began again, and took the page that came meanwhile for none."""
+    path, inside = fill(place / "out/file", 65), place / "tree/file"
+    one = watch(place / "tree")
+    drop_caches()
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    with Thread() as reader, Thread() as mover, held("nobody") as hold:
+        reading = reader.submit(os.pread, fd, 1, 0)
+        hold.wait()
+        hold.keep("nobody", "moved")
+        moving = mover.submit(path.rename, inside)
+        hold.wait(2)
+        # Nobody wants it, by the verdict that is void.
+        os.pread(fd, 1, 64 * PAGE)
+        hold.keep("moved")
+        reading.result()
+        hold.release()
+        moving.result()
+    os.close(fd)
+    one.read()
+    assert one.tally.cached(identity(inside)) == truth_of(inside).cached == {0, 64}
+
+
+def test_many_inodes_die_during_a_scan(watch: Register, place: Path) -> None:
+    """Pitfall: a scan passed any number of inodes that die, and let nobody else have their list."""
+    # New inodes come first in the list, so a scan meets this one last.
+    path = fill(place / "tree/old", 1)
+    for i in range(DYING):
+        fill(place / f"tree/{i}", 1)
+    one = watch(place / "tree", EVENTS)
+    with path.open("rb") as old:
+        # First names go, while pages keep the inodes: all can be taken off their list at once.
+        drop_caches(2)
+        drop_caches(1)
+        os.pread(old.fileno(), 1, 0)
+        one.read()
+        with Thread() as dropper, held("evicted", thread=dropper.number) as hold:
+            dropping = dropper.submit(drop_caches, 2)
+            hold.wait()
+            one.task.rescan()
+            told = one.news(path)
+            assert not dropping.done(), "it waited for them"
+            hold.release()
+            dropping.result()
+        assert told == {0: State.ADDED}
 
 
 def test_two_files_of_unknown_names_at_once(
