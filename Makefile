@@ -122,6 +122,14 @@ stress: setup  ## Everything at once on four file systems in little memory, 20 m
 		--mem $(if $(filter debug,$(STRESS_KERNEL)),2048,1024) -- \
 		python tests/stress/stress.py --still --seconds $(STRESS_SECONDS) $(STRESS_ARGS)
 
+# Of make test-kcsan, in seconds.
+KCSAN_SECONDS ?= 300
+
+.PHONY: test-kcsan
+test-kcsan: setup  ## What is read and written without a lock, in a kernel that looks for data races
+	$(LAB) run --kernel kcsan --fs ext4 --smp 2 --parallel --mem 1024 --timeout 3600 -- \
+		python tests/kcsan/hammer.py --seconds $(KCSAN_SECONDS)
+
 .PHONY: faults
 faults: setup  ## Each allocation of the module fails in turn, in the debug kernel, which it builds first
 	$(LAB) run --kernel debug --fs ext4 --smp 2 --mem 2048 --timeout 7200 -- \
