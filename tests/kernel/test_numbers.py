@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Inode numbers beyond 32 bits: what a packed key would mix up."""
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from actions import read_page
-from truth import Watch, drop_caches, fill, identity
+from truth import TRACEFS, Watch, drop_caches, fill, identity
 
 from pyduet import FileId, State
+from pyduet.errors import PathNotFoundError
 
 Register = Callable[..., Watch]
 
@@ -67,3 +69,46 @@ def test_files_with_large_numbers(watch: Register, vast: Path) -> None:
         assert [one.task.is_done(identity(each)) for each in paths] == [
             j <= i for j in range(len(paths))
         ]
+
+
+@pytest.fixture
+def asked() -> Iterator[Callable[[], set[int]]]:
+    """Return a function for the numbers that ext4 made an inode of since it was last asked."""
+    instance, probes = TRACEFS / "instances/duet_numbers", TRACEFS / "kprobe_events"
+    instance.mkdir()
+    probes.write_text("p:duet_test/iget __ext4_iget ino=%si:u64\n")
+    enable = instance / "events/duet_test/iget/enable"
+    enable.write_text("1")
+
+    def take() -> set[int]:
+        text = (instance / "trace").read_text()
+        (instance / "trace").write_text("\n")
+        return {int(number) for number in re.findall(r"ino=(\d+)", text)}
+
+    yield take
+    enable.write_text("0")
+    instance.rmdir()
+    probes.write_text("\n")  # all of them go when it is opened
+
+
+@pytest.mark.fs("ext4")
+def test_no_inode_is_read_for_a_made_up_number(
+    watch: Register, place: Path, asked: Callable[[], set[int]]
+) -> None:
+    """Pitfall: who asked for made-up numbers had ext4 read whatever is there, and believe it."""
+    paths = [fill(place / f"out/{i}", 1) for i in range(8)]
+    files = [identity(path) for path in paths]
+    one = watch(place / "tree")
+    drop_caches()
+    asked()
+    for file in files:
+        assert one.task.is_done(file)
+        with pytest.raises(PathNotFoundError):
+            one.task.path_of(file, max_age=0)
+        one.task.mark_done(file)
+        one.task.unmark(file)
+    assert not asked()
+    # Who asks for a file by its name has it read.
+    for path in paths:
+        path.stat()
+    assert {file.ino for file in files} <= asked()
