@@ -790,6 +790,24 @@ void duet_node_set(struct duet_node *node, u64 cached, u64 dirty);
 void duet_node_trim(struct duet_node *node);
 bool duet_node_gc(struct duet_node *node);
 struct hlist_bl_head *duet_node_bucket(unsigned long i);
+
+/*
+ * The lock is a bit of the pointer to the first node: KCSAN would take who tries
+ * for it, while its holder walks, for a race with the pointer. Interrupts are
+ * off.
+ */
+static inline void duet_bucket_lock(struct hlist_bl_head *bucket)
+{
+	hlist_bl_lock(bucket);
+	kcsan_disable_current();
+}
+
+static inline void duet_bucket_unlock(struct hlist_bl_head *bucket)
+{
+	hlist_bl_unlock(bucket);
+	kcsan_enable_current();
+}
+
 void duet_task_drop(struct duet_task *task, enum duet_drop why);
 long duet_drops_for(const struct duet_task *task, enum duet_drop why);
 long duet_drops(const struct duet_task *task);

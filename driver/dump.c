@@ -281,16 +281,17 @@ static int duet_walk_buckets(struct duet_out *out,
 		u32 skip = done;
 
 		out->stop = min(out->max, before + DUET_BUCKET_STEP);
-		if (!hlist_bl_empty(head)) {
+		/* Who adds the first one just now may be passed over. */
+		if (!data_race(hlist_bl_empty(head))) {
 			/* Taken in probes, hence with interrupts off. */
 			local_irq_save(flags);
-			hlist_bl_lock(head);
+			duet_bucket_lock(head);
 			hlist_bl_for_each_entry(node, pos, head, hash) {
 				room = fn(out, node, bucket, &skip, task);
 				if (!room)
 					break;
 			}
-			hlist_bl_unlock(head);
+			duet_bucket_unlock(head);
 			local_irq_restore(flags);
 		}
 		if (!room)

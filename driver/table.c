@@ -223,13 +223,14 @@ void duet_table_measure(struct duet_table *table)
 		struct duet_node *node;
 		unsigned int len = 0;
 
-		if (!hlist_bl_empty(bucket)) {
+		/* As in duet_walk_buckets(). */
+		if (!data_race(hlist_bl_empty(bucket))) {
 			/* Taken in probes, hence with interrupts off. */
 			local_irq_save(flags);
-			hlist_bl_lock(bucket);
+			duet_bucket_lock(bucket);
 			hlist_bl_for_each_entry(node, pos, bucket, hash)
 				len++;
-			hlist_bl_unlock(bucket);
+			duet_bucket_unlock(bucket);
 			local_irq_restore(flags);
 		}
 		table->longest = max(table->longest, len);
@@ -316,11 +317,11 @@ struct duet_node *duet_node_find(struct duet_file *file, u64 run)
 		return NULL;
 	bucket = duet_bucket(file, run);
 	/* Below file->lock, interrupts are off. */
-	hlist_bl_lock(bucket);
+	duet_bucket_lock(bucket);
 	hlist_bl_for_each_entry(node, pos, bucket, hash)
 		if (node->file == file && node->run == run)
 			break;
-	hlist_bl_unlock(bucket);
+	duet_bucket_unlock(bucket);
 	if (!pos)
 		return NULL;
 	file->last = node;
@@ -339,9 +340,9 @@ void duet_node_add(struct duet_file *file, u64 run, struct duet_node *node)
 	file->last = node;
 	this_cpu_inc(duet_counts.nodes);
 	/* Below file->lock, interrupts are off. */
-	hlist_bl_lock(bucket);
+	duet_bucket_lock(bucket);
 	hlist_bl_add_head(&node->hash, bucket);
-	hlist_bl_unlock(bucket);
+	duet_bucket_unlock(bucket);
 }
 
 /* What is so now, as far as somebody asks; the rest is not kept. */
@@ -377,9 +378,9 @@ bool duet_node_gc(struct duet_node *node)
 			return false;
 	bucket = duet_bucket(file, node->run);
 	/* Below file->lock, interrupts are off. */
-	hlist_bl_lock(bucket);
+	duet_bucket_lock(bucket);
 	hlist_bl_del(&node->hash);
-	hlist_bl_unlock(bucket);
+	duet_bucket_unlock(bucket);
 	list_del(&node->in_file);
 	file->nr_nodes--;
 	if (file->last == node)
