@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from actions import read_page
+from disk import Disk
 from truth import TRACEFS, Watch, drop_caches, fill, identity
 
-from pyduet import FileId, State
+from pyduet import Device, FileId, Mask, State
 from pyduet.errors import PathNotFoundError
 
 Register = Callable[..., Watch]
@@ -112,3 +113,31 @@ def test_no_inode_is_read_for_a_made_up_number(
     for path in paths:
         path.stat()
     assert {file.ino for file in files} <= asked()
+
+
+@pytest.mark.fs("ext4")
+def test_a_file_system_that_is_mounted_anew(
+    device: Device, place: Path, asked: Callable[[], set[int]]
+) -> None:
+    """Pitfall: what was known of one was taken for known of the next one at its address."""
+    disk = Disk(place)
+    try:
+        path, out = fill(disk.tree / "file", 1), disk.where / "out"
+        out.mkdir()
+        file = identity(path)
+        # Where the next one is in memory is chance, and most often where the last one was.
+        for _ in range(5):
+            with device.register(disk.tree, Mask.EXISTS) as task:
+                task.mark_done(file)
+                assert task.path_of(file, max_age=0) == str(path)
+            disk.unmount()
+            disk.mount()
+            with device.register(out, Mask.EXISTS) as other:
+                asked()
+                with pytest.raises(PathNotFoundError):
+                    other.path_of(file, max_age=0)
+                assert file.ino not in asked()
+                path.stat()
+                assert file.ino in asked()
+    finally:
+        disk.unmount()
