@@ -35,6 +35,7 @@ static const struct {
 	[DUET_DELAY_ORIGIN] = { "origin" },
 	[DUET_DELAY_EVICTED] = { "evicted" },
 	[DUET_DELAY_FREEING] = { "freeing", true },
+	[DUET_DELAY_WALKED] = { "walked", true },
 };
 
 static char delay_at[32];

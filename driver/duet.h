@@ -200,10 +200,15 @@ struct duet_want {
 #define DUET_WANT_MISSED	BIT(14)	/* which was to be */
 };
 
-/* A name's directory, to find the name again when no dentry is left. */
+/*
+ * A name's directory, to find the name again when no dentry is left. The file
+ * system is told by its id: a walk may hold an entry for longer than that is
+ * watched.
+ */
 struct duet_origin {
 	u64 ino;
 	u32 gen;
+	u32 fs;
 };
 
 struct duet_file {
@@ -211,7 +216,7 @@ struct duet_file {
 	struct inode *inode;		/* no reference; NULL once it dies */
 	u64 ino;			/* fixed, as fs, subvol and gen are */
 	u64 subvol;			/* btrfs: which of its trees */
-	struct duet_fs *fs;
+	struct duet_fs *fs;		/* for who has a task that is on it */
 	u32 gen;
 	u32 epoch;			/* of the verdict in active; READ_ONCE */
 	spinlock_t lock;		/* protects what follows, and inode */
@@ -901,7 +906,7 @@ bool duet_fs_is_awaited(const struct duet_pin *pin);
 int duet_path_start(void);
 void duet_path_stop(void);
 u64 duet_subvol_of(struct inode *inode);
-void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
+void duet_remember(u64 subvol, u64 ino, u32 gen,
 		   const struct duet_origin *origin);
 void duet_remember_file(struct duet_file *file);
 char *duet_path_of(struct duet_task *task, u64 ino, u32 gen, char *buf,
@@ -1007,6 +1012,7 @@ enum duet_delay {
 	DUET_DELAY_ORIGIN,	/* half of a file's directory was copied */
 	DUET_DELAY_EVICTED,	/* an inode dies, and its entry has it still */
 	DUET_DELAY_FREEING,	/* an unmount is in a function of ours */
+	DUET_DELAY_WALKED,	/* a walk holds an entry, and looks at it next */
 };
 
 #ifdef DUET_DEBUG

@@ -452,6 +452,8 @@ struct duet_file *duet_file_next(struct duet_file *file, unsigned long *bucket)
 	rcu_read_unlock();
 	if (file)
 		duet_file_release(file);
+	if (next)
+		duet_delay(DUET_DELAY_WALKED);
 	return next;
 }
 

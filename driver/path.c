@@ -23,11 +23,10 @@
  * size, by inode number. A collision costs one path.
  */
 struct duet_remembered {
-	u32 fs;			/* by its id: it may be gone; 0: none */
-	u32 gen;
-	u64 subvol;
 	u64 ino;
-	struct duet_origin origin;
+	u64 subvol;
+	u32 gen;
+	struct duet_origin origin;	/* of a file system 0: none */
 };
 
 static struct duet_remembered *duet_remembered;
@@ -56,7 +55,7 @@ static struct duet_remembered *duet_remembered_slot(u64 ino)
 }
 
 /* Where a file without an entry was seen. */
-void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
+void duet_remember(u64 subvol, u64 ino, u32 gen,
 		   const struct duet_origin *origin)
 {
 	struct duet_remembered *slot = duet_remembered_slot(ino);
@@ -64,7 +63,6 @@ void duet_remember(const struct duet_fs *fs, u64 subvol, u64 ino, u32 gen,
 
 	/* No interrupt comes here, and what a probe waits for is five words. */
 	spin_lock(lock);
-	slot->fs = fs->id;
 	slot->subvol = subvol;
 	slot->ino = ino;
 	slot->gen = gen;
@@ -83,6 +81,7 @@ static struct duet_origin duet_origin_of(struct duet_file *file)
 	origin.ino = file->origin.ino;
 	duet_delay(DUET_DELAY_ORIGIN);
 	origin.gen = file->origin.gen;
+	origin.fs = file->origin.fs;
 	spin_unlock_irqrestore(&file->lock, flags);
 	return origin;
 }
@@ -93,8 +92,7 @@ void duet_remember_file(struct duet_file *file)
 	struct duet_origin origin = duet_origin_of(file);
 
 	if (origin.ino)
-		duet_remember(file->fs, file->subvol, file->ino, file->gen,
-			      &origin);
+		duet_remember(file->subvol, file->ino, file->gen, &origin);
 }
 
 static bool duet_recall_origin(const struct duet_task *task, u64 ino, u32 gen,
@@ -105,8 +103,9 @@ static bool duet_recall_origin(const struct duet_task *task, u64 ino, u32 gen,
 	bool found;
 
 	spin_lock(lock);
-	found = slot->fs == task->fs->id && slot->subvol == task->subvol &&
-		slot->ino == ino && slot->gen == gen;
+	found = slot->origin.fs == task->fs->id &&
+		slot->subvol == task->subvol && slot->ino == ino &&
+		slot->gen == gen;
 	if (found)
 		*origin = slot->origin;
 	spin_unlock(lock);

@@ -455,6 +455,7 @@ static void duet_look_at_name(struct duet_verdict *verdict,
 		return;
 	verdict->origin.ino = dir->i_ino;
 	verdict->origin.gen = dir->i_generation;
+	verdict->origin.fs = verdict->fs->id;
 }
 
 /*
@@ -741,8 +742,8 @@ static void duet_nobody_decided(const struct duet_verdict *verdict,
 
 	/* Who is done with a file may ask for its path. */
 	if (silent && verdict->origin.ino)
-		duet_remember(verdict->fs, silent->subvol, inode->i_ino,
-			      inode->i_generation, &verdict->origin);
+		duet_remember(silent->subvol, inode->i_ino, inode->i_generation,
+			      &verdict->origin);
 	/* Another name may be inside, and be used next. */
 	if (verdict->known && inode->i_nlink < 2)
 		duet_nobody_set(inode, verdict->epoch);

@@ -7,6 +7,7 @@ Truth: truth.py, and what the kernel's own tracepoints say was queued.
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from pathlib import Path
@@ -264,6 +265,34 @@ def test_task_ends_while_a_file_is_first_seen(device: Device, watch: Register, p
     second.task.mark_done(file)
     read_page(path, 1)
     assert second.read() == []
+
+
+@pytest.mark.fs("ext4")
+def test_file_system_goes_while_a_walk_has_its_file(
+    device: Device, watch: Register, place: Path
+) -> None:
+    """Pitfall: the end of the walk looked at what was kept of the file system, which was freed.
+
+    Only a kernel with KASAN says so: tests/kernel in make test-debug.
+    """
+    disk = Disk(place)
+    one = watch(place / "out")
+    with Thread() as scanner, device.register(disk.tree, STATES) as task:
+        fill(disk.tree / "file", 1)
+        assert task.read_batch()
+        # The only entry there is.
+        assert counter("files") == 1
+        with held("walked", thread=scanner.number) as hold:
+            one.task.rescan()
+            scanning = scanner.submit(one.read)
+            hold.wait()
+            task.close()
+            # The module lets go of what it keeps of a file system when its last mark went.
+            disk.unmount()
+            assert eventually(disk.is_free)
+            time.sleep(1)
+            hold.release()
+            assert scanning.result() == []
 
 
 def test_module_goes_while_a_file_system_does(place: Path) -> None:
