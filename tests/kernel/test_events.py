@@ -76,6 +76,26 @@ def test_flushed(watch: Register, place: Path, mask: Mask) -> None:
     assert one.news(path) == dict.fromkeys(dirty, FLUSHED)
 
 
+def test_a_file_of_one_page(watch: Register, place: Path) -> None:
+    """Its page is all that the page cache's tree has, which is no tree then."""
+    path = fill(place / "tree/file", 1)
+    drop_caches()
+    one = watch(place / "tree")
+    read_page(path, 0)
+    assert one.news(path) == {0: ADDED}
+    write_at(path, 0)
+    assert one.news(path) == {0: DIRTY}
+    sync_file(path)
+    assert one.news(path) == {0: FLUSHED}
+    evict(path)
+    assert one.news(path) == {0: REMOVED}
+    read_page(path, 0)
+    write_at(path, 0)
+    assert one.news(path) == {0: ADDED | DIRTY}
+    os.truncate(path, 0)
+    assert one.news(path) == {0: REMOVED | FLUSHED}
+
+
 def test_mmap_write(watch: Register, place: Path) -> None:
     """A write through a mapping dirties its page, msync flushes it."""
     path = fill(place / "tree/file", 8)
