@@ -621,6 +621,17 @@ static noinline void duet_short_of(struct duet_verdict *verdict,
 	verdict->short_of = true;
 }
 
+/* Whether it has; file->lock. */
+static __always_inline bool duet_has_room_for(struct duet_file *file,
+					      struct duet_verdict *verdict,
+					      struct duet_task *task)
+{
+	if (likely(duet_has_slot(file, task, &verdict->why)))
+		return true;
+	duet_short_of(verdict, task);
+	return false;
+}
+
 /* Of a verdict that was cut short, tasks that may have a name; file->lock. */
 static noinline void duet_decided_maybe(struct duet_file *file,
 					struct duet_verdict *verdict,
@@ -633,10 +644,8 @@ static noinline void duet_decided_maybe(struct duet_file *file,
 		struct duet_want *want = &file->want[i];
 		bool told = want->flags & (DUET_WANT_LEFT | DUET_WANT_TOLD);
 
-		if (unlikely(!duet_has_slot(file, task, &verdict->why))) {
-			duet_short_of(verdict, task);
+		if (!duet_has_room_for(file, verdict, task))
 			continue;
-		}
 		if (duet_file_join(file, task, fresh) && !told)
 			want->flags |= DUET_WANT_MAYBE;
 		if (test_bit(i, file->active.words))
@@ -684,10 +693,8 @@ static void duet_file_decided(struct duet_file *file,
 	 */
 	fresh = verdict->added && verdict->added == mapping->nrpages;
 	duet_for_each_task(task, i, &verdict->map) {
-		if (unlikely(!duet_has_slot(file, task, &verdict->why))) {
-			duet_short_of(verdict, task);
+		if (!duet_has_room_for(file, verdict, task))
 			continue;
-		}
 		duet_file_join(file, task, fresh);
 		file->want[i].flags &= ~DUET_WANT_MAYBE;
 		if (unlikely(!holds) && test_bit(i, file->active.words))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Inode numbers beyond 32 bits: what a packed key would mix up."""
+"""Inode numbers: beyond 32 bits, made up, or of a file system that was there before."""
 
 import re
 import subprocess

@@ -254,8 +254,8 @@ def removed(part: Part, many: int) -> None:
     """A file that was opened by so many names, each of which was then removed."""
     tree, _ = _tree()
     path, name = _sparse(tree / "file", PAGE), tree / "name"
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, 2 * many), max(most, 2 * many)))
+    most = max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 2 * many)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with _on() as device, contextlib.ExitStack() as stack:
         _stream(path)
         for _ in range(many):
