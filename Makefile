@@ -128,7 +128,7 @@ KCSAN_SECONDS ?= 300
 .PHONY: test-kcsan
 test-kcsan: setup  ## What is read and written without a lock, in a kernel that looks for data races
 	$(LAB) run --kernel kcsan --fs ext4 --smp 2 --parallel --mem 1024 --timeout 3600 -- \
-		python tests/kcsan/hammer.py --seconds $(KCSAN_SECONDS)
+		python tests/stress/hammer.py --seconds $(KCSAN_SECONDS)
 
 .PHONY: faults
 faults: setup  ## Each allocation of the module fails in turn, in the debug kernel, which it builds first

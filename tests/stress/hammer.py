@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What duet.ko reads and writes without a lock, done by all at once on eight files.
 
-    tests/vm/lab run --kernel kcsan --smp 2 --parallel ... -- python tests/kcsan/hammer.py
+    tests/vm/lab run --kernel kcsan --smp 2 --parallel ... -- python tests/stress/hammer.py
 
 KCSAN stops a processor at one access in so many, and looks whether another changes the word
 meanwhile. The lab fails a run in which duet.ko has such a race; this program fails if KCSAN looked
-at too few accesses, or if somebody did nothing at all.
+at too few accesses, or if something was not done at all.
 """
 
 import argparse
@@ -14,11 +14,12 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from pyduet import Device, FileId, Mask
-from pyduet.errors import DuetError
+from clients import Nursery
+
+from pyduet import Device
+from pyduet.errors import OffError
 
 TREE = Path("/mnt/duet/tree")
 ELSEWHERE = Path("/mnt/duet/elsewhere")
@@ -26,8 +27,8 @@ FILES = 8
 #: Pages of a file, of which each step touches a few.
 PAGES = 128
 PAGE = os.sysconf("SC_PAGE_SIZE")
-STATES = Mask.EXISTS | Mask.MODIFIED
-EVENTS = Mask.ADDED | Mask.REMOVED | Mask.DIRTY | Mask.FLUSHED
+#: Processes that use the files, and tasks.
+CHURNS, CLIENTS = 3, 4
 SYSFS = Path("/sys/class/misc/duet")
 CHECK = Path("/sys/kernel/debug/duet/check")
 #: So little that it is used up now and then.
@@ -39,8 +40,6 @@ KCSAN = Path("/sys/module/kcsan/parameters")
 PARAMETERS = {"skip_watch": 200, "udelay_task": 1000, "udelay_interrupt": 1000}
 #: A minute makes some hundred thousand.
 LOOKS_PER_SECOND = 100
-
-Life = Callable[[random.Random], None]
 
 
 def use_pages(descriptor: int, rng: random.Random) -> None:
@@ -83,75 +82,24 @@ def churn(rng: random.Random) -> None:
                 os.close(descriptor)
 
 
-def reading(mask: Mask, limit: int) -> Life:
-    """Return the life of a task that reads, marks, asks for paths and begins again."""
-
-    def life(rng: random.Random) -> None:
-        with Device() as device, device.register(TREE, mask, ranges=True, limit=limit) as task:
-            files: list[FileId] = []
-            for _ in range(60):
-                batch = task.read_batch(rng.choice((5, 1000)))
-                if batch:
-                    told = {FileId(row[0], row[1]) for row in batch.rows() if row[0]}
-                    files = sorted(told)[:4] or files
-                else:
-                    task.wait(0.02)
-                if files and rng.random() < 0.3:
-                    calls = (task.mark_many, task.unmark_many, task.paths_of, task.are_done)
-                    rng.choice(calls)(files)
-                if rng.random() < 0.03:
-                    task.rescan()
-                task.info()
-
-    return life
+def look() -> None:
+    """Look at all that the driver shows, and hold it against the page cache."""
+    with contextlib.suppress(OffError), Device() as device:
+        device.table()
+        sum(1 for _ in device.nodes())
+    CHECK.read_text()
 
 
-def look(rng: random.Random) -> None:
-    """Look at all that the driver shows, as a task that reads little."""
-    with Device() as device, device.register(TREE, rng.choice((STATES, EVENTS))) as task:
-        for _ in range(3):
-            for dump in (device.nodes(), task.pending(), task.marked()):
-                for _ in dump:
-                    pass
-            device.tasks()
-            device.info()
-            device.table()
-            if rng.random() < 0.2:
-                CHECK.read_text()
-            if rng.random() < 0.3:
-                task.read_batch(100)
-
-
-def come_and_go(rng: random.Random) -> None:
-    """Be a task for a moment."""
-    where = rng.choice((TREE, TREE / "f1", TREE.parent))
-    mask = rng.choice((STATES, EVENTS, Mask.EXISTS))
-    with Device() as device, device.register(where, mask) as task:
-        time.sleep(rng.random() / 10)
-        task.read_batch(100)
-
-
-LIVES: dict[str, Life] = {
-    **{f"churn {number}": churn for number in range(3)},
-    "states": reading(STATES, 0),
-    "events, little room": reading(EVENTS, 1 << 16),
-    "look": look,
-    "come and go": come_and_go,
-}
-
-
-def live(name: str, life: Life, seed: int, end: float) -> int:
-    """Live again and again until the end; return the process's status."""
-    rng = random.Random(f"{seed} {name}")
-    lives = well = 0
+def churn_until(end: float, rng: random.Random) -> int:
+    """Churn until the end; return the process's status."""
+    done = 0
     while time.monotonic() < end:
-        lives += 1
-        # What others do to the file, or to the last free slot, meanwhile.
-        with contextlib.suppress(OSError, DuetError):
-            life(rng)
-            well += 1
-    print(f"hammer: {name}: {lives}, of them {well} to their end", flush=True)
-    return 0 if well else 1
+        # What others do to the file meanwhile.
+        with contextlib.suppress(OSError):
+            churn(rng)
+            done += 1
+    print(f"hammer: {done} churns", flush=True)
+    return 0 if done else 1
 
 
 def looks() -> int:
@@ -176,24 +124,33 @@ def main() -> int:
         one.mkdir(exist_ok=True)
     (SYSFS / "limit_bytes").write_text(str(LIMIT))
     with Device() as device:
-        device.start(len(LIVES) + 1)
+        device.start(CLIENTS + 2)
+    nursery = Nursery([TREE], args.seed, CLIENTS)
     before, end, children = looks(), time.monotonic() + args.seconds, []
-    for name, life in LIVES.items():
+    for number in range(CHURNS):
         pid = os.fork()
         if not pid:
             status = 2
             try:
-                status = live(name, life, args.seed, end)
+                status = churn_until(end, random.Random(args.seed + number))
             finally:
                 os._exit(status)
         children.append(pid)
+    while time.monotonic() < end:
+        nursery.assert_alive()
+        look()
+        time.sleep(1)
     idle = sum(os.waitpid(pid, 0)[1] != 0 for pid in children)
+    nursery.kill()
+    did = nursery.counts.sums()
+    print(f"hammer: clients: {did}", flush=True)
+    idle += sum(not did[name] for name in ("registered", "items", "marked", "paths", "dumps"))
     with Device() as device:
         device.stop()
     looked = looks() - before
     print(f"hammer: KCSAN looked at {looked} accesses", flush=True)
     if idle:
-        print("hammer: somebody did nothing", flush=True)
+        print("hammer: something was not done at all", flush=True)
     return 1 if idle or looked < LOOKS_PER_SECOND * args.seconds else 0
 
 
