@@ -93,31 +93,23 @@ static u64 duet_leaf_folios(const struct xa_state *xas)
  * folios that are clean: the leaf counts its entries and the shadows among
  * them, and tags what is dirty, from DIRTIED, under xa_lock, until after
  * FLUSHED. Which clean ones are locked is not said. False where the run is no
- * leaf, nor all there is.
+ * leaf.
  */
 static bool duet_look_at_leaf(struct xa_state *xas,
 			      const struct duet_node *node,
 			      struct duet_look *look)
 {
 	const struct xa_node *leaf;
-	struct folio *only;
 	unsigned long tagged;
 	unsigned int nr;
 
 	BUILD_BUG_ON(BITS_PER_LONG != DUET_RUN_PAGES);
-	look->entries++;
-	only = xas_load(xas);
-	if (!xas_is_node(xas)) {
-		/* The first page of the file, or none, is all the tree has. */
-		if (duet_is_folio(only)) {
-			look->cached = 1;
-			duet_look_at_folio(only, 1, look);
-		}
-		return true;
-	}
+	xas_load(xas);
 	leaf = xas->xa_node;
-	if (XA_CHUNK_SHIFT != DUET_RUN_SHIFT || leaf->shift)
+	if (XA_CHUNK_SHIFT != DUET_RUN_SHIFT || !xas_is_node(xas) ||
+	    leaf->shift)
 		return false;
+	look->entries++;
 	nr = leaf->count - leaf->nr_values;
 	if (nr == XA_CHUNK_SIZE) {
 		look->cached = ~0ULL;
