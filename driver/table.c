@@ -302,7 +302,6 @@ bool duet_first_grow(struct duet_file *file, enum duet_drop *why)
 	return true;
 }
 
-
 struct duet_node *duet_node_find(struct duet_file *file, u64 run)
 {
 	struct hlist_bl_head *bucket;
