@@ -81,10 +81,11 @@ def say(words: str) -> None:
 BEGIN = time.monotonic()
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
+def eventually(condition: Callable[[], bool], what: Callable[[], str]) -> None:
+    """Wait for a condition, or raise AssertionError with what is so instead."""
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, what()
         time.sleep(0.1)
 
 
@@ -333,7 +334,7 @@ class Stress:
             numbers = {name: int((SYSFS / name).read_text()) for name in names}
             return {name: number for name, number in numbers.items() if number}
 
-        eventually(lambda: not left(), f"left after a stop: {left()}")
+        eventually(lambda: not left(), lambda: f"left after a stop: {left()}")
 
     def compare(self) -> None:
         """Have all stand still, and hold the driver and what it told against the kernel."""
@@ -379,14 +380,14 @@ class Stress:
         # A stop waits half a second for the last user of what it takes away; who that is does it.
         eventually(
             lambda: set(device.hooks().values()) == {"detached"},
-            f"still attached: {device.hooks()}",
+            lambda: f"still attached: {device.hooks()}",
         )
         self.device.close()
         eventually(
             lambda: (
                 subprocess.run(["rmmod", "duet"], capture_output=True, check=False).returncode == 0
             ),
-            "duet.ko does not unload",
+            lambda: "duet.ko does not unload",
         )
         slabs = Path("/proc/slabinfo").read_text() + str(os.listdir("/sys/kernel/slab"))
         assert "duet_" not in slabs, "a cache of duet.ko is left"
@@ -422,7 +423,10 @@ class Stress:
             self.cycle(CYCLE if cycles > 1 else min(CYCLE, seconds / 2))
             say(f"cycle {cycles} ends: {reclaimed()} pages reclaimed, {self.sums}")
         for place in self.places:
-            eventually(place.unmount, f"{place.kind} does not unmount, though nobody uses it")
+            eventually(
+                place.unmount,
+                lambda kind=place.kind: f"{kind} does not unmount, though nobody uses it",
+            )
         for name in ("registered", "items", "paths", "marked", "rescans", "killed"):
             assert self.sums[name], f"nothing was {name}: that was no stress"
         assert self.sums["runs compared"], "nothing was compared"
