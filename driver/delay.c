@@ -24,6 +24,7 @@ static const struct {
 	const char *name;
 	bool sleeps;
 } duet_delays[] = {
+	[DUET_DELAY_SPARE] = { "spare", true },
 	[DUET_DELAY_LOOK] = { "look" },
 	[DUET_DELAY_LOOKED] = { "looked", true },
 	[DUET_DELAY_VERDICT] = { "verdict" },

@@ -1001,6 +1001,7 @@ int duet_dump_marks(struct file *file, void *args, void __user *arg);
 
 /* delay.c, of debug builds */
 enum duet_delay {
+	DUET_DELAY_SPARE,	/* a run that may need a node is looked at next */
 	DUET_DELAY_LOOK,	/* what was looked at is not recorded yet */
 	DUET_DELAY_LOOKED,	/* a thorough verdict was made, not under RCU */
 	DUET_DELAY_VERDICT,	/* a verdict was made, and is not recorded */

@@ -146,6 +146,7 @@ static void duet_sync_run(struct duet_sync *sync, u64 run)
 
 	if (duet_nr_nodes(sync->file))
 		duet_sync_spare(sync);
+	duet_delay(DUET_DELAY_SPARE);
 	do {
 		sync->short_of = false;
 		busy = duet_sync_locked(sync, run);
