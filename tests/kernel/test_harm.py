@@ -3,21 +3,21 @@
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from actions import evict, read_page
 from conftest import DELAY, EVENTS, STATES, counter, dawdling, eventually
 from fuse import Fuse
 from mounts import MNT_DETACH, MS_BIND, mount, unmount
-from truth import PAGE, TRACEFS, Watch, fill, identity
+from slowmemory import SlowMemory
+from truth import PAGE, Watch, drop_caches, fill, identity
+from verdicts import verdicts
 
 from pyduet import Device, Mask, State
 
@@ -50,16 +50,37 @@ def ended(pid: int, seconds: float = SOON) -> bool:
     return False
 
 
-@pytest.fixture
-def hanging(device: Device, place: Path, tmp_path: Path) -> Iterator[int]:
-    """A process in a call of Duet that waits for a FUSE server, which answers no more."""
+def stands_in(pid: int, function: str) -> bool:
+    """Return whether a process comes to wait in a function of the kernel."""
+
+    def waits() -> bool:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in "DS" and function in Path(f"/proc/{pid}/stack").read_text()
+
+    return eventually(waits)
+
+
+@contextlib.contextmanager
+def killed(pid: int) -> Iterator[int]:
+    """Kill a process at the end."""
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@contextlib.contextmanager
+def behind_fuse(place: Path, tmp_path: Path) -> Iterator[int]:
+    """Have a process in a call of Duet wait for a FUSE server, which answers no more."""
     subprocess.run(["modprobe", "fuse"], check=True)
     program = tmp_path / "fuse"
     program.mkdir()
     file = fill(place / "tree/file", 1)
     file_id = identity(file)
     ready, go = os.eventfd(0), os.eventfd(0)
-    with Fuse(program, {"d": None}) as fuse:
+    # Who waits for the server goes when that has gone.
+    with contextlib.ExitStack() as last, Fuse(program, {"d": None}) as fuse:
         mount(str(place / "tree"), program / "d", flags=MS_BIND)
 
         def ask() -> None:
@@ -70,15 +91,66 @@ def hanging(device: Device, place: Path, tmp_path: Path) -> Iterator[int]:
                 os.eventfd_read(go)
                 task.path_of(file_id, max_age=0)
 
-        pid = forked(ask)
+        pid = last.enter_context(killed(forked(ask)))
         os.eventfd_read(ready)
         fuse.silent = True
         os.eventfd_write(go, 1)
-        assert eventually(lambda: "fuse" in Path(f"/proc/{pid}/stack").read_text())
+        assert stands_in(pid, "fuse")
         yield pid
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
     unmount(program, MNT_DETACH)  # what is mounted on it goes with it
+
+
+@contextlib.contextmanager
+def behind_a_reader(place: Path, tmp_path: Path) -> Iterator[int]:
+    """Have one wait for a directory that somebody reads for ever, and that another waits to change.
+
+    Who reads it waits for his own memory. Who has a name made in it waits for him, and from then on
+    so does whoever looks a name up.
+    """
+    directory = place / "tree/d"
+    directory.mkdir()
+    file, other_name = fill(directory / "file", 1), place / "out/name"
+    other_name.hardlink_to(file)
+    file_id = identity(file)
+    ready, go = os.eventfd(0), os.eventfd(0)
+
+    def ask() -> None:
+        with Device() as mine, mine.register(place / "tree", STATES) as task:
+            assert task.read_batch()
+            os.eventfd_write(ready, 1)
+            os.eventfd_read(go)
+            task.path_of(file_id, max_age=0)
+
+    def read() -> None:
+        with SlowMemory(1) as memory:
+            memory.list_of(os.open(directory, os.O_RDONLY))
+
+    with (
+        contextlib.ExitStack() as last,
+        killed(forked(ask)) as pid,
+        other_name.open("rb"),
+        contextlib.ExitStack() as first,
+    ):
+        os.eventfd_read(ready)
+        drop_caches()  # the name in the directory, which has to be read again
+        other_name.read_bytes()
+        reader = first.enter_context(killed(forked(read)))
+        assert stands_in(reader, "handle_userfault")
+        maker = forked((directory / "new").mkdir)
+        last.callback(os.waitpid, maker, 0)
+        assert stands_in(maker, "filename_create")
+        os.eventfd_write(go, 1)
+        assert stands_in(pid, "exportfs_decode_fh")
+        yield pid
+
+
+@pytest.fixture(params=[behind_fuse, behind_a_reader])
+def hanging(
+    request: pytest.FixtureRequest, device: Device, place: Path, tmp_path: Path
+) -> Iterator[int]:
+    """A process in a call of Duet that does not return."""
+    with request.param(place, tmp_path) as pid:
+        yield pid
 
 
 def test_a_lookup_that_never_ends(device: Device, place: Path, hanging: int) -> None:
@@ -106,42 +178,6 @@ def test_a_lookup_that_never_ends(device: Device, place: Path, hanging: int) -> 
 STEPS, TRIES = 1024, 4
 #: More directories, or names, than that is enough for.
 MANY = 1500
-
-
-class Verdict(NamedTuple):
-    """What the module says of a verdict in its trace."""
-
-    ino: int
-    steps: int
-    later: bool
-
-
-@contextlib.contextmanager
-def verdicts() -> Iterator[Callable[[], list[Verdict]]]:
-    """Return a function for the verdicts that this process caused since it was last asked."""
-    instance = TRACEFS / "instances/duet_harm"
-    instance.mkdir()
-    enable = instance / "events/duet/duet_verdict/enable"
-
-    def take() -> list[Verdict]:
-        enable.write_text("0")
-        lines = (instance / "trace").read_text()
-        (instance / "trace").write_text("\n")
-        enable.write_text("1")
-        return [
-            Verdict(int(ino), int(steps), bool(later))
-            for ino, steps, later in re.findall(
-                r"duet_verdict:.* ino=(\d+) .*steps=(\d+)(.*)", lines
-            )
-        ]
-
-    try:
-        (instance / "set_event_pid").write_text(str(os.getpid()))
-        enable.write_text("1")
-        yield take
-        enable.write_text("0")
-    finally:
-        instance.rmdir()
 
 
 @contextlib.contextmanager
@@ -217,6 +253,24 @@ def test_directories_too_deep_for_a_probe(watch: Register, place: Path, mask: Ma
         assert one.news(files[0]) == gone
         assert two.news(files[1]) == gone
         assert counter("files") == 2
+
+
+def test_the_directories_of_others_cost_no_step(watch: Register, place: Path) -> None:
+    """Pitfall: each directory above a file was held against that of each task."""
+    levels, tasks = 100, 7
+    with deep(place / "tree", levels) as bottom:
+        file = fill(bottom / "file", 1)
+        evict(file)
+        for _ in range(tasks - 1):
+            watch(place / "out", STATES)
+        one = watch(place / "tree", STATES)
+        one.read()
+        with verdicts() as taken:
+            read_page(file, 0)
+            [verdict] = [verdict for verdict in taken() if verdict.ino == file.stat().st_ino]
+        # DUET_STEPS_LEVEL for each level, and DUET_STEPS_ROOT for each task in a directory or two.
+        assert 3 * levels <= verdict.steps <= 3 * (levels + 6) + 2 * 2 * tasks
+        assert one.news(file) == {0: State.ADDED}
 
 
 @pytest.mark.parametrize("mask", [STATES, EVENTS])

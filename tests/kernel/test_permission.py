@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import EVENTS, STATES, SYSFS, counter, eventually
+from counted import calls_of
 from ordinary import (
     ANNA,
     BERT,
@@ -834,6 +835,25 @@ def test_a_process_that_has_become_less(device: Device, place: Path, name: str) 
     assert in_child(become_anna) == (0, -errno.EPERM)
     fine = -errno.EPERM if name == "pending" else 0
     assert in_child(give_rights_up) == (fine, -errno.EPERM)
+
+
+def test_no_right_is_asked_for_where_none_is_needed(device: Device, place: Path) -> None:
+    """Pitfall: capable() has each "no" in the log of who listens to such, at any user's will."""
+    times = 200
+
+    def ask() -> None:
+        become(ANNA)
+        with Device() as mine:
+            for _ in range(times):
+                assert mine.info().on
+                with mine.register(place / "tree", STATES) as task:
+                    assert [one.id for one in mine.tasks()] == [task.id]
+                    assert task.info().id == task.id
+
+    with calls_of("capable") as calls, calls_of("ns_capable_noaudit") as questions:
+        in_child(ask)
+        assert questions() >= 4 * times, "it counts"
+        assert calls() < times
 
 
 def test_a_foreign_call_changes_nothing(device: Device, place: Path) -> None:

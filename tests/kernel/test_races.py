@@ -13,13 +13,14 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
-from actions import read_page
+from actions import evict, read_page
 from conftest import DELAY, EVENTS, MOUNT, PARAMETERS, STATES, counter, eventually
 from disk import Disk
 from held import Thread, held
 from truth import PAGE, TRACEFS, Watch, drop_caches, fill, identity, truth_of
+from verdicts import verdicts
 
-from pyduet import Device, State
+from pyduet import Device, Mask, State
 
 Register = Callable[..., Watch]
 MODULE = Path("/run/duet-lab/duet.ko")
@@ -82,6 +83,44 @@ def test_task_registers_during_a_verdict(watch: Register, place: Path) -> None:
         one = registering.result()
     one.read()
     assert one.tally.cached(identity(path)) == truth_of(path).cached == {2}
+
+
+@pytest.mark.parametrize("mask", [STATES, EVENTS])
+def test_another_run_takes_a_files_first_node(
+    device: Device, watch: Register, place: Path, mask: Mask
+) -> None:
+    """Pitfall: the scan had no node for its run then: it told of a loss, and not of the run."""
+    path = fill(place / "tree/file", 128)
+    evict(path)
+    read_page(path, 3)
+    with Thread() as scanner, held("spare", thread=scanner.number) as hold:
+        registering = scanner.submit(watch, place / "tree", mask)
+        hold.wait()
+        assert counter("nodes") == 0
+        read_page(path, 100)
+        assert counter("nodes") == 1
+        hold.release()
+        one = registering.result()
+    assert one.news(path) == {3: State.ADDED, 100: State.ADDED}
+    assert one.tally.overflows == 0
+
+
+def test_files_that_come_and_go_while_another_is_decided(watch: Register, place: Path) -> None:
+    """Pitfall: a verdict was made again for each file that anybody made or removed meanwhile."""
+    path = fill(place / "tree/file", 4)
+    ino = path.stat().st_ino
+    evict(path)
+    one = watch(place / "tree")
+    with Thread() as reader, verdicts(reader.number) as taken:
+        with held("verdict", thread=reader.number) as hold:
+            reading = reader.submit(read_page, path, 2)
+            hold.wait()
+            for number in range(200):
+                fill(place / f"out/{number}", 1, sync=False).unlink()
+            hold.release()
+        reading.result()
+        assert [verdict.ino for verdict in taken()].count(ino) == 1
+    assert one.news(path) == {2: State.ADDED}
 
 
 def test_task_registers_during_anothers_scan(watch: Register, place: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory whose pages come when a test says so: what is written from it takes so long."""
+"""Memory whose pages come when a test says so: who reads it, or fills it, takes so long."""
 
 import ctypes
 import fcntl
@@ -14,7 +14,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.pwrite.restype = ctypes.c_ssize_t
 _LIBC.pwrite.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
 # linux/userfaultfd.h
-_SYS_USERFAULTFD = 323  # x86_64
+_SYS_USERFAULTFD, _SYS_GETDENTS64 = 323, 217  # x86_64
 _READ_WRITE = ioctl_opt.IOC_READ | ioctl_opt.IOC_WRITE
 _API, _FEATURES = ioctl_opt.IOC(_READ_WRITE, 0xAA, 0x3F, 24), 0
 _REGISTER, _MISSING = ioctl_opt.IOC(_READ_WRITE, 0xAA, 0x00, 32), 1
@@ -48,6 +48,11 @@ class SlowMemory:
     def write_to(self, fd: int) -> int:
         """Write all of it to the beginning of a file, in one write(2), which waits for it."""
         return int(_LIBC.pwrite(fd, self._address, self._length, 0))
+
+    def list_of(self, fd: int) -> int:
+        """Have it filled with the list of a directory, in one getdents64(2), which waits for it."""
+        address = ctypes.c_void_p(self._address)
+        return int(_LIBC.syscall(_SYS_GETDENTS64, fd, address, self._length))
 
     def wanted(self) -> int:
         """Wait until somebody wants a page, and return its number."""
