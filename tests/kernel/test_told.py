@@ -8,13 +8,13 @@ is the same to it: the page cache changes, and nobody says so.
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from actions import evict, sync_file, write_at
-from conftest import DELAY, PARAMETERS, STATES, dawdling
+from conftest import DELAY, PARAMETERS, STATES
+from held import Thread, held
 from invariant import look
 from truth import PAGE, Watch, fill, identity, truth_of
 
@@ -114,37 +114,25 @@ def test_what_one_reader_sees_all_are_told(watch: Register, place: Path) -> None
         assert each.news(path) == dict.fromkeys(range(3), State.FLUSHED)
 
 
-def test_reading_while_pages_are_cleaned(watch: Register, place: Path) -> None:
+def test_reading_while_a_page_is_cleaned(watch: Register, place: Path) -> None:
     """A page of which FLUSHED came is dirty a moment more: the reader is not to believe that.
 
     Nothing would ever take it back.
     """
     path = fill(place / "tree/file", 64)
     one = watch(place / "tree", Mask.MODIFIED)
+    write_at(path, 3)
+    assert one.news(path) == {3: State.DIRTY}
+    with Thread() as writer, held("flushed", thread=writer.number) as hold:
+        writing = writer.submit(sync_file, path)
+        hold.wait()
+        write_at(path, 40)  # is news of the same node
+        assert truth_of(path).dirty == {3, 40}
+        assert one.news(path) == {3: State.FLUSHED, 40: State.DIRTY}
+        hold.release()
+        writing.result()
     one.read()
-    over = threading.Event()
-
-    def write_back() -> None:
-        for _ in range(40):
-            write_at(path, 0, 8)
-            sync_file(path)
-        over.set()
-
-    def write_beside() -> None:
-        while not over.is_set():
-            write_at(path, 40)  # is news of the same node
-
-    threads = [threading.Thread(target=work) for work in (write_back, write_beside)]
-    with dawdling("flushed", 3000):
-        for thread in threads:
-            thread.start()
-        while not over.is_set():
-            one.read()
-        for thread in threads:
-            thread.join()
-    sync_file(path)
-    one.read()
-    assert one.tally.dirty(identity(path)) == truth_of(path).dirty == set()
+    assert one.tally.dirty(identity(path)) == truth_of(path).dirty
     assert look().lines == frozenset()
 
 
