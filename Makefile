@@ -152,6 +152,10 @@ BOUNDS_ARGS ?=
 bounds: setup  ## How long interrupts or preemption are off, whatever a user makes long
 	$(VENV)/bin/python tests/bounds/bounds.py $(BOUNDS_ARGS)
 
+.PHONY: bench-cluster
+bench-cluster: setup  ## What a cluster saves that reads first what is in memory, in a model: docs/cluster.md
+	$(VENV)/bin/python tests/bench/cluster.py $(BENCH_ARGS)
+
 .PHONY: bench-io
 bench-io: setup  ## How much I/O maintenance saves with Duet: docs/io-saved.md; hours
 	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test,bench]'
