@@ -4,34 +4,27 @@
 import mmap
 import os
 import re
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 #: Of dfs.blocksize and spark.sql.files.maxPartitionBytes, unless they are set.
 DEFAULT_PART = 128 << 20
 
 
-class Place(NamedTuple):
-    """What a file of a store's directory is to it.
+class Store(Protocol):
+    """A store, as far as it keeps blocks in a directory of this host.
 
     Attributes:
-        name: of the block; of a file that is made of several, what their names begin with.
-        part: pages of each block in a file of several, 0 where the file is one block.
+        part: pages of each block in a file of several, 0 where a file is one block.
 
     """
 
-    name: str
-    part: int = 0
+    part: int
 
-    def block(self, number: int) -> str:
-        """Return the name of a block by its place in the file, counted from 0."""
-        return f"{self.name}#{number}" if self.part else self.name
+    def name(self, path: str) -> str | None:
+        """Return the name of the block that a file is, by its path; None if it holds none.
 
-
-class Store(Protocol):
-    """A store, as far as it keeps blocks in a directory of this host."""
-
-    def place(self, path: str) -> Place | None:
-        """Return what a file is, by its path, or None if it holds no block."""
+        Of a file of several it is what their names begin with: ``#`` and their number follow.
+        """
 
 
 class Hdfs:
@@ -44,10 +37,12 @@ class Hdfs:
 
     _PATH = re.compile(r"/(BP-[^/]+)/current/(?:finalized|rbw)/(?:[^\0]*/)?blk_(-?\d+)\Z")
 
-    def place(self, path: str) -> Place | None:
+    part = 0
+
+    def name(self, path: str) -> str | None:
         """Return which block a file is."""
         found = self._PATH.search(path)
-        return Place(f"{found[1]}:{found[2]}") if found else None
+        return f"{found[1]}:{found[2]}" if found else None
 
 
 class MooseFs:
@@ -59,10 +54,12 @@ class MooseFs:
 
     _PATH = re.compile(r"/[0-9A-F]{2}/chunk_([0-9A-F]{16})_[0-9A-F]{8}\.mfs\Z")
 
-    def place(self, path: str) -> Place | None:
+    part = 0
+
+    def name(self, path: str) -> str | None:
         """Return which chunk a file is."""
         found = self._PATH.search(path)
-        return Place(found[1]) if found else None
+        return found[1] if found else None
 
 
 class Plain:
@@ -85,9 +82,9 @@ class Plain:
         if part < mmap.PAGESIZE or part % mmap.PAGESIZE:
             raise ValueError(f"blocks of {part} bytes are no whole pages of {mmap.PAGESIZE}")
         self._directory = os.fsdecode(directory).rstrip("/") + "/"
-        self._part = part // mmap.PAGESIZE
+        self.part = part // mmap.PAGESIZE
 
-    def place(self, path: str) -> Place | None:
+    def name(self, path: str) -> str | None:
         """Return what the names of a file's blocks begin with."""
         below = path.removeprefix(self._directory)
-        return Place(below, self._part) if below not in ("", path) else None
+        return below if below not in ("", path) else None
