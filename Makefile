@@ -45,6 +45,8 @@ lint: setup  ## ruff and mypy
 .PHONY: unit
 unit: setup  ## The tests that need no Duet
 	$(VENV)/bin/pytest
+# A process of its own: Dask leaves threads behind, with which others cannot fork.
+	$(VENV)/bin/pytest tests/cluster
 
 # Loop devices want root.
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
