@@ -24,52 +24,45 @@ def rates(shape: Shape) -> list[str]:
     return [f"{100 * simulate(shape, name).rate:.1f}" for name in SCHEDULERS]
 
 
-def table(title: str, about: str, head: list[str], rows: list[list[str]]) -> str:
-    """Return a table of Markdown."""
-    line = "|---" * (len(head) - len(SCHEDULERS)) + "|---:" * len(SCHEDULERS) + "|"
-    body = ["| " + " | ".join(row) + " |" for row in [head, *rows]]
-    return "\n".join([f"### {title}", "", about, "", body[0], line, *body[1:], ""])
+def table(title: str, head: tuple[str, str], shapes: dict[tuple[str, str], Shape]) -> str:
+    """Return a table of Markdown: a row for each shape, with the two cells that name it."""
+    rows = [(*head, *SCHEDULERS), *((*cells, *rates(shape)) for cells, shape in shapes.items())]
+    first, *others = ("| " + " | ".join(row) + " |" for row in rows)
+    line = "|---" * len(head) + "|---:" * len(SCHEDULERS) + "|"
+    about = f"`tests/bench/cluster.py --keep`. {Shape().told}."
+    return "\n".join([f"### {title}", "", about, "", first, line, *others, ""])
 
 
 def tables() -> dict[str, str]:
     """Return all tables, by title."""
-    columns = list(SCHEDULERS)
-    about = f"`tests/bench/cluster.py --keep`. {Shape().told}."
-    found = {}
-    title = "Two jobs over the same data"
-    found[title] = table(
-        title,
-        about,
-        ["data : memory", "the second begins when the first is at", *columns],
-        [
-            [f"{ratio:g}", f"{after:.0%}", *rates(Shape(ratio=ratio, second=after))]
-            for ratio in RATIOS
-            for after in AFTER
-        ],
-    )
-    title = "Two jobs over partly the same data, twice the memory"
-    found[title] = table(
-        title,
-        about,
-        ["overlap", "the second begins when the first is at", *columns],
-        [
-            [f"{overlap:.0%}", f"{after:.0%}", *rates(Shape(overlap=overlap, second=after))]
-            for overlap in OVERLAPS
-            for after in (1.0, 0.25)
-        ],
-    )
-    title = "Replicas, and more jobs, twice the memory"
-    found[title] = table(
-        title,
-        about,
-        ["replicas", "jobs", *columns],
-        [
-            [str(replicas), str(jobs), *rates(Shape(replicas=replicas, jobs=jobs, second=0.25))]
-            for replicas in REPLICAS
-            for jobs in (2, 4)
-        ],
-    )
-    return found
+    begins = "the second begins when the first is at"
+    found: dict[str, tuple[tuple[str, str], dict[tuple[str, str], Shape]]] = {
+        "Two jobs over the same data": (
+            ("data : memory", begins),
+            {
+                (f"{ratio:g}", f"{after:.0%}"): Shape(ratio=ratio, second=after)
+                for ratio in RATIOS
+                for after in AFTER
+            },
+        ),
+        "Two jobs over partly the same data, twice the memory": (
+            ("overlap", begins),
+            {
+                (f"{overlap:.0%}", f"{after:.0%}"): Shape(overlap=overlap, second=after)
+                for overlap in OVERLAPS
+                for after in (1.0, 0.25)
+            },
+        ),
+        "Replicas, and more jobs, twice the memory": (
+            ("replicas", "jobs"),
+            {
+                (str(replicas), str(jobs)): Shape(replicas=replicas, jobs=jobs, second=0.25)
+                for replicas in REPLICAS
+                for jobs in (2, 4)
+            },
+        ),
+    }
+    return {title: table(title, head, shapes) for title, (head, shapes) in found.items()}
 
 
 def cost(hosts: int, blocks: int) -> float:
