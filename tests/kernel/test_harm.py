@@ -152,9 +152,11 @@ def hanging(
     patience = Path("/proc/sys/kernel/hung_task_timeout_secs")
     before = patience.read_text()
     patience.write_text("0")
-    with request.param(place, tmp_path) as pid:
-        yield pid
-    patience.write_text(before)
+    try:
+        with request.param(place, tmp_path) as pid:
+            yield pid
+    finally:
+        patience.write_text(before)
 
 
 def test_a_lookup_that_never_ends(device: Device, place: Path, hanging: int) -> None:
@@ -216,14 +218,10 @@ def looping(function: Callable[[], object]) -> Iterator[None]:
         while True:
             function()
 
-    pid = forked(go_on)
-    os.eventfd_read(begun)
-    os.close(begun)
-    try:
+    with killed(forked(go_on)):
+        os.eventfd_read(begun)
+        os.close(begun)
         yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize("mask", [STATES, EVENTS])
