@@ -93,7 +93,7 @@ class ResidencyPlugin(WorkerPlugin):
             except (DuetError, OSError) as error:
                 _LOG.warning("%s: %s; nothing is resident, as far as is known", self.name, error)
                 blocks.clear()
-                worker.log_event(self._topic, Announcer(worker.address, blocks).message())
+                worker.log_event(self._topic, announcer.message())
                 over.wait(self._look)
 
     def _say(
